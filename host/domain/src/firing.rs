@@ -1,0 +1,175 @@
+//! What a due trigger does: which nominal times run, which are skipped and why, and what is next.
+
+use crate::calendar::Calendar;
+use crate::limits::{FIRINGS_PER_DECISION_MAX, MISSED_AFTER, RUNS_PER_DECISION_MAX};
+use crate::time;
+use crate::trigger::{CatchUp, SkipRange, SkipReason};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// A decision about one trigger at one instant. It accounts for every nominal time from the one that
+/// was due up to `next`, each once: either in `runs` or in one of `skips`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firing {
+    /// In order.
+    pub runs: Vec<Timestamp>,
+    /// In order; none empty.
+    pub skips: Vec<SkipRange>,
+    /// The first nominal time that is not accounted for; none when the schedule has ended. It can be
+    /// due already, when there were more than one decision takes.
+    pub next: Option<Timestamp>,
+}
+
+/// What a decision is made by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    pub calendar: &'a Calendar,
+    pub catch_up: CatchUp,
+    pub window: Duration,
+    /// Nominal times up to this instant passed while the trigger was paused.
+    pub paused_through: Option<Timestamp>,
+}
+
+/// Decides for a trigger whose next nominal time is `due`. Nothing happens before it.
+pub fn fire(rules: Rules, due: Timestamp, now: Timestamp) -> Firing {
+    let mut firing = Firing { runs: Vec::new(), skips: Vec::new(), next: Some(due) };
+    for _ in 0..FIRINGS_PER_DECISION_MAX {
+        let Some(nominal) = firing.next.filter(|next| *next <= now) else { break };
+        let following = rules.calendar.next_after(nominal);
+        let newest = following.is_none_or(|next| next > now);
+        match rules.reason_to_skip(nominal, newest, now) {
+            Some(reason) => skip(&mut firing.skips, nominal, reason),
+            None if firing.runs.len() == RUNS_PER_DECISION_MAX => break,
+            None => firing.runs.push(nominal),
+        }
+        firing.next = following;
+    }
+    firing
+}
+
+impl Rules<'_> {
+    fn reason_to_skip(&self, nominal: Timestamp, newest: bool, now: Timestamp) -> Option<SkipReason> {
+        let late = nominal < time::before(now, MISSED_AFTER);
+        let too_late = nominal < time::before(now, self.window.max(MISSED_AFTER));
+        match self.catch_up {
+            _ if self.paused_through.is_some_and(|end| nominal <= end) => Some(SkipReason::Paused),
+            _ if too_late => Some(SkipReason::TooLate),
+            CatchUp::All => None,
+            CatchUp::Latest if newest => None,
+            CatchUp::Latest => Some(SkipReason::Superseded),
+            CatchUp::None if late => Some(SkipReason::Missed),
+            CatchUp::None => None,
+        }
+    }
+}
+
+fn skip(skips: &mut Vec<SkipRange>, at: Timestamp, reason: SkipReason) {
+    match skips.last_mut() {
+        Some(last) if last.reason == reason => {
+            last.to = at;
+            last.count += 1;
+        }
+        _ => skips.push(SkipRange { from: at, to: at, count: 1, reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Schedule;
+    use proptest::prelude::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn every(seconds: u64) -> Calendar {
+        Schedule::Interval { every: Duration::from_secs(seconds), anchor: at(0) }.calendar().unwrap()
+    }
+
+    fn rules(calendar: &Calendar, catch_up: CatchUp, window: Duration) -> Rules<'_> {
+        Rules { calendar, catch_up, window, paused_through: None }
+    }
+
+    fn seconds(times: &[Timestamp]) -> Vec<i64> {
+        times.iter().map(|t| t.as_second()).collect()
+    }
+
+    #[test]
+    fn on_time_it_just_runs() {
+        for mode in [CatchUp::Latest, CatchUp::All, CatchUp::None] {
+            let firing = fire(rules(&every(60), mode, DAY), at(60), at(61));
+            assert_eq!(seconds(&firing.runs), [60]);
+            assert_eq!((firing.skips.len(), firing.next), (0, Some(at(120))));
+        }
+    }
+
+    #[test]
+    fn before_its_time_nothing_happens() {
+        let firing = fire(rules(&every(60), CatchUp::All, DAY), at(60), at(59));
+        assert_eq!(firing, Firing { runs: vec![], skips: vec![], next: Some(at(60)) });
+    }
+
+    #[test]
+    fn after_an_hour_down_each_mode_does_its_own() {
+        let latest = fire(rules(&every(60), CatchUp::Latest, DAY), at(60), at(3630));
+        assert_eq!(seconds(&latest.runs), [3600]);
+        let all_but_one = SkipRange { from: at(60), to: at(3540), count: 59, reason: SkipReason::Superseded };
+        assert_eq!(latest.skips, [all_but_one]);
+        let all = fire(rules(&every(60), CatchUp::All, DAY), at(60), at(3630));
+        assert_eq!((all.runs.len(), all.skips.len()), (60, 0));
+        let none = fire(rules(&every(60), CatchUp::None, DAY), at(60), at(3630));
+        assert_eq!((none.runs.len(), none.skips[0].count), (0, 60));
+    }
+
+    #[test]
+    fn what_is_out_of_the_window_is_too_late() {
+        let firing = fire(rules(&every(60), CatchUp::All, Duration::from_secs(600)), at(60), at(3600));
+        assert_eq!(firing.runs.first(), Some(&at(3000)));
+        let old = SkipRange { from: at(60), to: at(2940), count: 49, reason: SkipReason::TooLate };
+        assert_eq!(firing.skips, [old]);
+    }
+
+    #[test]
+    fn what_passed_during_a_pause_is_skipped_as_paused() {
+        let calendar = every(60);
+        let paused = Rules { paused_through: Some(at(3000)), ..rules(&calendar, CatchUp::All, DAY) };
+        let firing = fire(paused, at(60), at(3100));
+        let pause = SkipRange { from: at(60), to: at(3000), count: 50, reason: SkipReason::Paused };
+        assert_eq!((seconds(&firing.runs), firing.skips), (vec![3060], vec![pause]));
+    }
+
+    proptest! {
+        /// Over any outage, in any mode, through any number of decisions: every nominal time is accounted
+        /// for once, and nothing before its time.
+        #[test]
+        fn every_nominal_time_is_accounted_for_once(
+            step in 1u64..100_000, down in 0i64..3_000_000, window in 0u64..2_000_000, mode in 0usize..3,
+        ) {
+            let mode = [CatchUp::Latest, CatchUp::All, CatchUp::None][mode];
+            let calendar = every(step);
+            let now = at(down);
+            let mut due = calendar.next_after(at(0)).unwrap();
+            let mut accounted = 0u64;
+            let mut last = at(0);
+            while due <= now {
+                let firing = fire(rules(&calendar, mode, Duration::from_secs(window)), due, now);
+                for run in &firing.runs {
+                    prop_assert!(*run <= now && *run > last);
+                    last = *run;
+                }
+                for range in &firing.skips {
+                    let spans = (range.to.as_second() - range.from.as_second()) as u64 / step + 1;
+                    prop_assert_eq!(spans, range.count);
+                }
+                accounted += firing.runs.len() as u64 + firing.skips.iter().map(|s| s.count).sum::<u64>();
+                let next = firing.next.unwrap();
+                prop_assert!(next > due);
+                due = next;
+            }
+            prop_assert_eq!(accounted, down as u64 / step);
+        }
+    }
+}

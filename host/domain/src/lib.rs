@@ -1,0 +1,23 @@
+//! What Innkeeper decides, and the words it decides in.
+//!
+//! Everything here is pure: no I/O, no async, no clock. Time is an argument, randomness too, so that
+//! every decision can be tested by calling it and replayed by calling it again.
+
+pub mod admit;
+pub mod calendar;
+pub mod component;
+pub mod failure;
+pub mod firing;
+pub mod ids;
+pub mod limits;
+pub mod name;
+pub mod payload;
+pub mod permission;
+pub mod retry;
+pub mod run;
+pub mod task;
+pub mod time;
+pub mod trigger;
+
+/// An instant in UTC. Innkeeper keeps microseconds; see [`time`].
+pub use jiff::Timestamp;

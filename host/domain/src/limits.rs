@@ -1,0 +1,141 @@
+//! Every bound, with its unit. What a user can reach is refused with the bound's value in the error.
+
+use std::time::Duration;
+
+/// One kibibyte.
+pub const KIB: u64 = 1024;
+/// One mebibyte.
+pub const MIB: u64 = 1024 * KIB;
+
+// Components.
+
+/// The largest module or component that can be uploaded, in bytes. Python's and JavaScript's engines
+/// make components of 12 to 18 MB.
+pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
+/// The largest chunk of an upload, in bytes.
+pub const UPLOAD_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// How long a compilation may take before the upload is refused.
+pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(300);
+/// Compilations at one time; others wait.
+pub const COMPILATIONS_MAX: usize = 1;
+/// Components kept ready to run in memory.
+pub const COMPONENTS_READY_MAX: usize = 1_000;
+
+// Tasks and triggers.
+
+/// Characters in a name.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Entries in a task's config.
+pub const CONFIG_ENTRIES_MAX: usize = 256;
+/// Bytes of a task's config, keys and values together.
+pub const CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Arguments of a task.
+pub const ARGUMENTS_MAX: usize = 256;
+/// Bytes of a task's arguments together.
+pub const ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
+/// Hosts that a task may be granted.
+pub const HTTP_GRANTS_MAX: usize = 100;
+/// Characters of a cron expression.
+pub const CRON_CHARS_MAX: usize = 256;
+/// Characters of a note.
+pub const NOTE_CHARS_MAX: usize = 1_000;
+/// The shortest interval between two firings of a trigger.
+pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The longest interval, and the longest catch-up window.
+pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Nominal times that one decision about one trigger goes through; the rest waits for the next decision.
+pub const FIRINGS_PER_DECISION_MAX: usize = 10_000;
+/// Runs that one decision about one trigger starts; the rest waits for the next decision.
+pub const RUNS_PER_DECISION_MAX: usize = 100;
+/// A firing handled later than this after its nominal time counts as missed.
+pub const MISSED_AFTER: Duration = Duration::from_secs(10);
+/// Next times that can be asked for at once.
+pub const NEXT_TIMES_MAX: usize = 10_000;
+
+// Runs.
+
+/// Bytes of a run's input.
+pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a run's output.
+pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Characters of a content type.
+pub const CONTENT_TYPE_CHARS_MAX: usize = 255;
+/// Characters of an idempotency key.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+/// Unfinished runs of one task; a start beyond it is refused.
+pub const UNFINISHED_RUNS_PER_TASK_MAX: u64 = 1_000_000;
+/// Starts in one call.
+pub const STARTS_PER_CALL_MAX: usize = 1_000;
+/// Tries of one run.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// How often a run is taken up again after its host was lost.
+pub const HOST_LOSSES_MAX: u32 = 3;
+/// The longest time one attempt may take.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The shortest timeout.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// What an attempt gets when its task doesn't say.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// How long a cancelled guest may take to end by itself.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(24 * 3600);
+
+// The sandbox.
+
+/// Memory of one run: all linear memories and tables together, in bytes.
+pub const MEMORY_MAX: u64 = 1024 * MIB;
+/// What a run gets when its task doesn't say, in bytes.
+pub const MEMORY_DEFAULT: u64 = 64 * MIB;
+/// The least memory that can be asked for: one WebAssembly page.
+pub const MEMORY_MIN: u64 = 64 * KIB;
+/// Core instances, memories and tables in one component.
+pub const CORE_INSTANCES_MAX: u32 = 64;
+/// Elements of one table.
+pub const TABLE_ELEMENTS_MAX: u64 = 1_000_000;
+/// Bytes of a guest's stack.
+pub const GUEST_STACK_BYTES: usize = 1024 * 1024;
+/// Bytes of a run's log; what comes after is dropped and counted.
+pub const LOG_BYTES_MAX: usize = 1024 * 1024;
+/// Lines of a run's log; what comes after is dropped and counted.
+pub const LOG_LINES_MAX: usize = 10_000;
+/// Bytes of one line; the rest of it is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Characters of a failure's code.
+pub const FAILURE_CODE_CHARS_MAX: usize = 64;
+/// Bytes of a failure's message; the rest of it is cut off.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a progress note; the rest of it is cut off.
+pub const PROGRESS_NOTE_BYTES_MAX: usize = 256;
+/// Handles (streams, requests, responses ...) that a guest may hold at once.
+pub const HANDLES_MAX: usize = 1_000;
+/// Random bytes of one request.
+pub const RANDOM_BYTES_MAX: u64 = MIB;
+/// Outbound connections of one run at once.
+pub const HTTP_CONNECTIONS_MAX: usize = 16;
+/// How long an outbound connection may take to come about.
+pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+// The control plane.
+
+/// Bytes of one gRPC message; inputs of a batch share it.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Rows of one page of a list.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Rows of a page when the request doesn't say.
+pub const PAGE_ROWS_DEFAULT: usize = 100;
+/// The longest time that one call may take without a deadline of its own.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Calls at one time on one connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+
+// The host.
+
+/// How long a host may go without a sign of life before its runs are taken up by another.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How long a host that is told to stop waits for its runs.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// Writes that one commit of the embedded store takes together.
+pub const WRITES_PER_COMMIT_MAX: usize = 512;
+/// Writes that may wait for the embedded store.
+pub const WRITES_WAITING_MAX: usize = 8_192;
