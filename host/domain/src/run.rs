@@ -1,6 +1,6 @@
 //! Runs, their attempts, and the one function that knows how a run's state changes.
 
-use crate::failure::{Failure, FailureKind, Usage};
+use crate::failure::{Failure, FailureKind, Outcome, Usage};
 use crate::ids::{HostId, RunId, TaskId, TriggerId};
 use crate::name::Name;
 use crate::payload::Payload;
@@ -42,6 +42,20 @@ pub enum RunEvent {
     },
     /// Somebody cancelled it while no attempt was executing.
     Cancelled,
+}
+
+impl RunEvent {
+    /// What an attempt's end means for its run. A run that is to be cancelled is not tried again; one
+    /// that succeeded all the same, has.
+    pub fn of_attempt(outcome: &Outcome, again: bool, cancel_requested: bool) -> Self {
+        match outcome {
+            Outcome::Output(_) => Self::AttemptSucceeded,
+            Outcome::Failure(failure) if failure.kind == FailureKind::Cancelled || cancel_requested => {
+                Self::AttemptCancelled
+            }
+            Outcome::Failure(_) => Self::AttemptFailed { again },
+        }
+    }
 }
 
 /// An event that can't happen in a state.
@@ -154,7 +168,7 @@ pub struct Attempt {
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     /// None when it succeeded.
-    pub failure: Option<(FailureKind, String, String)>,
+    pub failure: Option<Failure>,
     pub usage: Usage,
 }
 
@@ -180,6 +194,9 @@ pub struct Lease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     pub lease: Lease,
+    /// Which try this is by the retry policy, from 1: the attempt less those that ended without an
+    /// outcome because a host was lost or handed the run back.
+    pub try_number: u32,
     pub tenant: Name,
     pub task_id: TaskId,
     pub task: Name,

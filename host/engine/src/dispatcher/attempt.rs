@@ -1,0 +1,86 @@
+//! A running attempt, as the dispatcher sees it: what it has said, and whether it is to end.
+
+use crate::clock::Clock;
+use crate::executor::AttemptPort;
+use async_trait::async_trait;
+use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress};
+use innkeeper_store::AttemptNews;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// One attempt that is being executed.
+pub(super) struct RunningAttempt {
+    pub lease: Lease,
+    pub cancel: CancellationToken,
+    clock: Arc<dyn Clock>,
+    /// Told when there is something new to be stored.
+    news: Arc<Notify>,
+    said: Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    next_sequence: u32,
+    /// Lines that the store hasn't acknowledged.
+    lines: Vec<LogLine>,
+    progress: Option<Progress>,
+}
+
+impl RunningAttempt {
+    pub fn new(lease: Lease, clock: Arc<dyn Clock>, news: Arc<Notify>) -> Self {
+        Self { lease, cancel: CancellationToken::new(), clock, news, said: Mutex::default() }
+    }
+
+    /// What isn't stored yet; none if all is. It stays here until [`RunningAttempt::stored`].
+    pub fn news(&self) -> Option<AttemptNews> {
+        let mut said = self.said();
+        let progress = said.progress.take();
+        if said.lines.is_empty() && progress.is_none() {
+            return None;
+        }
+        Some(AttemptNews { lease: self.lease, lines: said.lines.clone(), progress })
+    }
+
+    /// The store has these news.
+    pub fn stored(&self, news: &AttemptNews) {
+        if let Some(last) = news.lines.last() {
+            self.said().lines.retain(|line| line.sequence > last.sequence);
+        }
+    }
+
+    /// The lines that aren't known to be stored.
+    pub fn remaining_lines(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.said().lines)
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl AttemptPort for RunningAttempt {
+    fn log(&self, level: LogLevel, text: String) {
+        let at = self.clock.now();
+        let mut said = self.said();
+        said.next_sequence += 1;
+        let line = LogLine { attempt: self.lease.attempt, sequence: said.next_sequence, at, level, text };
+        said.lines.push(line);
+        drop(said);
+        self.news.notify_one();
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.said().progress = Some(progress);
+        self.news.notify_one();
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+}

@@ -1,0 +1,91 @@
+//! The dispatcher: queued runs get executed, and their ends committed.
+//!
+//! A host process works under an incarnation, whose leases it renews; should it lose them, it ends all it
+//! executes, without a word to the store, and begins a new one. It stops in two stages: first it claims no
+//! more and lets attempts end, then it ends them itself and hands their runs back.
+
+mod attempt;
+mod life;
+
+use crate::clock::Clock;
+use crate::executor::Executor;
+use innkeeper_domain::ids::HostId;
+use innkeeper_domain::limits::{DRAIN_GRACE, LEASE};
+use innkeeper_domain::time;
+use innkeeper_store::Store;
+use life::{Ending, Life};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The longest wait between two looks at the store: wake-ups are hints, polling is the truth.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How a dispatcher works.
+#[derive(Debug, Clone)]
+pub struct DispatcherConfig {
+    /// Attempts that are executed at one time.
+    pub capacity: usize,
+    /// How long it may go without a sign of life.
+    pub lease: Duration,
+    /// How long it waits for its attempts when it is told to stop.
+    pub drain_grace: Duration,
+}
+
+impl DispatcherConfig {
+    /// The usual lease and grace.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { capacity, lease: LEASE, drain_grace: DRAIN_GRACE }
+    }
+}
+
+/// Executes runs.
+pub struct Dispatcher {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    executor: Arc<dyn Executor>,
+    config: DispatcherConfig,
+}
+
+impl Dispatcher {
+    /// A dispatcher of the runs in the store.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        executor: Arc<dyn Executor>,
+        config: DispatcherConfig,
+    ) -> Self {
+        Self { store, clock, executor, config }
+    }
+
+    /// Works until it is told to stop, and then until its runs have ended or are handed back. `host` is
+    /// its first incarnation, which the store doesn't know yet.
+    pub async fn run(&self, mut host: HostId, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let begun = self.clock.now();
+            let lease_until = time::after(begun, self.config.lease);
+            match self.store.host_start(host, lease_until, begun).await {
+                Ok(lost) => {
+                    if lost > 0 {
+                        tracing::warn!(runs = lost, "runs of a host that was lost are taken up again");
+                    }
+                    match Life::new(self, host, lease_until).live(&stop).await {
+                        Ending::Stopped => return,
+                        Ending::LeaseLost => {
+                            tracing::error!(%host, "the host lost its leases and begins anew")
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the host can't begin; it tries again");
+                    let retry = time::after(self.clock.now(), POLL);
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = self.clock.sleep_until(retry) => {}
+                    }
+                }
+            }
+            host = HostId::new(self.clock.now());
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The contract of a store: what every driver does alike.
+//!
+//! Shared by all calls: an `Ok` of a call that writes means that the disk has it. A call whose future is
+//! dropped may still take place. Names and ids of another tenant's are answered as ones that don't exist.
+//! Time is an argument. Nothing is written in part: a call's writes are one transaction.
+
+mod component;
+mod host;
+mod run;
+mod task;
+mod tenant;
+mod trigger;
+
+pub use component::ComponentStore;
+pub use host::HostStore;
+pub use run::{AttemptNews, Finish, NewRun, RunFilter, RunStore, StartError, Started};
+pub use task::{NewTask, TaskStore};
+pub use tenant::{Role, Tenant, TenantStore, TokenHolder};
+pub use trigger::{Advance, DueTrigger, NewTrigger, TriggerStore};
+
+use crate::hints::Hints;
+use std::sync::Arc;
+
+/// All that a host asks of its store.
+pub trait Store: TenantStore + ComponentStore + TaskStore + TriggerStore + RunStore + HostStore {
+    /// The wake-ups that go with this store.
+    fn hints(&self) -> &Arc<Hints>;
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many rows; from 1.
+    pub size: usize,
+    /// [`Paged::next`] of the page before.
+    pub after: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paged<T> {
+    pub items: Vec<T>,
+    /// What [`Page::after`] takes to go on; none on the last page. Opaque.
+    pub next: Option<String>,
+}

@@ -1,0 +1,65 @@
+//! Tasks and their revisions.
+
+use crate::{Page, Paged, StoreError};
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use std::sync::Arc;
+
+/// A task to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    pub id: TaskId,
+    pub name: Name,
+    pub spec: TaskSpec,
+}
+
+/// Tasks. The store doesn't check specs; see `TaskSpec::check`.
+#[async_trait]
+pub trait TaskStore: Send + Sync + 'static {
+    /// `Exists`; `NotFound` if the tenant has no such component.
+    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError>;
+
+    /// Makes a new revision. `NotFound` the task or the component; `Conflict` if the current revision is
+    /// not `expected`.
+    async fn task_update(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        spec: TaskSpec,
+        expected: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Task, StoreError>;
+
+    /// Makes a new revision that repeats an older one. `NotFound` the task, the revision or its component.
+    async fn task_rollback(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        revision: u32,
+        now: Timestamp,
+    ) -> Result<Task, StoreError>;
+
+    /// `NotFound`.
+    async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError>;
+
+    /// By name.
+    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError>;
+
+    /// The newest first. `NotFound` the task.
+    async fn task_revisions(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<Revision>, StoreError>;
+
+    /// What a revision says; it never changes. Also of deleted tasks, whose runs may still be executed.
+    async fn task_spec(&self, task: TaskId, revision: u32) -> Result<Arc<TaskSpec>, StoreError>;
+
+    /// Deletes the task and its triggers, cancels its runs that have not begun, and says how many those
+    /// were. `NotFound`.
+    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,108 @@
+//! Triggers, and what is due.
+
+use crate::{Page, Paged, StoreError};
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::firing::Firing;
+use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerSpec};
+
+/// A trigger to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTrigger {
+    pub id: TriggerId,
+    pub task: Name,
+    /// None: the task's name and the first free number.
+    pub name: Option<Name>,
+    pub spec: TriggerSpec,
+    pub input: Payload,
+    /// Its first nominal time.
+    pub next_at: Timestamp,
+}
+
+/// A trigger whose next nominal time has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueTrigger {
+    pub id: TriggerId,
+    pub spec: TriggerSpec,
+    pub due: Timestamp,
+    /// Nominal times up to this instant passed while it was paused.
+    pub paused_through: Option<Timestamp>,
+}
+
+/// A decision about a due trigger, to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    pub id: TriggerId,
+    /// [`DueTrigger::due`] that the decision was made for.
+    pub due: Timestamp,
+    pub firing: Firing,
+    /// Ids for the runs of `firing`, as many and in the same order.
+    pub run_ids: Vec<RunId>,
+}
+
+/// Triggers. The store doesn't check specs; see `TriggerSpec::check`.
+#[async_trait]
+pub trait TriggerStore: Send + Sync + 'static {
+    /// `Exists`; `NotFound` the task.
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        trigger: NewTrigger,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError>;
+
+    /// `NotFound`.
+    async fn trigger_get(&self, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError>;
+
+    /// By name; of one task or of all. `NotFound` the task.
+    async fn trigger_list(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        page: Page,
+    ) -> Result<Paged<Trigger>, StoreError>;
+
+    /// After this no run is created, until it is resumed. `NotFound`; `Conflict` if it has finished.
+    async fn trigger_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError>;
+
+    /// Nominal times up to now that have no run will be skipped as `paused`. Resuming an active trigger
+    /// changes nothing. `NotFound`; `Conflict` if it has finished.
+    async fn trigger_resume(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError>;
+
+    /// Deletes it, cancels its runs that have not begun, and says how many those were. `NotFound`.
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Nominal times without a run, the newest first. `NotFound` the trigger.
+    async fn trigger_skips(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<SkipRange>, StoreError>;
+
+    /// Active triggers whose time has come, the longest due first, of every tenant.
+    async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError>;
+
+    /// When the next active trigger is due; none if there is none.
+    async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Applies decisions, each whole or not at all, in one commit: for every run of the firing `admit` is
+    /// asked, and a run inserted or a skip recorded; then the trigger goes on to `firing.next`. A decision
+    /// for a trigger that is no longer active, or no longer due at that time, is left out. Returns how
+    /// many runs were created.
+    async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError>;
+}

@@ -1,0 +1,97 @@
+//! Wake-ups. They only save waiting: whoever is woken reads the store, and whoever isn't polls it.
+
+use innkeeper_domain::ids::RunId;
+use std::collections::{HashMap, hash_map::Entry};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// The wake-ups of one store.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// Runs may have become ready to be claimed.
+    pub runs_ready: Notify,
+    /// The next due time of the triggers may have come closer.
+    pub triggers_changed: Notify,
+    /// Running runs were asked to end.
+    pub cancels: Notify,
+    watched: Mutex<HashMap<RunId, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    changed: watch::Sender<u64>,
+    watchers: usize,
+}
+
+/// Somebody's interest in one run. Ends when dropped.
+#[derive(Debug)]
+pub struct RunWatch {
+    hints: Arc<Hints>,
+    run: RunId,
+    changed: watch::Receiver<u64>,
+}
+
+impl Hints {
+    /// Begins to watch a run: read it after this call, so that no change falls in between.
+    pub fn watch_run(self: &Arc<Self>, run: RunId) -> RunWatch {
+        let mut watched = self.watched();
+        let entry =
+            watched.entry(run).or_insert_with(|| Watched { changed: watch::Sender::new(0), watchers: 0 });
+        entry.watchers += 1;
+        RunWatch { hints: Arc::clone(self), run, changed: entry.changed.subscribe() }
+    }
+
+    /// Tells the watchers of a run that it, or its log, has changed.
+    pub fn run_changed(&self, run: RunId) {
+        if let Some(watched) = self.watched().get(&run) {
+            watched.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<RunId, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RunWatch {
+    /// Waits for a change since the last call, or since the watch began.
+    pub async fn changed(&mut self) {
+        if self.changed.changed().await.is_err() {
+            // The sender lives as long as its watchers do.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for RunWatch {
+    fn drop(&mut self) {
+        let mut watched = self.hints.watched();
+        if let Entry::Occupied(mut entry) = watched.entry(self.run) {
+            entry.get_mut().watchers -= 1;
+            if entry.get().watchers == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use innkeeper_domain::Timestamp;
+
+    #[tokio::test]
+    async fn watchers_are_woken_and_forgotten() {
+        let hints = Arc::new(Hints::default());
+        let run = RunId::new(Timestamp::UNIX_EPOCH);
+        let (mut one, mut two) = (hints.watch_run(run), hints.watch_run(run));
+        hints.run_changed(run);
+        one.changed().await;
+        two.changed().await;
+        drop(one);
+        assert_eq!(hints.watched().len(), 1);
+        drop(two);
+        assert!(hints.watched().is_empty());
+        hints.run_changed(run);
+    }
+}

@@ -1,0 +1,164 @@
+//! Components in SQLite, and their bytes in files.
+
+use super::SqliteStore;
+use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use crate::{ComponentStore, Page, Paged, StoreError};
+use async_trait::async_trait;
+use innkeeper_domain::component::{Component, Digest};
+use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::time::{from_micros, to_micros};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// Hex digits that a shortened digest needs.
+const PREFIX_DIGITS_MIN: usize = 12;
+
+#[async_trait]
+impl ComponentStore for SqliteStore {
+    async fn component_put(
+        &self,
+        tenant: TenantId,
+        component: Component,
+        bytes: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let files = self.files.clone();
+        let digest = component.digest;
+        // The file first: a row without its file would be a promise not kept, the reverse is only litter.
+        tokio::task::spawn_blocking(move || files.put(digest, &bytes))
+            .await
+            .map_err(|e| StoreError::Unavailable(e.to_string()))??;
+        self.write(move |c| {
+            let inserted = c.execute(
+                "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+                params![
+                    Id(tenant.0),
+                    component.digest.0,
+                    signed(component.size),
+                    component.shape.as_str(),
+                    component.adapted,
+                    Json(&component.imports),
+                    At(component.created_at),
+                ],
+            )?;
+            Ok(inserted == 0)
+        })
+        .await
+    }
+
+    async fn component_get(&self, tenant: TenantId, digest: &str) -> Result<Component, StoreError> {
+        let digest = digest.to_string();
+        self.read(move |c| component(c, tenant, &digest)).await
+    }
+
+    async fn component_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Component>, StoreError> {
+        self.read(move |c| {
+            let (before, digest) = match &page.after {
+                None => (i64::MAX, Vec::new()),
+                Some(token) => {
+                    let (at, digest) = token.split_once('-').ok_or_else(bad_token)?;
+                    let digest: Digest = digest.parse().map_err(|_| bad_token())?;
+                    (at.parse().map_err(|_| bad_token())?, digest.0.to_vec())
+                }
+            };
+            let mut list = c.prepare_cached(&format!(
+                "{SELECT} WHERE tenant_id = ?1 AND (created_at, digest) < (?2, ?3)
+                 ORDER BY created_at DESC, digest DESC LIMIT ?4"
+            ))?;
+            let rows = list.query_map(params![Id(tenant.0), before, digest, limit(&page)], read_component)?;
+            let rows = rows.collect::<Result<_, _>>()?;
+            Ok(paged(rows, &page, |last| format!("{}-{}", to_micros(last.created_at), last.digest.hex())))
+        })
+        .await
+    }
+
+    async fn component_delete(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
+        let files = self.files.clone();
+        self.write(move |c| {
+            let user = c
+                .query_row(
+                    "SELECT t.name FROM task_revision r JOIN task t ON t.id = r.task_id
+                     WHERE r.component = ?1 AND t.tenant_id = ?2 AND t.deleted_at IS NULL LIMIT 1",
+                    params![digest.0, Id(tenant.0)],
+                    |row| row.get::<_, String>(0),
+                )
+                .optional()?;
+            if let Some(task) = user {
+                return Err(StoreError::Conflict(format!(
+                    "task `{task}` has a revision of component {digest}; delete the task first"
+                )));
+            }
+            let deleted = c.execute(
+                "DELETE FROM component WHERE tenant_id = ?1 AND digest = ?2",
+                params![Id(tenant.0), digest.0],
+            )?;
+            if deleted == 0 {
+                return Err(StoreError::NotFound(format!("component {digest}")));
+            }
+            if is_unused(c, digest)? {
+                // Before the commit: if that fails, the file can be had again by uploading it.
+                files.remove(digest)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || files.get(digest))
+            .await
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?
+    }
+}
+
+/// Whether neither a tenant has it nor an unfinished run of a deleted task still needs it.
+fn is_unused(c: &Connection, digest: Digest) -> Result<bool, StoreError> {
+    let used: bool = c.query_row(
+        "SELECT EXISTS (SELECT 1 FROM component WHERE digest = ?1)
+             OR EXISTS (SELECT 1 FROM task_revision r JOIN task t ON t.id = r.task_id
+                        WHERE r.component = ?1 AND t.unfinished > 0)",
+        [digest.0],
+        |row| row.get(0),
+    )?;
+    Ok(!used)
+}
+
+const SELECT: &str = "SELECT digest, size, shape, adapted, imports, created_at FROM component";
+
+fn read_component(row: &Row) -> rusqlite::Result<Component> {
+    Ok(Component {
+        digest: Digest(row.get(0)?),
+        size: unsigned(row.get(1)?),
+        shape: shape(row)?,
+        adapted: row.get(3)?,
+        imports: row.get::<_, Json<_>>(4)?.0,
+        created_at: from_micros(row.get(5)?),
+    })
+}
+
+fn shape(row: &Row) -> rusqlite::Result<innkeeper_domain::component::Shape> {
+    Ok(row.get::<_, Word<_>>(2)?.0)
+}
+
+/// The tenant's component whose digest begins so.
+pub(super) fn component(c: &Connection, tenant: TenantId, digest: &str) -> Result<Component, StoreError> {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest).to_ascii_lowercase();
+    let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_hex || !(PREFIX_DIGITS_MIN..=64).contains(&hex.len()) {
+        return Err(StoreError::Invalid(format!(
+            "`{}` is not a digest: expected `sha256:` and 64 hex digits, or {PREFIX_DIGITS_MIN} or more of them",
+            digest.chars().take(80).collect::<String>()
+        )));
+    }
+    let bound = |fill: &str| hex::decode(format!("{hex}{}", fill.repeat(64 - hex.len()))).unwrap_or_default();
+    let (low, high) = (bound("0"), bound("f"));
+    let mut get =
+        c.prepare_cached(&format!("{SELECT} WHERE tenant_id = ?1 AND digest BETWEEN ?2 AND ?3 LIMIT 2"))?;
+    let rows = get.query_map(params![Id(tenant.0), low, high], read_component)?;
+    let mut found: Vec<Component> = rows.collect::<Result<_, _>>()?;
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(StoreError::NotFound(format!("component {digest}"))),
+        _ => Err(StoreError::NotFound(format!("one component {digest}: several begin so, give more digits"))),
+    }
+}

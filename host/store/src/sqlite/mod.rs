@@ -1,0 +1,189 @@
+//! The embedded store: SQLite in WAL mode, synchronous FULL, and a folder of component files.
+//!
+//! One thread writes, and commits what has queued up together, so that every acknowledgement follows the
+//! disk and yet many share one sync. Reads have connections of their own and never wait for the writer.
+//!
+//! ```text
+//! DIR/innkeeper.db     everything but bytes
+//! DIR/components/      uploaded bytes, a file for each digest
+//! DIR/lock             held while a process has the store open
+//! ```
+
+mod claim;
+mod component;
+mod files;
+mod finish;
+mod host;
+mod readers;
+mod row;
+mod run;
+mod start;
+mod task;
+mod tenant;
+mod trigger;
+mod trigger_advance;
+mod writer;
+
+use crate::{Hints, Store, StoreError};
+use files::ComponentFiles;
+use innkeeper_domain::ids::TaskId;
+use innkeeper_domain::task::TaskSpec;
+use readers::Readers;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use writer::Writer;
+
+/// Each schema change, in order; the store's version is how many it has had.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+
+/// Connections for reading.
+const READERS: usize = 4;
+
+/// Revisions whose specs are kept in memory.
+const SPECS_CACHED_MAX: usize = 10_000;
+
+/// The embedded store. Closes when dropped: what was acknowledged is on disk by then anyway.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    files: ComponentFiles,
+    hints: Arc<Hints>,
+    specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
+    // Last, so that it is freed after the connections are closed.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store in this folder, making it if it isn't there, and brings it to this version's
+    /// schema. `Conflict` if another process has it open, or a newer version of Innkeeper has written it.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(|e| unavailable("create the data folder", folder, &e))?;
+        let lock = lock(folder)?;
+        let path = folder.join("innkeeper.db");
+        let mut connection = connect(&path, OpenFlags::default())?;
+        migrate(&mut connection)?;
+        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let readers = (0..READERS).map(|_| connect(&path, read_only)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            writer: Writer::start(connection)?,
+            readers: Readers::new(readers),
+            files: ComponentFiles::open(&folder.join("components"))?,
+            hints: Arc::new(Hints::default()),
+            specs: Mutex::default(),
+            _lock: lock,
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn hints(&self) -> &Arc<Hints> {
+        &self.hints
+    }
+}
+
+fn unavailable(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("can't {what} {}: {error}", path.display()))
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| unavailable("open", &path, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Conflict(format!(
+            "another process has the data folder {} open; stop it, or use another folder",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(unavailable("lock", &path, &e)),
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;",
+    )?;
+    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;")?;
+    }
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    if done > MIGRATIONS.len() {
+        return Err(StoreError::Conflict(format!(
+            "the store has schema version {version}, this Innkeeper knows versions up to {}; use the newer \
+             Innkeeper that wrote it, or restore a backup from before",
+            MIGRATIONS.len()
+        )));
+    }
+    for (at, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let change = connection.transaction()?;
+        change.execute_batch(sql)?;
+        change.execute_batch(&format!("PRAGMA user_version = {}", at + 1))?;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = SqliteStore::open(folder.path()).unwrap();
+        let second = SqliteStore::open(folder.path()).unwrap_err();
+        assert!(second.to_string().contains("another process"), "{second}");
+        drop(first);
+        SqliteStore::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_store_from_a_newer_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        let error = SqliteStore::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("version 99"), "{error}");
+    }
+
+    #[test]
+    fn the_queries_of_the_hot_path_use_their_indexes() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
+        for (sql, index) in [
+            (claim::READY, "run_ready"),
+            (claim::NEXT_READY, "run_ready"),
+            (trigger_advance::DUE, "trigger_due"),
+            (trigger_advance::NEXT_DUE, "trigger_due"),
+        ] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let parameters = vec![1i64; plan.parameter_count()];
+            let steps: Vec<String> = plan
+                .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            assert!(steps[0].contains(index), "{sql}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}: {steps:?}");
+        }
+    }
+}

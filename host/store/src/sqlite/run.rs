@@ -1,0 +1,300 @@
+//! Runs in SQLite: started, read, cancelled. Claims and ends are in `claim` and `finish`.
+
+use super::claim::{self, claim};
+use super::finish::{finish, news};
+use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use super::{SqliteStore, start, task, trigger};
+use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::run::{Attempt, Claimed, Lease, LogLevel, LogLine, Progress, Run, RunEvent, RunState};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+#[async_trait]
+impl RunStore for SqliteStore {
+    async fn runs_start(
+        &self,
+        tenant: TenantId,
+        starts: Vec<NewRun>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let start = move |c: &Connection| start::start_all(c, tenant, &starts, now);
+        self.writer.write(start, move |_| hints.runs_ready.notify_one()).await
+    }
+
+    async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+        self.read(move |c| get(c, tenant, id)).await
+    }
+
+    async fn run_list(
+        &self,
+        tenant: TenantId,
+        filter: RunFilter,
+        page: Page,
+    ) -> Result<Paged<Run>, StoreError> {
+        self.read(move |c| list(c, tenant, &filter, &page)).await
+    }
+
+    async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let cancel = move |c: &Connection| {
+            let run = get(c, tenant, id)?;
+            match run.state {
+                RunState::Queued | RunState::Waiting => end_unbegun(c, id, run.state, now)?,
+                RunState::Running => {
+                    c.execute("UPDATE run SET cancel_requested = 1 WHERE id = ?1", [Id(id.0)])?;
+                }
+                RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
+            }
+            get(c, tenant, id)
+        };
+        let wake = move |run: &Run| {
+            hints.run_changed(run.id);
+            hints.cancels.notify_one();
+        };
+        self.writer.write(cancel, wake).await
+    }
+
+    async fn run_logs(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        after: (u32, u32),
+        limit: usize,
+    ) -> Result<Vec<LogLine>, StoreError> {
+        self.read(move |c| {
+            exists(c, tenant, id)?;
+            let mut list = c.prepare_cached(
+                "SELECT attempt, sequence, at, level, text FROM run_log
+                 WHERE run_id = ?1 AND (attempt, sequence) > (?2, ?3) ORDER BY attempt, sequence LIMIT ?4",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = list.query_map(params![Id(id.0), after.0, after.1, limit], |row| {
+                Ok(LogLine {
+                    attempt: row.get(0)?,
+                    sequence: row.get(1)?,
+                    at: row.get::<_, At>(2)?.0,
+                    level: LogLevel::from_number(row.get(3)?),
+                    text: row.get(4)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn runs_claim(
+        &self,
+        host: HostId,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let wake =
+            move |claimed: &Vec<Claimed>| claimed.iter().for_each(|run| hints.run_changed(run.lease.run));
+        self.writer.write(move |c| claim(c, host, limit, now), wake).await
+    }
+
+    async fn runs_next_ready(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|c| {
+            let mut next = c.prepare_cached(claim::NEXT_READY)?;
+            Ok(next.query_row([], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0))
+        })
+        .await
+    }
+
+    async fn runs_news(&self, all: Vec<AttemptNews>) -> Result<(), StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let runs: Vec<RunId> = all.iter().map(|news| news.lease.run).collect();
+        let wake = move |(): &()| runs.iter().for_each(|run| hints.run_changed(*run));
+        self.writer.write(move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
+    }
+
+    async fn run_finish_if_leased(&self, end: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let run = end.lease.run;
+        let wake = move |state: &RunState| {
+            hints.run_changed(run);
+            if !state.is_final() {
+                hints.runs_ready.notify_one();
+            }
+        };
+        self.writer.write(move |c| finish(c, &end, now), wake).await
+    }
+
+    async fn runs_cancelled(&self, host: HostId) -> Result<Vec<Lease>, StoreError> {
+        self.read(move |c| {
+            let mut list = c.prepare_cached(
+                "SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running' AND cancel_requested = 1",
+            )?;
+            let rows = list.query_map([Id(host.0)], |row| {
+                Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+/// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
+const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
+    r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
+    r.created_at, r.available_at, r.started_at, r.finished_at";
+const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
+
+fn read_run(row: &Row) -> rusqlite::Result<Run> {
+    let at = |column| row.get::<_, Option<At>>(column).map(|at| at.map(|at| at.0));
+    Ok(Run {
+        id: RunId(row.get::<_, Id>(0)?.0),
+        task_id: TaskId(row.get::<_, Id>(1)?.0),
+        task: row.get::<_, Word<_>>(2)?.0,
+        revision: row.get(3)?,
+        trigger: row.get::<_, Option<Word<_>>>(4)?.map(|name| name.0),
+        nominal_at: row.get::<_, At>(5)?.0,
+        state: row.get::<_, Word<_>>(6)?.0,
+        attempt: row.get(7)?,
+        idempotency_key: row.get(8)?,
+        input: Payload::default(),
+        output: None,
+        failure: read_failure(row, 9)?,
+        progress: row
+            .get::<_, Option<Json<(u64, Option<u64>, String)>>>(12)?
+            .map(|Json((done, total, note))| Progress { done, total, note }),
+        cancel_requested: row.get(13)?,
+        created_at: row.get::<_, At>(14)?.0,
+        available_at: row.get::<_, At>(15)?.0,
+        started_at: at(16)?,
+        finished_at: at(17)?,
+        attempts: Vec::new(),
+    })
+}
+
+/// Reads kind, code and message from three columns in a row.
+fn read_failure(row: &Row, first: usize) -> rusqlite::Result<Option<Failure>> {
+    let Some(Word(kind)) = row.get::<_, Option<Word<_>>>(first)? else { return Ok(None) };
+    let (code, message) = (row.get(first + 1)?, row.get(first + 2)?);
+    Ok(Some(Failure { kind, code, message, retry: RetryAdvice::ByPolicy }))
+}
+
+fn exists(c: &Connection, tenant: TenantId, id: RunId) -> Result<(), StoreError> {
+    let mut get = c.prepare_cached("SELECT 1 FROM run WHERE id = ?1 AND tenant_id = ?2")?;
+    let found = get.exists(params![Id(id.0), Id(tenant.0)])?;
+    if found { Ok(()) } else { Err(StoreError::NotFound(format!("run {id}"))) }
+}
+
+/// The tenant's run of that id, with its payloads and attempts.
+fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+    let mut get = c.prepare_cached(&format!(
+        "SELECT {COLUMNS}, r.input_type, r.input, r.output_type, r.output {TABLES}
+         WHERE r.id = ?1 AND r.tenant_id = ?2"
+    ))?;
+    let found = get.query_row(params![Id(id.0), Id(tenant.0)], |row| {
+        let mut run = read_run(row)?;
+        run.input = Payload { content_type: row.get(18)?, bytes: row.get(19)? };
+        if let Some(content_type) = row.get(20)? {
+            run.output = Some(Payload { content_type, bytes: row.get(21)? });
+        }
+        Ok(run)
+    });
+    let mut run = found.optional()?.ok_or_else(|| StoreError::NotFound(format!("run {id}")))?;
+    let mut attempts = c.prepare_cached(
+        "SELECT number, host_id, started_at, finished_at, failure_kind, failure_code, failure_message, wall,
+             peak_memory
+         FROM attempt WHERE run_id = ?1 ORDER BY number",
+    )?;
+    let rows = attempts.query_map([Id(id.0)], |row| {
+        Ok(Attempt {
+            number: row.get(0)?,
+            host: HostId(row.get::<_, Id>(1)?.0),
+            started_at: row.get::<_, At>(2)?.0,
+            finished_at: row.get::<_, At>(3)?.0,
+            failure: read_failure(row, 4)?,
+            usage: Usage {
+                wall: Duration::from_micros(unsigned(row.get(7)?)),
+                peak_memory: unsigned(row.get(8)?),
+            },
+        })
+    })?;
+    run.attempts = rows.collect::<Result<_, _>>()?;
+    Ok(run)
+}
+
+fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Result<Paged<Run>, StoreError> {
+    let mut sql = format!("SELECT {COLUMNS} {TABLES} WHERE r.tenant_id = ?");
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(Id(tenant.0))];
+    if let Some(name) = &filter.task {
+        sql.push_str(" AND r.task_id = ?");
+        values.push(Box::new(Id(task::get(c, tenant, name)?.id.0)));
+    }
+    if let Some(name) = &filter.trigger {
+        sql.push_str(" AND r.trigger_id = ?");
+        values.push(Box::new(Id(trigger::get(c, tenant, name)?.id.0)));
+    }
+    if !filter.states.is_empty() {
+        let words: Vec<String> = filter.states.iter().map(|state| format!("'{state}'")).collect();
+        sql.push_str(&format!(" AND r.state IN ({})", words.join(", ")));
+    }
+    if let Some(token) = &page.after {
+        sql.push_str(" AND r.id < ?");
+        values.push(Box::new(Id(Uuid::parse_str(token).map_err(|_| bad_token())?)));
+    }
+    sql.push_str(" ORDER BY r.id DESC LIMIT ?");
+    values.push(Box::new(limit(page)));
+    let mut list = c.prepare_cached(&sql)?;
+    let rows = list.query_map(params_from_iter(values), read_run)?;
+    Ok(paged(rows.collect::<Result<_, _>>()?, page, |last: &Run| last.id.to_string()))
+}
+
+/// Cancels a run that is in `state`, with no attempt executing.
+fn end_unbegun(c: &Connection, id: RunId, state: RunState, now: Timestamp) -> Result<(), StoreError> {
+    let next = state.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
+    c.prepare_cached(
+        "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
+    )?
+    .execute(params![Id(id.0), next.as_str(), At(now), state.as_str()])?;
+    count_down(c, id)
+}
+
+/// Takes a run that is over off the counts of unfinished runs.
+pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "UPDATE task SET unfinished = unfinished - 1 WHERE id = (SELECT task_id FROM run WHERE id = ?1)",
+    )?
+    .execute([Id(id.0)])?;
+    c.prepare_cached(
+        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
+    )?
+    .execute([Id(id.0)])?;
+    Ok(())
+}
+
+/// Cancels the runs that have not begun and have `id` in `column`.
+pub(super) fn cancel_unbegun(
+    c: &Connection,
+    column: &'static str,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<Vec<RunId>, StoreError> {
+    let mut list = c.prepare_cached(&format!(
+        "SELECT id, state FROM run WHERE {column} = ?1 AND state IN ('queued', 'waiting')"
+    ))?;
+    let rows = list
+        .query_map([Id(id)], |row| Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<RunState>>(1)?.0)))?;
+    let unbegun: Vec<(RunId, RunState)> = rows.collect::<Result<_, _>>()?;
+    for (run, state) in &unbegun {
+        end_unbegun(c, *run, *state, now)?;
+    }
+    Ok(unbegun.into_iter().map(|(run, _)| run).collect())
+}
+
+/// A duration in microseconds, as stored.
+pub(super) fn micros(duration: Duration) -> i64 {
+    signed(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}

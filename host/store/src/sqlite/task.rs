@@ -1,0 +1,209 @@
+//! Tasks in SQLite.
+
+use super::SqliteStore;
+use super::component::component;
+use super::row::{At, Id, Json, Word, bad_token, limit, paged};
+use super::run::cancel_unbegun;
+use crate::{NewTask, Page, Paged, StoreError, TaskStore};
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::{Arc, PoisonError};
+
+#[async_trait]
+impl TaskStore for SqliteStore {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError> {
+        self.write(move |c| {
+            if find(c, tenant, &task.name)?.is_some() {
+                return Err(StoreError::Exists(format!("task `{}`", task.name)));
+            }
+            c.execute(
+                "INSERT INTO task (id, tenant_id, name, revision, created_at) VALUES (?1, ?2, ?3, 1, ?4)",
+                params![Id(task.id.0), Id(tenant.0), task.name.as_str(), At(now)],
+            )?;
+            revise(c, tenant, task.id, 1, &task.spec, None, now)?;
+            get(c, tenant, &task.name)
+        })
+        .await
+    }
+
+    async fn task_update(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        spec: TaskSpec,
+        expected: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Task, StoreError> {
+        let name = name.clone();
+        self.write(move |c| {
+            let task = get(c, tenant, &name)?;
+            if let Some(expected) = expected.filter(|expected| *expected != task.revision) {
+                return Err(StoreError::Conflict(format!(
+                    "task `{name}` is at revision {}, not {expected}: somebody changed it meanwhile; look at it and try again",
+                    task.revision
+                )));
+            }
+            revise(c, tenant, task.id, task.revision + 1, &spec, None, now)?;
+            get(c, tenant, &name)
+        })
+        .await
+    }
+
+    async fn task_rollback(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        revision: u32,
+        now: Timestamp,
+    ) -> Result<Task, StoreError> {
+        let name = name.clone();
+        self.write(move |c| {
+            let task = get(c, tenant, &name)?;
+            let old = spec(c, task.id, revision)?
+                .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of task `{name}`")))?;
+            revise(c, tenant, task.id, task.revision + 1, &old, Some(revision), now)?;
+            get(c, tenant, &name)
+        })
+        .await
+    }
+
+    async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
+        let name = name.clone();
+        self.read(move |c| get(c, tenant, &name)).await
+    }
+
+    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError> {
+        self.read(move |c| {
+            let mut list = c.prepare_cached(&format!(
+                "{SELECT} WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL AND t.name > ?2 ORDER BY t.name LIMIT ?3"
+            ))?;
+            let after = page.after.as_deref().unwrap_or("");
+            let rows = list.query_map(params![Id(tenant.0), after, limit(&page)], read_task)?;
+            Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Task| last.name.to_string()))
+        })
+        .await
+    }
+
+    async fn task_revisions(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<Revision>, StoreError> {
+        let name = name.clone();
+        self.read(move |c| {
+            let task = get(c, tenant, &name)?;
+            let before: u32 = match &page.after {
+                None => u32::MAX,
+                Some(token) => token.parse().map_err(|_| bad_token())?,
+            };
+            let mut list = c.prepare_cached(
+                "SELECT number, spec, rollback_of, created_at FROM task_revision
+                 WHERE task_id = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3",
+            )?;
+            let rows = list.query_map(params![Id(task.id.0), before, limit(&page)], |row| {
+                Ok(Revision {
+                    number: row.get(0)?,
+                    spec: row.get::<_, Json<_>>(1)?.0,
+                    rollback_of: row.get(2)?,
+                    created_at: row.get::<_, At>(3)?.0,
+                })
+            })?;
+            Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Revision| last.number.to_string()))
+        })
+        .await
+    }
+
+    async fn task_spec(&self, task: TaskId, revision: u32) -> Result<Arc<TaskSpec>, StoreError> {
+        let key = (task, revision);
+        if let Some(known) = self.specs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let missing = || StoreError::Corrupt(format!("revision {revision} of task {task} is missing"));
+        let found = self.read(move |c| spec(c, task, revision)).await?.ok_or_else(missing)?;
+        let found = Arc::new(found);
+        let mut known = self.specs.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= super::SPECS_CACHED_MAX {
+            known.clear();
+        }
+        known.insert(key, Arc::clone(&found));
+        Ok(found)
+    }
+
+    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let cancelled = self
+            .writer
+            .write(
+                move |c| {
+                    let task = get(c, tenant, &name)?.id;
+                    c.execute("UPDATE task SET deleted_at = ?2 WHERE id = ?1", params![Id(task.0), At(now)])?;
+                    c.execute(
+                        "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL
+                         WHERE task_id = ?1 AND deleted_at IS NULL",
+                        params![Id(task.0), At(now)],
+                    )?;
+                    cancel_unbegun(c, "task_id", task.0, now)
+                },
+                move |cancelled| cancelled.iter().for_each(|run| hints.run_changed(*run)),
+            )
+            .await?;
+        Ok(cancelled.len() as u64)
+    }
+}
+
+const SELECT: &str = "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at
+    FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision";
+
+fn read_task(row: &Row) -> rusqlite::Result<Task> {
+    Ok(Task {
+        id: TaskId(row.get::<_, Id>(0)?.0),
+        name: row.get::<_, Word<_>>(1)?.0,
+        revision: row.get(2)?,
+        spec: row.get::<_, Json<_>>(3)?.0,
+        created_at: row.get::<_, At>(4)?.0,
+        updated_at: row.get::<_, At>(5)?.0,
+    })
+}
+
+fn find(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Task>, StoreError> {
+    let mut get = c.prepare_cached(&format!(
+        "{SELECT} WHERE t.tenant_id = ?1 AND t.name = ?2 AND t.deleted_at IS NULL"
+    ))?;
+    Ok(get.query_row(params![Id(tenant.0), name.as_str()], read_task).optional()?)
+}
+
+/// The tenant's task of that name.
+pub(super) fn get(c: &Connection, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
+    find(c, tenant, name)?.ok_or_else(|| StoreError::NotFound(format!("task `{name}`")))
+}
+
+fn spec(c: &Connection, task: TaskId, revision: u32) -> Result<Option<TaskSpec>, StoreError> {
+    let mut get = c.prepare_cached("SELECT spec FROM task_revision WHERE task_id = ?1 AND number = ?2")?;
+    let spec = get.query_row(params![Id(task.0), revision], |row| Ok(row.get::<_, Json<_>>(0)?.0));
+    Ok(spec.optional()?)
+}
+
+fn revise(
+    c: &Connection,
+    tenant: TenantId,
+    task: TaskId,
+    number: u32,
+    spec: &TaskSpec,
+    rollback_of: Option<u32>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    component(c, tenant, &spec.component.hex())?;
+    c.execute(
+        "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![Id(task.0), number, spec.component.0, Json(spec), rollback_of, At(now)],
+    )?;
+    c.execute("UPDATE task SET revision = ?2 WHERE id = ?1", params![Id(task.0), number])?;
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! Triggers in SQLite: made, changed, read.
+
+use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
+use super::run::cancel_unbegun;
+use super::trigger_advance::{Due, advance, read_due};
+use super::{SqliteStore, task, trigger_advance};
+use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::Arc;
+
+#[async_trait]
+impl TriggerStore for SqliteStore {
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        trigger: NewTrigger,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let create = move |c: &Connection| {
+            let task = task::get(c, tenant, &trigger.task)?;
+            let name = match &trigger.name {
+                None => free_name(c, tenant, &task.name)?,
+                Some(name) if find(c, tenant, name)?.is_some() => {
+                    return Err(StoreError::Exists(format!("trigger `{name}`")));
+                }
+                Some(name) => name.clone(),
+            };
+            c.execute(
+                "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9)",
+                params![
+                    Id(trigger.id.0),
+                    Id(tenant.0),
+                    Id(task.id.0),
+                    name.as_str(),
+                    Json(&trigger.spec),
+                    trigger.input.content_type,
+                    trigger.input.bytes,
+                    At(trigger.next_at),
+                    At(now),
+                ],
+            )?;
+            get(c, tenant, &name)
+        };
+        self.writer.write(create, move |_| hints.triggers_changed.notify_one()).await
+    }
+
+    async fn trigger_get(&self, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
+        let name = name.clone();
+        self.read(move |c| get(c, tenant, &name)).await
+    }
+
+    async fn trigger_list(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        page: Page,
+    ) -> Result<Paged<Trigger>, StoreError> {
+        let task = task.cloned();
+        self.read(move |c| {
+            let task = task.map(|name| task::get(c, tenant, &name)).transpose()?.map(|task| Id(task.id.0));
+            let mut list = c.prepare_cached(&format!(
+                "{SELECT} WHERE g.tenant_id = ?1 AND g.deleted_at IS NULL AND g.name > ?2
+                 AND (?3 IS NULL OR g.task_id = ?3) ORDER BY g.name LIMIT ?4"
+            ))?;
+            let after = page.after.as_deref().unwrap_or("");
+            let rows = list.query_map(params![Id(tenant.0), after, task, limit(&page)], read_trigger)?;
+            Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Trigger| last.name.to_string()))
+        })
+        .await
+    }
+
+    async fn trigger_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        let name = name.clone();
+        self.write(move |c| {
+            let trigger = unfinished(c, tenant, &name)?;
+            c.execute(
+                "UPDATE trigger SET state = 'paused', pause_note = ?2, paused_at = coalesce(paused_at, ?3) WHERE id = ?1",
+                params![Id(trigger.id.0), note, At(now)],
+            )?;
+            get(c, tenant, &name)
+        })
+        .await
+    }
+
+    async fn trigger_resume(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let resume = move |c: &Connection| {
+            let trigger = unfinished(c, tenant, &name)?;
+            c.execute(
+                "UPDATE trigger SET state = 'active', pause_note = '', paused_at = NULL, paused_through = ?2
+                 WHERE id = ?1 AND state = 'paused'",
+                params![Id(trigger.id.0), At(now)],
+            )?;
+            get(c, tenant, &name)
+        };
+        self.writer.write(resume, move |_| hints.triggers_changed.notify_one()).await
+    }
+
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let delete = move |c: &Connection| {
+            let trigger = get(c, tenant, &name)?.id;
+            c.execute(
+                "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL WHERE id = ?1",
+                params![Id(trigger.0), At(now)],
+            )?;
+            cancel_unbegun(c, "trigger_id", trigger.0, now)
+        };
+        let wake = move |cancelled: &Vec<_>| cancelled.iter().for_each(|run| hints.run_changed(*run));
+        Ok(self.writer.write(delete, wake).await?.len() as u64)
+    }
+
+    async fn trigger_skips(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<SkipRange>, StoreError> {
+        let name = name.clone();
+        self.read(move |c| {
+            let trigger = get(c, tenant, &name)?.id;
+            let before: i64 = match &page.after {
+                None => i64::MAX,
+                Some(token) => token.parse().map_err(|_| bad_token())?,
+            };
+            let mut list = c.prepare_cached(
+                "SELECT id, first_at, last_at, count, reason FROM skip WHERE trigger_id = ?1 AND id < ?2
+                 ORDER BY id DESC LIMIT ?3",
+            )?;
+            let rows = list.query_map(params![Id(trigger.0), before, limit(&page)], |row| {
+                let range = SkipRange {
+                    from: row.get::<_, At>(1)?.0,
+                    to: row.get::<_, At>(2)?.0,
+                    count: unsigned(row.get(3)?),
+                    reason: row.get::<_, Word<_>>(4)?.0,
+                };
+                Ok((row.get::<_, i64>(0)?, range))
+            })?;
+            let rows = paged(rows.collect::<Result<_, _>>()?, &page, |last: &(i64, _)| last.0.to_string());
+            Ok(Paged { items: rows.items.into_iter().map(|(_, range)| range).collect(), next: rows.next })
+        })
+        .await
+    }
+
+    async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
+        self.read(move |c| {
+            let mut list = c.prepare_cached(trigger_advance::DUE)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = list.query_map(params![At(now), limit], read_due)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |c| {
+            let mut next = c.prepare_cached(trigger_advance::NEXT_DUE)?;
+            Ok(next.query_row([], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0))
+        })
+        .await
+    }
+
+    async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let apply = move |c: &Connection| {
+            let mut created = 0;
+            for decision in &advances {
+                if let Some(due) = Due::lock(c, decision)? {
+                    created += advance(c, &due, decision, now)?;
+                }
+            }
+            Ok(created)
+        };
+        let wake = move |created: &u32| {
+            if *created > 0 {
+                hints.runs_ready.notify_one();
+            }
+        };
+        self.writer.write(apply, wake).await
+    }
+}
+
+const SELECT: &str =
+    "SELECT g.id, g.task_id, t.name, g.name, g.spec, g.input_type, g.input, g.state, g.pause_note,
+    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at
+    FROM trigger g JOIN task t ON t.id = g.task_id";
+
+fn read_trigger(row: &Row) -> rusqlite::Result<Trigger> {
+    let state = match row.get_ref(7)?.as_str()? {
+        "active" => TriggerState::Active,
+        "paused" => TriggerState::Paused { note: row.get(8)?, at: row.get::<_, At>(9)?.0 },
+        _ => TriggerState::Finished,
+    };
+    Ok(Trigger {
+        id: TriggerId(row.get::<_, Id>(0)?.0),
+        task_id: TaskId(row.get::<_, Id>(1)?.0),
+        task: row.get::<_, Word<_>>(2)?.0,
+        name: row.get::<_, Word<_>>(3)?.0,
+        spec: row.get::<_, Json<_>>(4)?.0,
+        input: Payload { content_type: row.get(5)?, bytes: row.get(6)? },
+        state,
+        next_at: row.get::<_, Option<At>>(10)?.map(|at| at.0),
+        last_nominal: row.get::<_, Option<At>>(11)?.map(|at| at.0),
+        started: unsigned(row.get(12)?),
+        skipped: unsigned(row.get(13)?),
+        created_at: row.get::<_, At>(14)?.0,
+    })
+}
+
+fn find(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Trigger>, StoreError> {
+    let mut get = c.prepare_cached(&format!(
+        "{SELECT} WHERE g.tenant_id = ?1 AND g.name = ?2 AND g.deleted_at IS NULL"
+    ))?;
+    Ok(get.query_row(params![Id(tenant.0), name.as_str()], read_trigger).optional()?)
+}
+
+/// The tenant's trigger of that name.
+pub(super) fn get(c: &Connection, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
+    find(c, tenant, name)?.ok_or_else(|| StoreError::NotFound(format!("trigger `{name}`")))
+}
+
+fn unfinished(c: &Connection, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
+    let trigger = get(c, tenant, name)?;
+    if trigger.state == TriggerState::Finished {
+        return Err(StoreError::Conflict(format!(
+            "trigger `{name}` has finished: its schedule has no more times; create a new one"
+        )));
+    }
+    Ok(trigger)
+}
+
+/// The task's name and the first number that makes it a free one.
+fn free_name(c: &Connection, tenant: TenantId, task: &Name) -> Result<Name, StoreError> {
+    for number in 1..10_000 {
+        let suffix = format!("-{number}");
+        let room = innkeeper_domain::limits::NAME_CHARS_MAX - suffix.len();
+        let stem: String = task.as_str().chars().take(room).collect();
+        let name: Name =
+            format!("{stem}{suffix}").parse().map_err(|e| StoreError::Corrupt(format!("{e}")))?;
+        if find(c, tenant, &name)?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(StoreError::Conflict(format!(
+        "task `{task}` has too many triggers without a name; give this one a name"
+    )))
+}

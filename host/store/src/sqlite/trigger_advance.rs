@@ -1,0 +1,169 @@
+//! Due triggers in SQLite: runs, skips and the trigger's next time, together or not at all.
+
+use super::row::{At, Id, Json, Word, signed, unsigned};
+use super::start::{NewRow, insert};
+use crate::{Advance, DueTrigger, StoreError};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::admit::{AdmissionState, Asker, Verdict, admit};
+use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::time::to_micros;
+use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger
+    WHERE state = 'active' AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+
+pub(super) const NEXT_DUE: &str =
+    "SELECT next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1";
+
+pub(super) fn read_due(row: &Row) -> rusqlite::Result<DueTrigger> {
+    Ok(DueTrigger {
+        id: TriggerId(row.get::<_, Id>(0)?.0),
+        spec: row.get::<_, Json<_>>(1)?.0,
+        due: row.get::<_, At>(2)?.0,
+        paused_through: row.get::<_, Option<At>>(3)?.map(|at| at.0),
+    })
+}
+
+/// A trigger as the transaction finds it, active and due at the time that a decision was made for.
+pub(super) struct Due {
+    tenant: TenantId,
+    task: TaskId,
+    revision: u32,
+    overlap: OverlapPolicy,
+    input: Payload,
+    last_nominal: Option<Timestamp>,
+    last_success_nominal: Option<Timestamp>,
+    state: AdmissionState,
+}
+
+impl Due {
+    pub fn lock(c: &Connection, decision: &Advance) -> Result<Option<Self>, StoreError> {
+        let mut get = c.prepare_cached(
+            "SELECT g.tenant_id, g.task_id, t.revision, g.spec, g.input_type, g.input, g.last_nominal,
+                 g.last_success_nominal, t.unfinished, g.unfinished
+             FROM trigger g JOIN task t ON t.id = g.task_id
+             WHERE g.id = ?1 AND g.next_at = ?2 AND g.state = 'active'",
+        )?;
+        let found = get.query_row(params![Id(decision.id.0), At(decision.due)], |row| {
+            Ok(Self {
+                tenant: TenantId(row.get::<_, Id>(0)?.0),
+                task: TaskId(row.get::<_, Id>(1)?.0),
+                revision: row.get(2)?,
+                overlap: row.get::<_, Json<TriggerSpec>>(3)?.0.overlap,
+                input: Payload { content_type: row.get(4)?, bytes: row.get(5)? },
+                last_nominal: row.get::<_, Option<At>>(6)?.map(|at| at.0),
+                last_success_nominal: row.get::<_, Option<At>>(7)?.map(|at| at.0),
+                state: AdmissionState {
+                    unfinished_of_task: unsigned(row.get(8)?),
+                    unfinished_of_trigger: unsigned(row.get(9)?),
+                    same_key: None,
+                },
+            })
+        });
+        Ok(found.optional()?)
+    }
+}
+
+/// Applies a decision, and says how many runs it created.
+pub(super) fn advance(
+    c: &Connection,
+    due: &Due,
+    decision: &Advance,
+    now: Timestamp,
+) -> Result<u32, StoreError> {
+    let trigger = decision.id;
+    let mut state = due.state;
+    let mut skips = decision.firing.skips.clone();
+    let (mut created, mut last_nominal) = (0, due.last_nominal);
+    for (nominal, id) in decision.firing.runs.iter().zip(&decision.run_ids) {
+        match admit(Asker::Trigger { overlap: due.overlap }, state) {
+            Verdict::Run => {
+                insert(
+                    c,
+                    &NewRow {
+                        id: *id,
+                        tenant: due.tenant,
+                        task: due.task,
+                        revision: due.revision,
+                        trigger: Some((trigger, to_micros(*nominal).to_string())),
+                        nominal_at: *nominal,
+                        last_success_nominal: due.last_success_nominal,
+                        idempotency_key: None,
+                        input: &due.input,
+                    },
+                    now,
+                )?;
+                created += 1;
+                state.unfinished_of_task += 1;
+                state.unfinished_of_trigger += 1;
+                last_nominal = Some(*nominal);
+            }
+            Verdict::Skip(reason) => skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason }),
+            other @ (Verdict::Existing(_) | Verdict::Reject(_)) => {
+                return Err(StoreError::Corrupt(format!("a trigger's firing was answered with {other:?}")));
+            }
+        }
+    }
+    skips.sort_by_key(|skip| skip.from);
+    let mut skipped = 0;
+    for skip in &skips {
+        record(c, trigger, skip, last_nominal)?;
+        skipped += skip.count;
+    }
+    if created > 0 {
+        c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
+            .execute(params![Id(due.task.0), created])?;
+    }
+    c.prepare_cached(
+        "UPDATE trigger SET next_at = ?2, state = CASE WHEN ?2 IS NULL THEN 'finished' ELSE state END,
+             last_nominal = ?3, started = started + ?4, skipped = skipped + ?5, unfinished = unfinished + ?4
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        Id(trigger.0),
+        decision.firing.next.map(At),
+        last_nominal.map(At),
+        created,
+        signed(skipped)
+    ])?;
+    Ok(created)
+}
+
+/// Records a skip; one that only goes on from the last one makes that longer.
+fn record(
+    c: &Connection,
+    trigger: TriggerId,
+    skip: &SkipRange,
+    last_run: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let mut last = c.prepare_cached(
+        "SELECT id, last_at, reason FROM skip WHERE trigger_id = ?1 ORDER BY id DESC LIMIT 1",
+    )?;
+    let last = last
+        .query_row([Id(trigger.0)], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, At>(1)?.0, row.get::<_, Word<SkipReason>>(2)?.0))
+        })
+        .optional()?;
+    let goes_on = |(_, to, reason): &(i64, Timestamp, SkipReason)| {
+        *reason == skip.reason && last_run.is_none_or(|run| run < *to || run > skip.from)
+    };
+    match last.filter(goes_on) {
+        Some((id, ..)) => c
+            .prepare_cached("UPDATE skip SET last_at = ?2, count = count + ?3 WHERE id = ?1")?
+            .execute(params![id, At(skip.to), signed(skip.count)])?,
+        None => c
+            .prepare_cached(
+                "INSERT INTO skip (trigger_id, first_at, last_at, count, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                Id(trigger.0),
+                At(skip.from),
+                At(skip.to),
+                signed(skip.count),
+                skip.reason.as_str()
+            ])?,
+    };
+    Ok(())
+}
