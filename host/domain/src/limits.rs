@@ -124,8 +124,8 @@ pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Rows of a page when the request doesn't say.
 pub const PAGE_ROWS_DEFAULT: usize = 100;
-/// The longest time that one call may take without a deadline of its own.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that a call may take until its answer, or its stream, begins; uploads are the longest.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Calls at one time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 

@@ -24,6 +24,7 @@ struct Said {
     next_sequence: u32,
     /// Lines that the store hasn't acknowledged.
     lines: Vec<LogLine>,
+    /// The newest, until the store has acknowledged it.
     progress: Option<Progress>,
 }
 
@@ -34,18 +35,21 @@ impl RunningAttempt {
 
     /// What isn't stored yet; none if all is. It stays here until [`RunningAttempt::stored`].
     pub fn news(&self) -> Option<AttemptNews> {
-        let mut said = self.said();
-        let progress = said.progress.take();
-        if said.lines.is_empty() && progress.is_none() {
+        let said = self.said();
+        if said.lines.is_empty() && said.progress.is_none() {
             return None;
         }
-        Some(AttemptNews { lease: self.lease, lines: said.lines.clone(), progress })
+        Some(AttemptNews { lease: self.lease, lines: said.lines.clone(), progress: said.progress.clone() })
     }
 
     /// The store has these news.
     pub fn stored(&self, news: &AttemptNews) {
+        let mut said = self.said();
         if let Some(last) = news.lines.last() {
-            self.said().lines.retain(|line| line.sequence > last.sequence);
+            said.lines.retain(|line| line.sequence > last.sequence);
+        }
+        if said.progress == news.progress {
+            said.progress = None;
         }
     }
 

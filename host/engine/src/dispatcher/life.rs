@@ -7,7 +7,7 @@ use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::CANCEL_GRACE;
-use innkeeper_domain::run::{Claimed, Lease};
+use innkeeper_domain::run::Claimed;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
@@ -99,13 +99,12 @@ impl Life {
             () = shared.clock.sleep_until(grace_over) => false,
             _ = &mut housekeeping => false,
         };
-        let unfinished: Vec<Lease> = shared.running().values().map(|attempt| attempt.lease).collect();
         shared.abandon.cancel();
         shared.tasks.wait().await;
         if lost {
             return Ending::LeaseLost;
         }
-        shared.hand_back(unfinished).await;
+        shared.hand_back().await;
         Ending::Stopped
     }
 
@@ -285,17 +284,13 @@ impl Shared {
         }
     }
 
-    async fn hand_back(&self, leases: Vec<Lease>) {
-        if !leases.is_empty() {
-            tracing::warn!(runs = leases.len(), "attempts are ended and their runs handed back");
-        }
-        let now = self.clock.now();
-        let handed_back = match self.store.runs_release(leases, now).await {
-            Ok(()) => self.store.host_stop(self.host).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = handed_back {
-            tracing::error!(%error, "runs can't be handed back; they are taken up when the lease ends");
+    async fn hand_back(&self) {
+        match self.store.host_stop(self.host, self.clock.now()).await {
+            Ok(0) => {}
+            Ok(runs) => tracing::warn!(runs, "attempts were ended and their runs handed back"),
+            Err(error) => {
+                tracing::error!(%error, "the host can't end its leases; its runs are taken up when they run out");
+            }
         }
     }
 

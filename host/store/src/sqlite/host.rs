@@ -1,7 +1,7 @@
 //! Hosts in SQLite. There is only ever one: the folder's lock sees to that.
 
 use super::SqliteStore;
-use super::finish::lose;
+use super::finish::{lose, release};
 use super::row::{At, Id};
 use crate::{HostStore, StoreError};
 use async_trait::async_trait;
@@ -54,12 +54,15 @@ impl HostStore for SqliteStore {
         self.writer.write(reap, wake).await
     }
 
-    async fn host_stop(&self, host: HostId) -> Result<(), StoreError> {
-        self.write(move |c| {
+    async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let stop = move |c: &Connection| {
+            let leases = leases(c, host)?;
+            leases.iter().try_for_each(|lease| release(c, *lease, now))?;
             c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;
-            Ok(())
-        })
-        .await
+            Ok(leases.len() as u64)
+        };
+        self.writer.write(stop, move |_| hints.runs_ready.notify_one()).await
     }
 }
 
@@ -70,12 +73,7 @@ fn reap(c: &Connection, which: &str, parameters: impl Params, now: Timestamp) ->
     let lost: Vec<HostId> = rows.collect::<Result<_, _>>()?;
     let mut count = 0;
     for host in lost {
-        let mut running =
-            c.prepare_cached("SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running'")?;
-        let rows = running.query_map([Id(host.0)], |row| {
-            Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
-        })?;
-        let leases: Vec<Lease> = rows.collect::<Result<_, _>>()?;
+        let leases = leases(c, host)?;
         for lease in &leases {
             lose(c, *lease, now)?;
         }
@@ -83,4 +81,13 @@ fn reap(c: &Connection, which: &str, parameters: impl Params, now: Timestamp) ->
         c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;
     }
     Ok(count)
+}
+
+fn leases(c: &Connection, host: HostId) -> Result<Vec<Lease>, StoreError> {
+    let mut running =
+        c.prepare_cached("SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running'")?;
+    let rows = running.query_map([Id(host.0)], |row| {
+        Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
