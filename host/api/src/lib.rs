@@ -3,4 +3,46 @@
 //! This is the only place that knows status codes, and it knows neither the engine nor the runtime:
 //! what it needs of them is a trait here.
 
+pub mod auth;
+mod component;
+mod convert;
+mod host;
 pub mod proto;
+mod run;
+mod run_convert;
+mod server;
+mod status;
+mod task;
+mod trigger;
+mod trigger_convert;
+
+pub use server::{ServeError, serve};
+
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use innkeeper_domain::ids::HostId;
+use innkeeper_store::Store;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Says of uploaded bytes whether and how they can be run.
+#[async_trait]
+pub trait Inspector: Send + Sync + 'static {
+    /// Inspects and compiles. After `Ok` the component runs without being compiled again.
+    async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal>;
+}
+
+/// What the services share.
+#[derive(Clone)]
+pub struct Api {
+    pub store: Arc<dyn Store>,
+    pub inspector: Arc<dyn Inspector>,
+    /// What the time is.
+    pub now: fn() -> Timestamp,
+    /// This process's incarnation.
+    pub host: HostId,
+    pub version: &'static str,
+    /// Ends streams when the host stops.
+    pub stop: CancellationToken,
+}

@@ -1,0 +1,222 @@
+//! Runs.
+
+use crate::auth::Caller;
+use crate::convert::{input, name, optional_name, page};
+use crate::proto::run_service_server::RunService;
+use crate::proto::start_runs_response::{Error, Result as StartResult, Started, result::Result as Kind};
+use crate::run_convert::{from_line, from_run, state};
+use crate::status::{invalid, of_start, of_store};
+use crate::{Api, proto};
+use futures::stream::{BoxStream, StreamExt, unfold};
+use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, STARTS_PER_CALL_MAX};
+use innkeeper_domain::run::Run;
+use innkeeper_store::{NewRun, RunFilter, RunWatch};
+use tonic::{Request, Response, Status};
+
+/// Log lines that are sent together.
+const LINES_PER_MESSAGE: usize = 500;
+
+#[tonic::async_trait]
+impl RunService for Api {
+    async fn start_run(
+        &self,
+        request: Request<proto::StartRunRequest>,
+    ) -> Result<Response<proto::StartRunResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let start = self.start(request.into_inner())?;
+        let started = self.store.runs_start(tenant, vec![start], (self.now)()).await.map_err(of_store)?;
+        let started =
+            started.into_iter().next().ok_or_else(|| Status::internal("the store gave no answer"))?;
+        let started = started.map_err(|e| of_start(&e))?;
+        let run = self.store.run_get(tenant, started.id).await.map_err(of_store)?;
+        Ok(Response::new(proto::StartRunResponse { run: Some(from_run(run)), existed: started.existed }))
+    }
+
+    async fn start_runs(
+        &self,
+        request: Request<proto::StartRunsRequest>,
+    ) -> Result<Response<proto::StartRunsResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let starts = request.into_inner().starts;
+        if starts.len() > STARTS_PER_CALL_MAX {
+            let count = starts.len();
+            return Err(invalid(format!(
+                "{count} starts in one call; at most {STARTS_PER_CALL_MAX} are taken"
+            )));
+        }
+        // Mistaken starts are answered in their places; the others go to the store together.
+        let parsed: Vec<Result<NewRun, Status>> = starts.into_iter().map(|start| self.start(start)).collect();
+        let good: Vec<NewRun> = parsed.iter().flatten().cloned().collect();
+        let started = self.store.runs_start(tenant, good, (self.now)()).await.map_err(of_store)?;
+        let mut started = started.into_iter();
+        let results = parsed.into_iter().map(|parsed| match parsed {
+            Err(status) => failed(&status),
+            Ok(_) => match started.next() {
+                Some(Ok(run)) => Kind::Started(Started { id: run.id.to_string(), existed: run.existed }),
+                Some(Err(error)) => failed(&of_start(&error)),
+                None => failed(&Status::internal("the store gave no answer")),
+            },
+        });
+        let results = results.map(|kind| StartResult { result: Some(kind) }).collect();
+        Ok(Response::new(proto::StartRunsResponse { results }))
+    }
+
+    async fn get_run(&self, request: Request<proto::GetRunRequest>) -> Result<Response<proto::Run>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let id = run_id(&request.into_inner().id)?;
+        Ok(Response::new(from_run(self.store.run_get(tenant, id).await.map_err(of_store)?)))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<proto::ListRunsRequest>,
+    ) -> Result<Response<proto::ListRunsResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let filter = RunFilter {
+            task: optional_name(&request.task, "the task")?,
+            trigger: optional_name(&request.trigger, "the trigger")?,
+            states: request.states().map(state).collect::<Result<_, _>>()?,
+        };
+        let page = page(request.page_size, request.page_token)?;
+        let found = self.store.run_list(tenant, filter, page).await.map_err(of_store)?;
+        Ok(Response::new(proto::ListRunsResponse {
+            runs: found.items.into_iter().map(from_run).collect(),
+            next_page_token: found.next.unwrap_or_default(),
+        }))
+    }
+
+    type WatchRunStream = BoxStream<'static, Result<proto::Run, Status>>;
+
+    async fn watch_run(
+        &self,
+        request: Request<proto::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let id = run_id(&request.into_inner().id)?;
+        let watch = self.store.hints().watch_run(id);
+        let first = self.store.run_get(tenant, id).await.map_err(of_store)?;
+        let following = Following { api: self.clone(), tenant, id, watch };
+        let stop = self.stop.clone();
+        let runs = unfold((following, Some(first), None), |(mut following, next, last)| async move {
+            let run = match next {
+                Some(run) => run,
+                None => match following.next_change(last?).await {
+                    Ok(run) => run,
+                    Err(status) => return Some((Err(status), (following, None, None))),
+                },
+            };
+            let last = Some(run.clone()).filter(|run| !run.state.is_final());
+            Some((Ok(from_run(run)), (following, None, last)))
+        });
+        Ok(Response::new(runs.take_until(stop.cancelled_owned()).boxed()))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<proto::CancelRunRequest>,
+    ) -> Result<Response<proto::Run>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let id = run_id(&request.into_inner().id)?;
+        let run = self.store.run_cancel(tenant, id, (self.now)()).await.map_err(of_store)?;
+        Ok(Response::new(from_run(run)))
+    }
+
+    type StreamLogsStream = BoxStream<'static, Result<proto::StreamLogsResponse, Status>>;
+
+    async fn stream_logs(
+        &self,
+        request: Request<proto::StreamLogsRequest>,
+    ) -> Result<Response<Self::StreamLogsStream>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let id = run_id(&request.id)?;
+        let watch = self.store.hints().watch_run(id);
+        self.store.run_get(tenant, id).await.map_err(of_store)?;
+        let following = Following { api: self.clone(), tenant, id, watch };
+        let (follow, stop) = (request.follow, self.stop.clone());
+        let lines = unfold(Some((following, (0, 0))), move |state| async move {
+            let (mut following, after) = state?;
+            match following.next_lines(after, follow).await {
+                Ok(None) => None,
+                Ok(Some((lines, after))) => Some((Ok(lines), Some((following, after)))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(lines.take_until(stop.cancelled_owned()).boxed()))
+    }
+}
+
+impl Api {
+    fn start(&self, start: proto::StartRunRequest) -> Result<NewRun, Status> {
+        let key = start.idempotency_key;
+        if key.chars().count() > IDEMPOTENCY_KEY_CHARS_MAX {
+            return Err(invalid(format!(
+                "an idempotency key has at most {IDEMPOTENCY_KEY_CHARS_MAX} characters"
+            )));
+        }
+        Ok(NewRun {
+            id: RunId::new((self.now)()),
+            task: name(&start.task, "the task")?,
+            input: input(start.input)?,
+            idempotency_key: Some(key).filter(|key| !key.is_empty()),
+        })
+    }
+}
+
+fn failed(status: &Status) -> Kind {
+    Kind::Error(Error { code: status.code().into(), message: status.message().into() })
+}
+
+fn run_id(text: &str) -> Result<RunId, Status> {
+    text.parse().map_err(invalid)
+}
+
+/// Somebody who follows a run. Woken by the store; never asks it in vain.
+struct Following {
+    api: Api,
+    tenant: TenantId,
+    id: RunId,
+    watch: RunWatch,
+}
+
+impl Following {
+    async fn get(&self) -> Result<Run, Status> {
+        self.api.store.run_get(self.tenant, self.id).await.map_err(of_store)
+    }
+
+    /// The run as soon as it differs from `last`. Lines of its log wake it too, and are no difference.
+    async fn next_change(&mut self, last: Run) -> Result<Run, Status> {
+        loop {
+            self.watch.changed().await;
+            let run = self.get().await?;
+            if run != last {
+                return Ok(run);
+            }
+        }
+    }
+
+    /// The next lines of the log and the place after them; none at the end.
+    async fn next_lines(
+        &mut self,
+        after: (u32, u32),
+        follow: bool,
+    ) -> Result<Option<(proto::StreamLogsResponse, (u32, u32))>, Status> {
+        loop {
+            // Whether it is over is asked first: lines are stored no later than the end.
+            let over = !follow || self.get().await?.state.is_final();
+            let lines = self.api.store.run_logs(self.tenant, self.id, after, LINES_PER_MESSAGE);
+            let lines = lines.await.map_err(of_store)?;
+            if let Some(last) = lines.last() {
+                let after = (last.attempt, last.sequence);
+                let lines = lines.into_iter().map(from_line).collect();
+                return Ok(Some((proto::StreamLogsResponse { lines }, after)));
+            }
+            if over {
+                return Ok(None);
+            }
+            self.watch.changed().await;
+        }
+    }
+}

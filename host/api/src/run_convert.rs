@@ -1,0 +1,87 @@
+//! Between the protocol's runs and the domain's.
+
+use crate::convert::{from_duration, from_instant, from_payload};
+use crate::proto::{self, log_line::Level, run::State};
+use crate::status::invalid;
+use innkeeper_domain::failure::Failure;
+use innkeeper_domain::run::{Attempt, LogLevel, LogLine, Run, RunState};
+use tonic::Status;
+
+pub(crate) fn state(state: State) -> Result<RunState, Status> {
+    match state {
+        State::Unspecified => Err(invalid("a state to filter by is unspecified")),
+        State::Queued => Ok(RunState::Queued),
+        State::Running => Ok(RunState::Running),
+        State::Waiting => Ok(RunState::Waiting),
+        State::Succeeded => Ok(RunState::Succeeded),
+        State::Failed => Ok(RunState::Failed),
+        State::Cancelled => Ok(RunState::Cancelled),
+    }
+}
+
+fn from_state(state: RunState) -> State {
+    match state {
+        RunState::Queued => State::Queued,
+        RunState::Running => State::Running,
+        RunState::Waiting => State::Waiting,
+        RunState::Succeeded => State::Succeeded,
+        RunState::Failed => State::Failed,
+        RunState::Cancelled => State::Cancelled,
+    }
+}
+
+pub(crate) fn from_run(run: Run) -> proto::Run {
+    proto::Run {
+        id: run.id.to_string(),
+        task: run.task.to_string(),
+        revision: run.revision,
+        trigger: run.trigger.map(|name| name.to_string()).unwrap_or_default(),
+        nominal_at: Some(from_instant(run.nominal_at)),
+        state: from_state(run.state).into(),
+        attempt: run.attempt,
+        idempotency_key: run.idempotency_key.unwrap_or_default(),
+        input: Some(from_payload(run.input)),
+        output: run.output.map(from_payload),
+        failure: run.failure.map(from_failure),
+        progress: run.progress.map(|p| proto::Progress { done: p.done, total: p.total, note: p.note }),
+        cancel_requested: run.cancel_requested,
+        created_at: Some(from_instant(run.created_at)),
+        available_at: Some(from_instant(run.available_at)),
+        started_at: run.started_at.map(from_instant),
+        finished_at: run.finished_at.map(from_instant),
+        attempts: run.attempts.into_iter().map(from_attempt).collect(),
+    }
+}
+
+fn from_attempt(attempt: Attempt) -> proto::Attempt {
+    proto::Attempt {
+        number: attempt.number,
+        host: attempt.host.to_string(),
+        started_at: Some(from_instant(attempt.started_at)),
+        finished_at: Some(from_instant(attempt.finished_at)),
+        failure: attempt.failure.map(from_failure),
+        wall: Some(from_duration(attempt.usage.wall)),
+        peak_memory_bytes: attempt.usage.peak_memory,
+    }
+}
+
+fn from_failure(failure: Failure) -> proto::Failure {
+    proto::Failure { kind: failure.kind.to_string(), code: failure.code, message: failure.message }
+}
+
+pub(crate) fn from_line(line: LogLine) -> proto::LogLine {
+    let level = match line.level {
+        LogLevel::Trace => Level::Trace,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Error => Level::Error,
+    };
+    proto::LogLine {
+        attempt: line.attempt,
+        sequence: line.sequence,
+        at: Some(from_instant(line.at)),
+        level: level.into(),
+        text: line.text,
+    }
+}

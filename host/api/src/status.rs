@@ -1,0 +1,46 @@
+//! Which status code an error has.
+
+use innkeeper_domain::admit::Rejection;
+use innkeeper_domain::component::Refusal;
+use innkeeper_store::{StartError, StoreError};
+use tonic::{Code, Status};
+
+/// The status of a store's error.
+pub(crate) fn of_store(error: StoreError) -> Status {
+    let code = match &error {
+        StoreError::NotFound(_) => Code::NotFound,
+        StoreError::Exists(_) => Code::AlreadyExists,
+        StoreError::Conflict(_) => Code::FailedPrecondition,
+        StoreError::Invalid(_) => Code::InvalidArgument,
+        StoreError::Unavailable(_) => Code::Unavailable,
+        StoreError::LeaseLost | StoreError::Corrupt(_) => Code::Internal,
+    };
+    if code == Code::Internal {
+        tracing::error!(%error, "a call failed");
+    }
+    Status::new(code, error.to_string())
+}
+
+/// The status of a start that was refused.
+pub(crate) fn of_start(error: &StartError) -> Status {
+    let code = match error {
+        StartError::NoTask(_) => Code::NotFound,
+        StartError::Rejected(Rejection::KeyConflict(_)) => Code::AlreadyExists,
+        StartError::Rejected(Rejection::TooManyUnfinished { .. }) => Code::ResourceExhausted,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// The status of a refused upload.
+pub(crate) fn of_refusal(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::NotATask(_) | Refusal::TooLarge { .. } | Refusal::NotCompiled(_) => Code::InvalidArgument,
+        Refusal::Unavailable(_) => Code::Unavailable,
+    };
+    Status::new(code, refusal.to_string())
+}
+
+/// The status of an argument that is mistaken.
+pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}

@@ -1,0 +1,180 @@
+//! Tasks.
+
+use crate::auth::Caller;
+use crate::convert::{duration, from_duration, from_instant, name, page};
+use crate::proto::task_service_server::TaskService;
+use crate::status::{invalid, of_store};
+use crate::{Api, proto};
+use innkeeper_domain::failure::FailureKind;
+use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::limits::{MEMORY_DEFAULT, TIMEOUT_DEFAULT};
+use innkeeper_domain::retry::{Backoff, RetryPolicy};
+use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use innkeeper_store::NewTask;
+use std::collections::BTreeSet;
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl TaskService for Api {
+    async fn create_task(
+        &self,
+        request: Request<proto::CreateTaskRequest>,
+    ) -> Result<Response<proto::Task>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let now = (self.now)();
+        let name = name(&request.name, "the task")?;
+        let spec = self.spec(tenant, request.spec).await?;
+        let task = NewTask { id: TaskId::new(now), name, spec };
+        Ok(Response::new(from_task(self.store.task_create(tenant, task, now).await.map_err(of_store)?)))
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<proto::UpdateTaskRequest>,
+    ) -> Result<Response<proto::Task>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let name = name(&request.name, "the task")?;
+        let spec = self.spec(tenant, request.spec).await?;
+        let expected = Some(request.expected_revision).filter(|revision| *revision > 0);
+        let task = self.store.task_update(tenant, &name, spec, expected, (self.now)()).await;
+        Ok(Response::new(from_task(task.map_err(of_store)?)))
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<proto::GetTaskRequest>,
+    ) -> Result<Response<proto::Task>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let name = name(&request.into_inner().name, "the task")?;
+        Ok(Response::new(from_task(self.store.task_get(tenant, &name).await.map_err(of_store)?)))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<proto::ListTasksRequest>,
+    ) -> Result<Response<proto::ListTasksResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let page = page(request.page_size, request.page_token)?;
+        let found = self.store.task_list(tenant, page).await.map_err(of_store)?;
+        Ok(Response::new(proto::ListTasksResponse {
+            tasks: found.items.into_iter().map(from_task).collect(),
+            next_page_token: found.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<proto::ListRevisionsRequest>,
+    ) -> Result<Response<proto::ListRevisionsResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let name = name(&request.name, "the task")?;
+        let page = page(request.page_size, request.page_token)?;
+        let found = self.store.task_revisions(tenant, &name, page).await.map_err(of_store)?;
+        Ok(Response::new(proto::ListRevisionsResponse {
+            revisions: found.items.into_iter().map(from_revision).collect(),
+            next_page_token: found.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn rollback_task(
+        &self,
+        request: Request<proto::RollbackTaskRequest>,
+    ) -> Result<Response<proto::Task>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let name = name(&request.name, "the task")?;
+        let task = self.store.task_rollback(tenant, &name, request.revision, (self.now)()).await;
+        Ok(Response::new(from_task(task.map_err(of_store)?)))
+    }
+
+    async fn delete_task(
+        &self,
+        request: Request<proto::DeleteTaskRequest>,
+    ) -> Result<Response<proto::DeleteTaskResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let name = name(&request.into_inner().name, "the task")?;
+        let cancelled_runs = self.store.task_delete(tenant, &name, (self.now)()).await.map_err(of_store)?;
+        Ok(Response::new(proto::DeleteTaskResponse { cancelled_runs }))
+    }
+}
+
+impl Api {
+    /// A definition with its defaults, checked; its component is found by the digest's first digits.
+    async fn spec(&self, tenant: TenantId, spec: Option<proto::TaskSpec>) -> Result<TaskSpec, Status> {
+        let spec = spec.ok_or_else(|| invalid("the task's definition is missing"))?;
+        let component = self.store.component_get(tenant, &spec.component).await.map_err(of_store)?;
+        let allow_http = spec.allow_http.iter().map(|host| host.parse()).collect::<Result<_, _>>();
+        let spec = TaskSpec {
+            component: component.digest,
+            config: spec.config.into_iter().collect(),
+            arguments: spec.arguments,
+            timeout: duration(spec.timeout, TIMEOUT_DEFAULT, "the timeout")?,
+            memory: if spec.memory_bytes == 0 { MEMORY_DEFAULT } else { spec.memory_bytes },
+            retry: retry(spec.retry)?,
+            allow_http: allow_http.map_err(invalid)?,
+        };
+        spec.check().map_err(invalid)?;
+        Ok(spec)
+    }
+}
+
+fn retry(retry: Option<proto::RetryPolicy>) -> Result<RetryPolicy, Status> {
+    let default = RetryPolicy::default();
+    let Some(retry) = retry else { return Ok(default) };
+    let on: BTreeSet<FailureKind> =
+        retry.on.iter().map(|kind| kind.parse()).collect::<Result<_, _>>().map_err(invalid)?;
+    Ok(RetryPolicy {
+        max_attempts: retry.max_attempts,
+        backoff: Backoff {
+            initial: duration(retry.initial_backoff, default.backoff.initial, "the backoff")?,
+            factor: if retry.backoff_factor == 0 { default.backoff.factor } else { retry.backoff_factor },
+            max: duration(retry.max_backoff, default.backoff.max, "the longest backoff")?,
+            jitter_percent: retry.jitter_percent.unwrap_or(default.backoff.jitter_percent),
+        },
+        on: if on.is_empty() { default.on } else { on },
+    })
+}
+
+fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
+    let RetryPolicy { max_attempts, backoff, on } = spec.retry;
+    proto::TaskSpec {
+        component: spec.component.to_string(),
+        config: spec.config.into_iter().collect(),
+        arguments: spec.arguments,
+        timeout: Some(from_duration(spec.timeout)),
+        memory_bytes: spec.memory,
+        retry: Some(proto::RetryPolicy {
+            max_attempts,
+            initial_backoff: Some(from_duration(backoff.initial)),
+            backoff_factor: backoff.factor,
+            max_backoff: Some(from_duration(backoff.max)),
+            jitter_percent: Some(backoff.jitter_percent),
+            on: on.iter().map(ToString::to_string).collect(),
+        }),
+        allow_http: spec.allow_http.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn from_task(task: Task) -> proto::Task {
+    proto::Task {
+        id: task.id.to_string(),
+        name: task.name.to_string(),
+        revision: task.revision,
+        spec: Some(from_spec(task.spec)),
+        created_at: Some(from_instant(task.created_at)),
+        updated_at: Some(from_instant(task.updated_at)),
+    }
+}
+
+fn from_revision(revision: Revision) -> proto::Revision {
+    proto::Revision {
+        number: revision.number,
+        spec: Some(from_spec(revision.spec)),
+        rollback_of: revision.rollback_of.unwrap_or(0),
+        created_at: Some(from_instant(revision.created_at)),
+    }
+}
