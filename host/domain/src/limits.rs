@@ -89,10 +89,14 @@ pub const MEMORY_MAX: u64 = 1024 * MIB;
 pub const MEMORY_DEFAULT: u64 = 64 * MIB;
 /// The least memory that can be asked for: one WebAssembly page.
 pub const MEMORY_MIN: u64 = 64 * KIB;
-/// Core instances, memories and tables in one component.
-pub const CORE_INSTANCES_MAX: u32 = 64;
+/// Core instances in one component. Python's runtime makes about thirty.
+pub const CORE_INSTANCES_MAX: u32 = 128;
+/// Linear memories in one component.
+pub const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
+/// Tables in one component.
+pub const TABLES_PER_COMPONENT_MAX: u32 = 8;
 /// Elements of one table.
-pub const TABLE_ELEMENTS_MAX: u64 = 1_000_000;
+pub const TABLE_ELEMENTS_MAX: usize = 1_000_000;
 /// Bytes of a guest's stack.
 pub const GUEST_STACK_BYTES: usize = 1024 * 1024;
 /// Bytes of a run's log; what comes after is dropped and counted.
@@ -113,6 +117,8 @@ pub const HANDLES_MAX: usize = 1_000;
 pub const RANDOM_BYTES_MAX: u64 = MIB;
 /// Outbound connections of one run at once.
 pub const HTTP_CONNECTIONS_MAX: usize = 16;
+/// Bytes of the headers of one outbound request or response.
+pub const HTTP_HEADERS_BYTES_MAX: usize = 128 * 1024;
 /// How long an outbound connection may take to come about.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

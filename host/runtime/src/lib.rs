@@ -1,1 +1,102 @@
-//! x
+//! The sandbox: wasmtime behind the engine's `Executor`.
+//!
+//! An invocation goes in, an outcome comes out. This is the only crate that knows wasmtime, and it knows
+//! no store: uploaded bytes come through [`ComponentBytes`], everything a guest asks of the host passes
+//! `capability` and the engine's `AttemptPort`.
+
+mod admission;
+mod artifact;
+pub mod bench;
+mod bindings;
+mod capability;
+mod compiler;
+mod engine;
+mod execute;
+mod failure;
+mod guest;
+mod log;
+mod memory;
+pub mod network;
+mod output;
+#[cfg(test)]
+mod testing;
+
+use async_trait::async_trait;
+use compiler::Compiler;
+use engine::Ticker;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use network::Network;
+use std::path::PathBuf;
+use std::sync::Arc;
+use wasmtime::Engine;
+
+/// Gives back what was uploaded.
+#[async_trait]
+pub trait ComponentBytes: Send + Sync + 'static {
+    /// The bytes that have this digest. The error is for people.
+    async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String>;
+}
+
+/// What a runtime needs.
+pub struct RuntimeConfig {
+    /// The folder of compiled artifacts.
+    pub artifacts: PathBuf,
+    /// The key that artifacts are authenticated with. Whoever has it can make the host run any machine
+    /// code.
+    pub artifact_key: [u8; 32],
+    /// Attempts that are executed at one time.
+    pub capacity: u32,
+    /// Networks that are closed to guests by default, and that the operator has opened.
+    pub open_networks: Vec<Network>,
+    pub bytes: Arc<dyn ComponentBytes>,
+    /// What the time is.
+    pub now: fn() -> Timestamp,
+}
+
+/// The runtime can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("wasmtime can't work on this machine: {0:#}")]
+    Engine(wasmtime::Error),
+    #[error("the folder of artifacts can't be used: {0}")]
+    Artifacts(std::io::Error),
+}
+
+/// Runs components.
+pub struct Runtime {
+    engine: Engine,
+    compiler: Arc<Compiler>,
+    http: Arc<capability::http::Client>,
+    now: fn() -> Timestamp,
+    _ticker: Ticker,
+}
+
+impl Runtime {
+    /// A runtime with nothing ready yet.
+    pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        let engine = engine::engine(config.capacity).map_err(RuntimeError::Engine)?;
+        let ticker = Ticker::start(&engine).map_err(RuntimeError::Artifacts)?;
+        let linker = capability::linker(&engine).map_err(RuntimeError::Engine)?;
+        let artifacts = artifact::Artifacts::open(&config.artifacts, &config.artifact_key, &engine);
+        let artifacts = artifacts.map_err(RuntimeError::Artifacts)?;
+        Ok(Self {
+            compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.bytes)),
+            http: Arc::new(capability::http::Client::new(config.open_networks)),
+            engine,
+            now: config.now,
+            _ticker: ticker,
+        })
+    }
+
+    /// Says whether and how uploaded bytes can be run, and compiles them: after `Ok` the artifact is on
+    /// disk, and the component ready.
+    pub async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+        self.compiler.inspect(digest, bytes).await
+    }
+
+    /// How many compilations this runtime has done.
+    pub fn compilations(&self) -> u64 {
+        self.compiler.compilations()
+    }
+}

@@ -1,0 +1,19 @@
+//! `innkeeper:task/control`: progress, and whether to go on.
+
+use crate::bindings::innkeeper::task::control::Host;
+use crate::guest::Guest;
+use innkeeper_domain::failure::cut;
+use innkeeper_domain::limits::PROGRESS_NOTE_BYTES_MAX;
+use innkeeper_domain::run::Progress;
+use wasmtime::Result;
+
+impl Host for Guest {
+    fn cancelled(&mut self) -> Result<bool> {
+        Ok(self.port.is_cancelled())
+    }
+
+    fn progress(&mut self, done: u64, total: Option<u64>, note: String) -> Result<()> {
+        self.port.progress(Progress { done, total, note: cut(note, PROGRESS_NOTE_BYTES_MAX) });
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! One attempt from its beginning to its end.
+
+use crate::Runtime;
+use crate::bindings::exports::innkeeper::task::handler::Payload as GuestPayload;
+use crate::capability::http::Hooks;
+use crate::compiler::Ready;
+use crate::failure::{TimedOut, blame_memory, exited, of_error, of_guest, output_too_large, timed_out};
+use crate::guest::Guest;
+use crate::log::Log;
+use async_trait::async_trait;
+use futures::FutureExt;
+use innkeeper_domain::component::Shape;
+use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::limits::{CANCEL_GRACE, CONTENT_TYPE_CHARS_MAX, OUTPUT_BYTES_MAX};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::time;
+use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio::time::Instant;
+use wasmtime::{Store, UpdateDeadline};
+
+#[async_trait]
+impl Executor for Runtime {
+    async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
+        let begun = Instant::now();
+        let left = time::between((self.now)(), invocation.deadline);
+        let ready = match self.compiler.ready(invocation.spec.component).await {
+            Ok(ready) => ready,
+            Err(words) => {
+                let words = format!("component {} can't be made ready: {words}", invocation.spec.component);
+                let outcome = Outcome::Failure(Failure::new(FailureKind::Internal, words));
+                return AttemptEnd { outcome, usage: Usage::default() };
+            }
+        };
+        let mut store = self.store(invocation, port, &ready, begun + left);
+        let outcome = run(&mut store, ready).await;
+        let guest = store.data();
+        guest.finish_log();
+        let usage = Usage { wall: begun.elapsed(), peak_memory: guest.limiter.peak() };
+        AttemptEnd { outcome, usage }
+    }
+}
+
+impl Runtime {
+    fn store(
+        &self,
+        invocation: Invocation,
+        port: Arc<dyn AttemptPort>,
+        ready: &Ready,
+        ends_at: Instant,
+    ) -> Store<Guest> {
+        let shape = match ready {
+            Ready::Handler(_) => Shape::Handler,
+            Ready::Command(_) => Shape::Command,
+        };
+        let log = Log::new(Arc::clone(&port));
+        let hooks = Hooks::new(Arc::clone(&self.http), Arc::clone(&invocation.spec), log.clone());
+        let mut store = Store::new(&self.engine, Guest::new(invocation, port, shape, hooks, log, ends_at));
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|context| {
+            if Instant::now() >= context.data().ends_at {
+                Err(TimedOut.into())
+            } else {
+                Ok(UpdateDeadline::Yield(1))
+            }
+        });
+        store
+    }
+}
+
+/// Runs the guest until it ends, or is ended.
+async fn run(store: &mut Store<Guest>, ready: Ready) -> Outcome {
+    let (ends_at, port) = (store.data().ends_at, Arc::clone(&store.data().port));
+    let ended = {
+        let call = AssertUnwindSafe(call(store, ready)).catch_unwind();
+        tokio::select! {
+            // In this order: an outcome that is there counts.
+            biased;
+            result = call => Ended::ByItself(result.map_err(|_| ())),
+            () = tokio::time::sleep_until(ends_at) => Ended::TimedOut,
+            () = cancelled(port.as_ref()) => Ended::Cancelled,
+        }
+        // Here the call is dropped, and with it the guest's stack, before anything else is done with the store.
+    };
+    let guest = store.data();
+    let failure = match ended {
+        Ended::ByItself(Ok(Ok(Ok(output)))) => return Outcome::Output(output),
+        Ended::ByItself(Ok(Ok(Err(failure)))) => failure,
+        Ended::ByItself(Ok(Err(error))) => match of_error(&error, guest) {
+            Some(failure) => failure,
+            None => return ended_well(guest),
+        },
+        Ended::ByItself(Err(())) => {
+            tracing::error!(run = %guest.invocation.claimed.lease.run, "the host panicked while it ran a guest");
+            Failure::new(FailureKind::Internal, "the host panicked while it ran the guest; its log has more")
+        }
+        Ended::TimedOut => timed_out(guest),
+        Ended::Cancelled => {
+            Failure::new(FailureKind::Cancelled, "it was cancelled, and didn't end within its grace")
+        }
+    };
+    Outcome::Failure(blame_memory(failure, guest))
+}
+
+/// How a guest ended.
+enum Ended {
+    /// With an output, a failure, an error of wasmtime's, or a panic of the host's.
+    ByItself(Result<wasmtime::Result<Result<Payload, Failure>>, ()>),
+    TimedOut,
+    Cancelled,
+}
+
+async fn cancelled(port: &dyn AttemptPort) {
+    port.cancelled().await;
+    tokio::time::sleep(CANCEL_GRACE).await;
+}
+
+async fn call(store: &mut Store<Guest>, ready: Ready) -> wasmtime::Result<Result<Payload, Failure>> {
+    match ready {
+        Ready::Handler(pre) => {
+            let input = std::mem::take(&mut store.data_mut().invocation.claimed.input);
+            let input = GuestPayload { content_type: input.content_type, bytes: input.bytes };
+            let task = pre.instantiate_async(&mut *store).await?;
+            let result = task.innkeeper_task_handler().call_run(&mut *store, &input).await?;
+            Ok(result.map_err(of_guest).and_then(output))
+        }
+        Ready::Command(pre) => {
+            let command = pre.instantiate_async(&mut *store).await?;
+            let result = command.wasi_cli_run().call_run(&mut *store).await?;
+            let guest = store.data();
+            Ok(result.map(|()| guest.output.take()).map_err(|()| exited(1, &guest.log)))
+        }
+    }
+}
+
+/// A handler's output, within its bounds.
+fn output(payload: GuestPayload) -> Result<Payload, Failure> {
+    let GuestPayload { content_type, bytes } = payload;
+    if bytes.len() > OUTPUT_BYTES_MAX {
+        return Err(output_too_large());
+    }
+    let visible = |c: char| (' '..='~').contains(&c);
+    let content_type = content_type.chars().filter(|c| visible(*c)).take(CONTENT_TYPE_CHARS_MAX).collect();
+    Ok(Payload { content_type, bytes })
+}
+
+/// The outcome of a guest that ended itself with exit code 0.
+fn ended_well(guest: &Guest) -> Outcome {
+    match guest.shape() {
+        Shape::Command => Outcome::Output(guest.output.take()),
+        Shape::Handler => Outcome::Failure(Failure::new(
+            FailureKind::Exit,
+            "the handler ended the program instead of returning its output",
+        )),
+    }
+}

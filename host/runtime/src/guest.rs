@@ -1,0 +1,144 @@
+//! A guest's own state in its store: what it may use, what it has used. Fresh for every attempt.
+
+use crate::Runtime;
+use crate::capability::http::Hooks;
+use crate::log::{Log, LogStream};
+use crate::memory::MemoryLimiter;
+use crate::output::Output;
+use bytes::Bytes;
+use innkeeper_domain::component::Shape;
+use innkeeper_domain::limits::{HANDLES_MAX, HTTP_HEADERS_BYTES_MAX, RANDOM_BYTES_MAX};
+use innkeeper_domain::run::LogLevel;
+use innkeeper_engine::executor::{AttemptPort, Invocation};
+use std::sync::Arc;
+use tokio::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+pub(crate) struct Guest {
+    pub invocation: Invocation,
+    pub port: Arc<dyn AttemptPort>,
+    pub log: Log,
+    pub output: Output,
+    pub limiter: MemoryLimiter,
+    /// When the guest's time is over.
+    pub ends_at: Instant,
+    pub config: Option<WasiConfigVariables>,
+    shape: Shape,
+    table: ResourceTable,
+    /// Made when the guest first asks for anything of WASI: many never do.
+    wasi: Option<Box<Wasi>>,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+}
+
+struct Wasi {
+    context: WasiCtx,
+    streams: [LogStream; 2],
+}
+
+impl Guest {
+    pub fn new(
+        invocation: Invocation,
+        port: Arc<dyn AttemptPort>,
+        shape: Shape,
+        hooks: Hooks,
+        log: Log,
+        ends_at: Instant,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(HTTP_HEADERS_BYTES_MAX);
+        Self {
+            limiter: MemoryLimiter::new(invocation.spec.memory),
+            output: Output::default(),
+            invocation,
+            port,
+            log,
+            ends_at,
+            config: None,
+            shape,
+            table,
+            wasi: None,
+            http,
+            hooks,
+        }
+    }
+
+    /// A handler's state without what belongs to an attempt: for the bench's floor.
+    pub fn bare(runtime: &Runtime, invocation: Invocation, port: Arc<dyn AttemptPort>) -> Self {
+        let log = Log::new(Arc::clone(&port));
+        let hooks = Hooks::new(Arc::clone(&runtime.http), Arc::clone(&invocation.spec), log.clone());
+        Self::new(invocation, port, Shape::Handler, hooks, log, Instant::now())
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Ends the lines that the guest has begun, and tells what was dropped.
+    pub fn finish_log(&self) {
+        if let Some(wasi) = &self.wasi {
+            wasi.streams.iter().for_each(LogStream::finish);
+        }
+        self.log.finish();
+    }
+
+    /// The task's config, for `wasi:config/store`.
+    pub fn config(&mut self) -> &WasiConfigVariables {
+        let config = &self.invocation.spec.config;
+        self.config.get_or_insert_with(|| config.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+
+    fn make_wasi(&mut self) -> Box<Wasi> {
+        let (stdout, stderr) = (LogStream::new(self.log.clone()), LogStream::new(self.log.clone()));
+        let mut builder = WasiCtxBuilder::new();
+        builder.max_random_size(RANDOM_BYTES_MAX).stderr(stderr.clone());
+        let claimed = &mut self.invocation.claimed;
+        match self.shape {
+            Shape::Handler => {
+                builder.stdout(stdout.clone());
+            }
+            Shape::Command => {
+                let config: Vec<_> = self.invocation.spec.config.iter().collect();
+                builder
+                    .arg(claimed.task.as_str())
+                    .args(&self.invocation.spec.arguments)
+                    .envs(&config)
+                    .stdin(MemoryInputPipe::new(Bytes::from(std::mem::take(&mut claimed.input.bytes))))
+                    .stdout(self.output.clone());
+            }
+        }
+        let log = self.log.clone();
+        builder.socket_addr_check(move |address, _| {
+            log.note(
+                LogLevel::Warn,
+                format!("denied: a socket to {address}; tasks have no sockets, HTTP goes through wasi:http (--allow-http)"),
+            );
+            Box::pin(std::future::ready(false))
+        });
+        Box::new(Wasi { context: builder.build(), streams: [stdout, stderr] })
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if self.wasi.is_none() {
+            self.wasi = Some(self.make_wasi());
+        }
+        match &mut self.wasi {
+            Some(wasi) => WasiCtxView { ctx: &mut wasi.context, table: &mut self.table },
+            None => unreachable!("made above"),
+        }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
