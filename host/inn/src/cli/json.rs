@@ -1,0 +1,235 @@
+//! What `-o json` prints. Names are snake_case, instants RFC 3339, durations seconds. Payloads are the JSON
+//! value itself where they are JSON, a string where they are text, else `{"base64": ..}`.
+
+use super::output::domain_instant;
+use innkeeper_api::proto::{
+    self, Component, Failure, LogLine, Payload, Revision, Run, Skip, Task, TaskSpec, Trigger, component, run,
+    trigger,
+};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+pub fn instant(at: Option<prost_types::Timestamp>) -> Value {
+    at.and_then(domain_instant).map_or(Value::Null, |at| Value::String(at.to_string()))
+}
+
+/// Seconds.
+pub fn seconds(duration: Option<prost_types::Duration>) -> Value {
+    let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
+    duration.map_or(Value::Null, |duration| json!(duration.as_secs_f64()))
+}
+
+pub fn component(component: &Component) -> Value {
+    json!({
+        "digest": component.digest,
+        "size": component.size,
+        "shape": shape(component),
+        "adapted": component.adapted,
+        "imports": component.imports,
+        "created_at": instant(component.created_at),
+    })
+}
+
+/// The word for a component's shape.
+pub fn shape(component: &Component) -> &'static str {
+    match component.shape() {
+        component::Shape::Handler => "handler",
+        component::Shape::Command => "command",
+        component::Shape::Unspecified => "unknown",
+    }
+}
+
+pub fn spec(spec: &TaskSpec) -> Value {
+    let retry = spec.retry.clone().unwrap_or_default();
+    let mut config: Vec<_> = spec.config.iter().collect();
+    config.sort();
+    json!({
+        "component": spec.component,
+        "config": config.into_iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>(),
+        "arguments": spec.arguments,
+        "timeout": seconds(spec.timeout),
+        "memory_bytes": spec.memory_bytes,
+        "allow_http": spec.allow_http,
+        "retry": {
+            "max_attempts": retry.max_attempts,
+            "initial_backoff": seconds(retry.initial_backoff),
+            "backoff_factor": retry.backoff_factor,
+            "max_backoff": seconds(retry.max_backoff),
+            "jitter_percent": retry.jitter_percent,
+            "on": retry.on,
+        },
+    })
+}
+
+pub fn task(task: &Task) -> Value {
+    json!({
+        "id": task.id,
+        "name": task.name,
+        "revision": task.revision,
+        "spec": spec(&task.spec.clone().unwrap_or_default()),
+        "created_at": instant(task.created_at),
+        "updated_at": instant(task.updated_at),
+    })
+}
+
+pub fn revision(revision: &Revision) -> Value {
+    json!({
+        "number": revision.number,
+        "rollback_of": (revision.rollback_of > 0).then_some(revision.rollback_of),
+        "spec": spec(&revision.spec.clone().unwrap_or_default()),
+        "created_at": instant(revision.created_at),
+    })
+}
+
+pub fn trigger(trigger: &Trigger) -> Value {
+    let schedule = match trigger.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()) {
+        Some(proto::schedule::Kind::Cron(cron)) => {
+            json!({"cron": cron.expression, "time_zone": cron.time_zone, "dialect": cron.dialect})
+        }
+        Some(proto::schedule::Kind::Interval(interval)) => {
+            json!({"every": seconds(interval.every), "anchor": instant(interval.anchor)})
+        }
+        Some(proto::schedule::Kind::Once(at)) => json!({"at": instant(Some(*at))}),
+        None => Value::Null,
+    };
+    json!({
+        "id": trigger.id,
+        "name": trigger.name,
+        "task": trigger.task,
+        "schedule": schedule,
+        "input": payload(trigger.input.as_ref()),
+        "overlap": trigger.overlap,
+        "catch_up": trigger.catch_up,
+        "catch_up_window": seconds(trigger.catch_up_window),
+        "state": trigger_state(trigger),
+        "pause_note": (!trigger.pause_note.is_empty()).then_some(&trigger.pause_note),
+        "next_times": trigger.next_times.iter().map(|at| instant(Some(*at))).collect::<Vec<_>>(),
+        "last_nominal_at": instant(trigger.last_nominal_at),
+        "started": trigger.started,
+        "skipped": trigger.skipped,
+        "created_at": instant(trigger.created_at),
+    })
+}
+
+/// The word for a trigger's state.
+pub fn trigger_state(trigger: &Trigger) -> &'static str {
+    match trigger.state() {
+        trigger::State::Active => "active",
+        trigger::State::Paused => "paused",
+        trigger::State::Finished => "finished",
+        trigger::State::Unspecified => "unknown",
+    }
+}
+
+pub fn skip(skip: &Skip) -> Value {
+    json!({"from": instant(skip.from), "to": instant(skip.to), "count": skip.count, "reason": skip.reason})
+}
+
+pub fn run(run: &Run) -> Value {
+    let content_type =
+        |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.content_type.clone());
+    json!({
+        "id": run.id,
+        "task": run.task,
+        "revision": run.revision,
+        "trigger": (!run.trigger.is_empty()).then_some(&run.trigger),
+        "nominal_at": instant(run.nominal_at),
+        "state": run_state(run),
+        "attempt": run.attempt,
+        "idempotency_key": (!run.idempotency_key.is_empty()).then_some(&run.idempotency_key),
+        "input": payload(run.input.as_ref()),
+        "input_content_type": content_type(&run.input),
+        "output": payload(run.output.as_ref()),
+        "output_content_type": content_type(&run.output),
+        "failure": failure(run.failure.as_ref()),
+        "progress": run.progress.as_ref().map(|p| json!({"done": p.done, "total": p.total, "note": p.note})),
+        "cancel_requested": run.cancel_requested,
+        "created_at": instant(run.created_at),
+        "available_at": instant(run.available_at),
+        "started_at": instant(run.started_at),
+        "finished_at": instant(run.finished_at),
+        "attempts": run.attempts.iter().map(|attempt| json!({
+            "number": attempt.number,
+            "host": attempt.host,
+            "started_at": instant(attempt.started_at),
+            "finished_at": instant(attempt.finished_at),
+            "failure": failure(attempt.failure.as_ref()),
+            "wall": seconds(attempt.wall),
+            "peak_memory_bytes": attempt.peak_memory_bytes,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn failure(failure: Option<&Failure>) -> Value {
+    failure.map_or(Value::Null, |f| json!({"kind": f.kind, "code": f.code, "message": f.message}))
+}
+
+/// The word for a run's state.
+pub fn run_state(run: &Run) -> &'static str {
+    match run.state() {
+        run::State::Queued => "queued",
+        run::State::Running => "running",
+        run::State::Waiting => "waiting",
+        run::State::Succeeded => "succeeded",
+        run::State::Failed => "failed",
+        run::State::Cancelled => "cancelled",
+        run::State::Unspecified => "unknown",
+    }
+}
+
+pub fn line(line: &LogLine) -> Value {
+    json!({
+        "attempt": line.attempt,
+        "sequence": line.sequence,
+        "at": instant(line.at),
+        "level": level(line),
+        "text": line.text,
+    })
+}
+
+/// The word for a line's level.
+pub fn level(line: &LogLine) -> &'static str {
+    match line.level() {
+        proto::log_line::Level::Trace => "trace",
+        proto::log_line::Level::Debug => "debug",
+        proto::log_line::Level::Warn => "warn",
+        proto::log_line::Level::Error => "error",
+        proto::log_line::Level::Info | proto::log_line::Level::Unspecified => "info",
+    }
+}
+
+pub fn payload(payload: Option<&Payload>) -> Value {
+    let Some(Payload { content_type, bytes }) = payload else { return Value::Null };
+    if content_type.starts_with("application/json")
+        && let Ok(value) = serde_json::from_slice(bytes)
+    {
+        return value;
+    }
+    match std::str::from_utf8(bytes) {
+        Ok("") => Value::Null,
+        Ok(text) => Value::String(text.into()),
+        Err(_) => json!({"base64": base64(bytes)}),
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_shown_as_what_they_are() {
+        let of = |content_type: &str, bytes: &[u8]| {
+            payload(Some(&Payload { content_type: content_type.into(), bytes: bytes.into() }))
+        };
+        assert_eq!(of("application/json", b"{\"a\":1}"), json!({"a": 1}));
+        assert_eq!(of("application/json", b"{"), json!("{"));
+        assert_eq!(of("text/plain", b"hi"), json!("hi"));
+        assert_eq!(of("", b"\xff\xfe"), json!({"base64": "//4="}));
+        assert_eq!(payload(None), Value::Null);
+    }
+}

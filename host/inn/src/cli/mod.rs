@@ -1,0 +1,197 @@
+//! The command line: one file a subcommand, named after the same nouns as everywhere.
+
+mod bench;
+mod client;
+mod completions;
+mod component;
+mod demo;
+mod json;
+mod output;
+mod parse;
+mod run;
+mod runs;
+mod serve;
+mod task;
+mod trigger;
+mod trigger_next;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tonic::{Code, Status};
+
+/// Innkeeper: runs other people's code on time, each task in a WebAssembly sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "inn", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Five minutes:
+  inn serve &                                        start a host
+  inn task create hello --component hello.wasm       upload a task
+  inn run hello --input '{\"name\": \"you\"}' --wait     run it
+  inn trigger create hello --every 5s                and again every 5 seconds
+  inn runs ls                                        see what it did
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+
+    /// The host to talk to, such as http://127.0.0.1:7070; without it the one of the data folder
+    #[arg(long, global = true, env = "INN_HOST", value_name = "URL")]
+    host: Option<String>,
+
+    /// The token to show; without it, and without --token-file, the data folder's admin.token
+    #[arg(long, global = true, env = "INN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+
+    /// A file with the token
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+
+    /// The data folder: a host's own, and where clients on the same machine find its address and token
+    #[arg(long, global = true, env = "INN_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Demo(demo::Args),
+    #[command(subcommand)]
+    Component(component::Command),
+    #[command(subcommand)]
+    Task(task::Command),
+    #[command(subcommand)]
+    Trigger(trigger::Command),
+    Run(run::Args),
+    #[command(subcommand)]
+    Runs(runs::Command),
+    Bench(bench::Args),
+    Completions(completions::Args),
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Succeeded,
+    /// The thing that it was asked about failed: a run, say.
+    Failed,
+}
+
+/// The user asked for something that makes no sense: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Runs the command that the program was started with.
+pub async fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let result = match command {
+        Command::Serve(args) => serve::run(args, &global).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Component(command) => component::run(command, &global).await,
+        Command::Task(command) => task::run(command, &global).await,
+        Command::Trigger(command) => trigger::run(command, &global).await,
+        Command::Run(args) => run::run(args, &global).await,
+        Command::Runs(command) => runs::run(command, &global).await,
+        Command::Bench(args) => bench::run(args, &global).await,
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+    };
+    match result {
+        Ok(Verdict::Succeeded) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::from(1),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {}", console::style("error:").for_stderr().red().bold(), describe(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// An error in words; a status without the protocol's ceremony.
+fn describe(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Status>() {
+        Some(status) => {
+            let hint = match status.code() {
+                Code::NotFound => {
+                    "; `inn task ls`, `inn trigger ls`, `inn runs ls` and `inn component ls` tell what there is"
+                }
+                Code::DeadlineExceeded | Code::Cancelled => "; the host took too long to answer, try again",
+                _ => "",
+            };
+            format!("{}{hint}", status.message())
+        }
+        None => format!("{error:#}"),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        return 2;
+    }
+    match error.downcast_ref::<Status>().map(Status::code) {
+        Some(Code::NotFound) => 3,
+        Some(Code::Unauthenticated | Code::PermissionDenied) => 4,
+        Some(Code::Unavailable | Code::DeadlineExceeded) => 5,
+        _ if error.is::<client::Unreachable>() => 5,
+        _ => 1,
+    }
+}
+
+impl Global {
+    /// The data folder: the one given, else the user's.
+    pub fn data_folder(&self) -> Result<PathBuf> {
+        if let Some(data) = &self.data {
+            return Ok(data.clone());
+        }
+        let from =
+            |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let base = from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share")));
+        match base {
+            Some(base) => Ok(base.join("innkeeper")),
+            None => {
+                Err(Usage("there is no home folder; say where the data folder is (--data)".into()).into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes() {
+        let of = |code| exit_code(&Status::new(code, "").into());
+        assert_eq!(
+            [Code::NotFound, Code::Unauthenticated, Code::Unavailable, Code::InvalidArgument].map(of),
+            [3, 4, 5, 1]
+        );
+        assert_eq!(exit_code(&Usage("x".into()).into()), 2);
+    }
+}

@@ -1,0 +1,357 @@
+//! `inn task`.
+
+use super::client::{Client, call};
+use super::output::{self, Column, number, text};
+use super::{Format, Global, Usage, Verdict, component, json, parse};
+use anyhow::Result;
+use innkeeper_api::proto::{
+    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListRevisionsRequest, ListTasksRequest,
+    RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec, UpdateTaskRequest,
+};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Create, change and delete tasks
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Create a task
+    #[command(after_help = "Examples:
+  inn task create hello --component hello.wasm
+  inn task create report --component sha256:4ec8... --timeout 2s --memory 64MiB --config REGION=eu
+  inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s")]
+    Create {
+        name: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Change a task: a new revision, with what is given changed and the rest as it was
+    #[command(after_help = "Examples:
+  inn task update hello --component hello.wasm
+  inn task update report --config REGION=us --unset-config DEBUG")]
+    Update {
+        name: String,
+        #[command(flatten)]
+        options: Options,
+        /// Remove a config entry; can be repeated
+        #[arg(long, value_name = "KEY")]
+        unset_config: Vec<String>,
+        /// Grant no hosts any more (those of --allow-http are granted anew)
+        #[arg(long)]
+        clear_allow_http: bool,
+        /// Pass no arguments any more (those of --arg are passed anew)
+        #[arg(long)]
+        clear_args: bool,
+    },
+    /// List tasks
+    Ls,
+    /// Show a task
+    Show {
+        name: String,
+        /// All its revisions, the newest first
+        #[arg(long)]
+        revisions: bool,
+    },
+    /// Show what changed between two revisions
+    #[command(after_help = "Examples:
+  inn task diff hello        the newest two
+  inn task diff hello 3      revision 3 and the newest
+  inn task diff hello 3 5")]
+    Diff { name: String, from: Option<u32>, to: Option<u32> },
+    /// Make a new revision that repeats an older one
+    Rollback { name: String, revision: u32 },
+    /// Delete a task with its triggers; its runs that have not begun are cancelled
+    Rm { name: String },
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Options {
+    /// A WebAssembly file, which is uploaded, or the digest of an uploaded component
+    #[arg(long, value_name = "FILE|DIGEST")]
+    component: Option<String>,
+    /// How long one attempt may take [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    timeout: Option<Duration>,
+    /// Memory of one attempt [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    memory: Option<u64>,
+    /// A config entry: wasi:config for handlers, the environment for commands; can be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
+    config: Vec<(String, String)>,
+    /// An argument of a command; can be repeated
+    #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
+    arguments: Vec<String>,
+    /// A host that it may speak HTTP with, exact, with a port unless that is 80 or 443; can be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_http: Vec<String>,
+    /// How often a run is tried in all [default: 1]
+    #[arg(long, value_name = "N")]
+    attempts: Option<u32>,
+    /// The wait after the first failed attempt [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    backoff: Option<Duration>,
+    /// What the wait is multiplied by each time [default: 2]
+    #[arg(long, value_name = "N")]
+    backoff_factor: Option<u32>,
+    /// The longest wait [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    backoff_max: Option<Duration>,
+    /// How much of a wait may be taken off at random, in percent [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    backoff_jitter: Option<u32>,
+    /// The kinds of failure that are tried again: guest, exit, trap, timeout, memory, output-too-large,
+    /// internal [default: all of them]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    retry_on: Vec<String>,
+    /// Whether runs are recorded. Not available yet: `always` warns, and nothing is recorded
+    #[arg(long, value_enum, default_value_t = Record::Never)]
+    record: Record,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Record {
+    #[default]
+    Never,
+    Always,
+}
+
+impl Options {
+    /// Puts what was given into a definition.
+    async fn apply(self, client: &Client, spec: &mut TaskSpec) -> Result<()> {
+        if self.record == Record::Always {
+            output::note("warning: runs can't be recorded yet; nothing will be (--record always)");
+        }
+        if let Some(component) = &self.component {
+            spec.component = component::resolve(client, component).await?;
+        }
+        if let Some(timeout) = self.timeout {
+            spec.timeout = Some(wire(timeout)?);
+        }
+        if let Some(memory) = self.memory {
+            if memory == 0 {
+                return Err(Usage("no task can do with 0 bytes of memory".into()).into());
+            }
+            spec.memory_bytes = memory;
+        }
+        spec.config.extend(self.config);
+        spec.arguments.extend(self.arguments);
+        for host in self.allow_http {
+            if !spec.allow_http.contains(&host) {
+                spec.allow_http.push(host);
+            }
+        }
+        let given = self.attempts.is_some()
+            || self.backoff.is_some()
+            || self.backoff_factor.is_some()
+            || self.backoff_max.is_some()
+            || self.backoff_jitter.is_some()
+            || !self.retry_on.is_empty();
+        if given {
+            let retry =
+                spec.retry.get_or_insert_with(|| RetryPolicy { max_attempts: 1, ..RetryPolicy::default() });
+            retry.max_attempts = self.attempts.unwrap_or(retry.max_attempts);
+            retry.initial_backoff = self.backoff.map(wire).transpose()?.or(retry.initial_backoff);
+            retry.backoff_factor = self.backoff_factor.unwrap_or(retry.backoff_factor);
+            retry.max_backoff = self.backoff_max.map(wire).transpose()?.or(retry.max_backoff);
+            retry.jitter_percent = self.backoff_jitter.or(retry.jitter_percent);
+            if !self.retry_on.is_empty() {
+                retry.on = self.retry_on;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A duration as the protocol has it.
+pub fn wire(duration: Duration) -> Result<prost_types::Duration> {
+    duration.try_into().map_err(|_| Usage("that duration is too long".into()).into())
+}
+
+pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
+    let client = Client::connect(global).await?;
+    match command {
+        Command::Create { name, options } => {
+            if options.component.is_none() {
+                return Err(Usage("a task needs a component (--component FILE|DIGEST)".into()).into());
+            }
+            let mut spec = TaskSpec::default();
+            options.apply(&client, &mut spec).await?;
+            let task = client.tasks().create_task(call(CreateTaskRequest { name, spec: Some(spec) })).await?;
+            show(global.output, task.get_ref())?;
+        }
+        Command::Update { name, options, unset_config, clear_allow_http, clear_args } => {
+            let task = get(&client, &name).await?;
+            let mut spec = task.spec.unwrap_or_default();
+            for key in unset_config {
+                if spec.config.remove(&key).is_none() {
+                    return Err(Usage(format!("the task has no config entry `{key}`")).into());
+                }
+            }
+            if clear_allow_http {
+                spec.allow_http.clear();
+            }
+            if clear_args {
+                spec.arguments.clear();
+            }
+            options.apply(&client, &mut spec).await?;
+            let request = UpdateTaskRequest { name, spec: Some(spec), expected_revision: task.revision };
+            show(global.output, client.tasks().update_task(call(request)).await?.get_ref())?;
+        }
+        Command::Ls => list(global.output, &client).await?,
+        Command::Show { name, revisions: false } => show(global.output, &get(&client, &name).await?)?,
+        Command::Show { name, revisions: true } => {
+            let revisions = revisions(&client, &name).await?;
+            const COLUMNS: &[Column] =
+                &[number("revision"), text("component"), text("repeats"), text("created")];
+            let rows = revisions.iter().map(|revision| {
+                vec![
+                    revision.number.to_string(),
+                    short(&revision.spec.clone().unwrap_or_default().component),
+                    if revision.rollback_of > 0 { revision.rollback_of.to_string() } else { String::new() },
+                    output::instant(revision.created_at),
+                ]
+            });
+            let value = || Value::Array(revisions.iter().map(json::revision).collect());
+            output::rows(global.output, COLUMNS, rows.collect(), value)?;
+        }
+        Command::Diff { name, from, to } => diff(global.output, &client, &name, from, to).await?,
+        Command::Rollback { name, revision } => {
+            let task = client.tasks().rollback_task(call(RollbackTaskRequest { name, revision })).await?;
+            show(global.output, task.get_ref())?;
+        }
+        Command::Rm { name } => {
+            let deleted = client.tasks().delete_task(call(DeleteTaskRequest { name: name.clone() })).await?;
+            component::deleted(global.output, &name, deleted.get_ref().cancelled_runs)?;
+        }
+    }
+    Ok(Verdict::Succeeded)
+}
+
+async fn get(client: &Client, name: &str) -> Result<Task> {
+    Ok(client.tasks().get_task(call(GetTaskRequest { name: name.into() })).await?.into_inner())
+}
+
+async fn list(format: Format, client: &Client) -> Result<()> {
+    let (mut tasks, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = client
+            .tasks()
+            .list_tasks(call(ListTasksRequest { page_size: 0, page_token }))
+            .await?
+            .into_inner();
+        tasks.extend(page.tasks);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    const COLUMNS: &[Column] = &[
+        text("name"),
+        number("revision"),
+        text("component"),
+        number("timeout"),
+        number("memory"),
+        text("updated"),
+    ];
+    let rows = tasks.iter().map(|task| {
+        let spec = task.spec.clone().unwrap_or_default();
+        vec![
+            task.name.clone(),
+            task.revision.to_string(),
+            short(&spec.component),
+            timeout(&spec),
+            output::bytes(spec.memory_bytes),
+            output::instant(task.updated_at),
+        ]
+    });
+    output::rows(format, COLUMNS, rows.collect(), || Value::Array(tasks.iter().map(json::task).collect()))
+}
+
+/// Enough of a digest to name it.
+fn short(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
+fn timeout(spec: &TaskSpec) -> String {
+    spec.timeout.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
+}
+
+fn show(format: Format, task: &Task) -> Result<()> {
+    let spec = task.spec.clone().unwrap_or_default();
+    let mut facts = vec![("name", task.name.clone()), ("revision", task.revision.to_string())];
+    facts.extend(spec_facts(&spec));
+    facts.extend([
+        ("created", output::instant(task.created_at)),
+        ("updated", output::instant(task.updated_at)),
+    ]);
+    output::facts(format, &facts, || json::task(task))
+}
+
+fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
+    let mut config: Vec<String> = spec.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    config.sort();
+    let retry = spec.retry.clone().unwrap_or_default();
+    let waits = |d: Option<prost_types::Duration>| {
+        d.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
+    };
+    let retry = match retry.max_attempts {
+        0 | 1 => "1, no retries".into(),
+        attempts => format!(
+            "{attempts}, waiting {} x {} up to {}, on {}",
+            waits(retry.initial_backoff),
+            retry.backoff_factor,
+            waits(retry.max_backoff),
+            retry.on.join(", ")
+        ),
+    };
+    vec![
+        ("component", spec.component.clone()),
+        ("timeout", timeout(spec)),
+        ("memory", output::bytes(spec.memory_bytes)),
+        ("attempts", retry),
+        ("arguments", spec.arguments.join(" ")),
+        ("config", config.join("\n")),
+        ("allow http", spec.allow_http.join("\n")),
+    ]
+}
+
+async fn revisions(client: &Client, name: &str) -> Result<Vec<Revision>> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListRevisionsRequest { name: name.into(), page_size: 0, page_token };
+        let page = client.tasks().list_revisions(call(request)).await?.into_inner();
+        all.extend(page.revisions);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn diff(format: Format, client: &Client, name: &str, from: Option<u32>, to: Option<u32>) -> Result<()> {
+    let all = revisions(client, name).await?;
+    let newest = all.first().map_or(0, |revision| revision.number);
+    let to = to.unwrap_or(newest);
+    let from = from.unwrap_or_else(|| to.saturating_sub(1).max(1));
+    let find = |number: u32| {
+        let found = all.iter().find(|revision| revision.number == number).and_then(|r| r.spec.clone());
+        found.ok_or_else(|| Usage(format!("task `{name}` has no revision {number}; the newest is {newest}")))
+    };
+    let (old, new) = (spec_facts(&find(from)?), spec_facts(&find(to)?));
+    let changed: Vec<_> = old.iter().zip(&new).filter(|((_, a), (_, b))| a != b).collect();
+    if format == Format::Json {
+        let fields = changed
+            .iter()
+            .map(|((name, a), (_, b))| (name.replace(' ', "_"), serde_json::json!({"from": a, "to": b})));
+        return output::json(&Value::Object(fields.collect()));
+    }
+    for ((name, a), (_, b)) in changed {
+        output::line(name)?;
+        for line in a.lines().filter(|line| !b.lines().any(|other| other == *line)) {
+            output::line(&console::style(format!("  - {line}")).red().to_string())?;
+        }
+        for line in b.lines().filter(|line| !a.lines().any(|other| other == *line)) {
+            output::line(&console::style(format!("  + {line}")).green().to_string())?;
+        }
+    }
+    Ok(())
+}

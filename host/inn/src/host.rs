@@ -1,0 +1,213 @@
+//! The composition root: the only file that names concrete types of every room.
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
+use innkeeper_api::{Api, Inspector, serve};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use innkeeper_domain::ids::HostId;
+use innkeeper_engine::clock::{Clock, SystemClock};
+use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
+use innkeeper_engine::scheduler::Scheduler;
+use innkeeper_runtime::network::Network;
+use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
+use innkeeper_store::sqlite::SqliteStore;
+use innkeeper_store::{Role, Store, TenantStore, TokenHolder};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The file of the first admin's token, in the data folder.
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// The file that tells where the host listens, in the data folder.
+pub const ADDRESS_FILE: &str = "address";
+/// The file of the key that artifacts are authenticated with, in the data folder.
+const ARTIFACT_KEY_FILE: &str = "artifact.key";
+
+/// How a host is to be.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    /// Attempts that are executed at one time.
+    pub capacity: u32,
+    /// Networks that are closed to guests by default, and that are open here.
+    pub open_networks: Vec<Network>,
+}
+
+/// A host that runs.
+pub struct Host {
+    address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    address_file: PathBuf,
+}
+
+/// The instant, from the machine's clock.
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+impl Host {
+    /// Starts a host: when this returns, it answers.
+    pub async fn start(config: HostConfig) -> Result<Self> {
+        if !config.listen.ip().is_loopback() {
+            bail!(
+                "{} is not a loopback address, and without TLS anybody in between could read tokens; \
+                 listen on 127.0.0.1 or [::1], and reach it through a tunnel",
+                config.listen
+            );
+        }
+        let store = Arc::new(SqliteStore::open(&config.data)?);
+        let runtime = Runtime::new(RuntimeConfig {
+            artifacts: config.data.join("artifacts"),
+            artifact_key: artifact_key(&config.data)?,
+            capacity: config.capacity,
+            open_networks: config.open_networks,
+            bytes: Arc::new(Uploads(Arc::clone(&store))),
+            now,
+        })?;
+        let runtime = Arc::new(runtime);
+        store.tenant_ensure(&TENANT_DEFAULT.parse()?, now()).await?;
+        admin_token(&config.data, store.as_ref()).await?;
+
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
+        let address = listener.local_addr()?;
+        let address_file = config.data.join(ADDRESS_FILE);
+        write_private(&address_file, format!("http://{address}\n").as_bytes())?;
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let host = HostId::new(now());
+        let store: Arc<dyn Store> = store;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+        let capacity = usize::try_from(config.capacity)?;
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&store),
+            clock,
+            Arc::clone(&runtime) as Arc<dyn innkeeper_engine::executor::Executor>,
+            DispatcherConfig::with_capacity(capacity),
+        );
+        let api = Api {
+            store,
+            inspector: Arc::new(Inspection(runtime)),
+            now,
+            host,
+            version: env!("CARGO_PKG_VERSION"),
+            stop: stop.clone(),
+        };
+        let stopped = stop.clone();
+        tasks.spawn(async move { scheduler.run(stopped).await });
+        let stopped = stop.clone();
+        tasks.spawn(async move { dispatcher.run(host, stopped).await });
+        let failed = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = serve(api, listener).await {
+                tracing::error!(%error, "the host stops: it can't serve");
+                failed.cancel();
+            }
+        });
+        tasks.close();
+        Ok(Self { address, stop, tasks, address_file })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the host has come to its end by itself, which it only does when it can't go on.
+    pub async fn failed(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Stops in order: nothing new begins, runs end within their grace or are handed back.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        // If it stays, it tells an address where nobody answers, which clients say.
+        let _ = fs::remove_file(self.address_file);
+    }
+}
+
+/// Uploaded bytes, from the store to the runtime.
+struct Uploads(Arc<SqliteStore>);
+
+#[async_trait]
+impl ComponentBytes for Uploads {
+    async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
+        let store: &dyn Store = self.0.as_ref();
+        store.component_bytes(digest).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Inspections, from the API to the runtime.
+struct Inspection(Arc<Runtime>);
+
+#[async_trait]
+impl Inspector for Inspection {
+    async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+        self.0.inspect(digest, bytes).await
+    }
+}
+
+/// Sees to it that the token in the data folder is an admin's; without the file there is a new one.
+async fn admin_token(data: &Path, store: &dyn TenantStore) -> Result<()> {
+    let path = data.join(ADMIN_TOKEN_FILE);
+    let token = match fs::read_to_string(&path) {
+        Ok(token) if !token.trim().is_empty() => token.trim().to_string(),
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("can't read {}", path.display()));
+        }
+        _ => {
+            let token = format!("inn_{}", hex::encode(random_bytes()?));
+            write_private(&path, format!("{token}\n").as_bytes())?;
+            token
+        }
+    };
+    let holder = TokenHolder { tenant: None, role: Role::Admin };
+    Ok(store.token_put(token_hash(&token), holder, now()).await?)
+}
+
+fn artifact_key(data: &Path) -> Result<[u8; 32]> {
+    let path = data.join(ARTIFACT_KEY_FILE);
+    match fs::read(&path) {
+        Ok(key) => match key.try_into() {
+            Ok(key) => Ok(key),
+            Err(_) => bail!("{} doesn't have 32 bytes; remove it, and a new key is made", path.display()),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let key = random_bytes()?;
+            write_private(&path, &key)?;
+            Ok(key)
+        }
+        Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
+    }
+}
+
+fn random_bytes() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+    Ok(bytes)
+}
+
+/// Writes a file that only this user can read, whole or not at all.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let unfinished = path.with_extension("part");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("can't write {}", path.display()))
+}
