@@ -1,0 +1,35 @@
+//! The smallest task: greets.
+
+use innkeeper::Failure;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Input {
+    name: String,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Output {
+    greeting: String,
+}
+
+#[innkeeper::task]
+fn hello(input: Input) -> Result<Output, Failure> {
+    if input.name.is_empty() {
+        return Err(Failure::permanent("nobody", "the name is empty"));
+    }
+    innkeeper::info!("greeting {}", input.name);
+    Ok(Output { greeting: format!("Hello, {}!", input.name) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greets() {
+        let greeting = "Hello, you!".to_string();
+        assert_eq!(hello(Input { name: "you".into() }), Ok(Output { greeting }));
+        assert_eq!(hello(Input { name: String::new() }).unwrap_err().code, "nobody");
+    }
+}
