@@ -212,9 +212,10 @@ fn add<T: Default>(
     count: impl FnOnce(&mut T),
 ) {
     let key = cut(key);
+    let full = counts.len() >= DISTINCT_MAX;
     match counts.get_mut(key) {
         Some(value) => count(value),
-        None if counts.len() < DISTINCT_MAX => count(counts.entry(key.into()).or_default()),
+        None if !full => count(counts.entry(key.into()).or_default()),
         None => {
             capped.insert(what);
         }

@@ -45,12 +45,14 @@ pub use log::{Level, log};
 pub use payload::{Input, Output, Payload};
 
 #[cfg(target_family = "wasm")]
-mod bindings {
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
         world: "task",
         pub_export_macro: true,
-        default_bindings_module: "innkeeper::__private::bindings",
+        default_bindings_module: "innkeeper::bindings",
     });
 }
 
@@ -63,6 +65,7 @@ mod config_bindings {
         "#,
         path: ["wasi-config"],
         world: "innkeeper:sdk/configured",
+        generate_all,
     });
 }
 
