@@ -158,7 +158,7 @@ async fn set_up(
         (
             "broken-page",
             "http-check",
-            cron("1/7 * * * * *"),
+            cron("1-59/7 * * * * *"),
             json(json!({"url": page("/broken"), "expect_status": "2xx"})),
         ),
         ("report", "access-log", cron("*/5 * * * * *"), log),

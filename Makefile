@@ -1,0 +1,50 @@
+# Everything a newcomer, a developer and CI run. `make` alone lists it.
+
+SECONDS ?=
+INN := target/debug/inn
+CARGO := cargo
+
+.PHONY: help
+help:
+	@echo "make demo [SECONDS=20]  build all, and see it work on real input"
+	@echo "make test               all tests"
+	@echo "make lint               rustfmt and clippy, warnings denied"
+	@echo "make bench [SECONDS=5]  what this machine can do, optimised"
+	@echo "make install            install inn into cargo's bin folder"
+
+.PHONY: demo
+demo: setup guests
+	$(CARGO) build --locked -p inn
+	$(INN) demo $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: test
+test: setup guests
+	$(CARGO) test --locked --workspace
+	cd plugins && CARGO_TARGET_DIR=../target $(CARGO) test --locked
+
+.PHONY: lint
+lint: setup
+	$(CARGO) fmt --check
+	cd plugins && $(CARGO) fmt --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd plugins && CARGO_TARGET_DIR=../target $(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: bench
+bench: setup
+	$(CARGO) build --locked --release -p inn
+	target/release/inn bench warm $(if $(SECONDS),--seconds $(SECONDS))
+	target/release/inn bench starts $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: install
+install: setup
+	$(CARGO) install --locked --path host/inn
+
+# The plugins, for wasm32-wasip2. Does nothing when they are up to date.
+.PHONY: guests
+guests: setup
+	@plugins/build
+
+.PHONY: setup
+setup:
+	@command -v $(CARGO) >/dev/null || { echo "Rust 1.95 or newer is needed: https://rustup.rs"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is needed, for SQLite: apt-get install build-essential"; exit 1; }
