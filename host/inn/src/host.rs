@@ -7,6 +7,7 @@ use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::ids::HostId;
+use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::scheduler::Scheduler;
@@ -70,6 +71,7 @@ impl Host {
             artifacts: config.data.join("artifacts"),
             artifact_key: artifact_key(&config.data)?,
             capacity: config.capacity,
+            cancel_grace: CANCEL_GRACE,
             open_networks: config.open_networks,
             bytes: Arc::new(Uploads(Arc::clone(&store))),
             now,

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use innkeeper_domain::component::Shape;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
-use innkeeper_domain::limits::{CANCEL_GRACE, CONTENT_TYPE_CHARS_MAX, OUTPUT_BYTES_MAX};
+use innkeeper_domain::limits::{CONTENT_TYPE_CHARS_MAX, OUTPUT_BYTES_MAX};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -34,7 +35,7 @@ impl Executor for Runtime {
             }
         };
         let mut store = self.store(invocation, port, &ready, begun + left);
-        let outcome = run(&mut store, ready).await;
+        let outcome = run(&mut store, ready, self.cancel_grace).await;
         let guest = store.data();
         guest.finish_log();
         let usage = Usage { wall: begun.elapsed(), peak_memory: guest.limiter.peak() };
@@ -71,7 +72,7 @@ impl Runtime {
 }
 
 /// Runs the guest until it ends, or is ended.
-async fn run(store: &mut Store<Guest>, ready: Ready) -> Outcome {
+async fn run(store: &mut Store<Guest>, ready: Ready, cancel_grace: Duration) -> Outcome {
     let (ends_at, port) = (store.data().ends_at, Arc::clone(&store.data().port));
     let ended = {
         let call = AssertUnwindSafe(call(store, ready)).catch_unwind();
@@ -80,7 +81,7 @@ async fn run(store: &mut Store<Guest>, ready: Ready) -> Outcome {
             biased;
             result = call => Ended::ByItself(result.map_err(|_| ())),
             () = tokio::time::sleep_until(ends_at) => Ended::TimedOut,
-            () = cancelled(port.as_ref()) => Ended::Cancelled,
+            () = cancelled(port.as_ref(), cancel_grace) => Ended::Cancelled,
         }
         // Here the call is dropped, and with it the guest's stack, before anything else is done with the store.
     };
@@ -112,9 +113,9 @@ enum Ended {
     Cancelled,
 }
 
-async fn cancelled(port: &dyn AttemptPort) {
+async fn cancelled(port: &dyn AttemptPort, grace: Duration) {
     port.cancelled().await;
-    tokio::time::sleep(CANCEL_GRACE).await;
+    tokio::time::sleep(grace).await;
 }
 
 async fn call(store: &mut Store<Guest>, ready: Ready) -> wasmtime::Result<Result<Payload, Failure>> {

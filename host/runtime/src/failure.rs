@@ -41,11 +41,12 @@ pub(crate) fn output_too_large() -> Failure {
     Failure::new(FailureKind::OutputTooLarge, format!("the output has more than {OUTPUT_BYTES_MAX} bytes"))
 }
 
-/// The failure of a command that ended with this code.
+/// The failure of a command that ended with this code. WASI 0.2 knows success and failure only, which is
+/// code 1; another code comes from a guest that could tell it.
 pub(crate) fn exited(code: i32, log: &Log) -> Failure {
+    let end = if code == 1 { "it ended unsuccessfully".into() } else { format!("exit code {code}") };
     let said = log.tail();
-    let message =
-        if said.is_empty() { format!("exit code {code}") } else { format!("exit code {code}: {said}") };
+    let message = if said.is_empty() { end } else { format!("{end}: {said}") };
     Failure::with_code(FailureKind::Exit, &code.to_string(), message, RetryAdvice::ByPolicy)
 }
 

@@ -19,6 +19,8 @@ mod memory;
 pub mod network;
 mod output;
 #[cfg(test)]
+mod sandbox_tests;
+#[cfg(test)]
 mod testing;
 
 use async_trait::async_trait;
@@ -29,6 +31,7 @@ use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use network::Network;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Engine;
 
 /// Gives back what was uploaded.
@@ -47,6 +50,8 @@ pub struct RuntimeConfig {
     pub artifact_key: [u8; 32],
     /// Attempts that are executed at one time.
     pub capacity: u32,
+    /// How long a guest may go on after its run was cancelled.
+    pub cancel_grace: Duration,
     /// Networks that are closed to guests by default, and that the operator has opened.
     pub open_networks: Vec<Network>,
     pub bytes: Arc<dyn ComponentBytes>,
@@ -68,6 +73,7 @@ pub struct Runtime {
     engine: Engine,
     compiler: Arc<Compiler>,
     http: Arc<capability::http::Client>,
+    cancel_grace: Duration,
     now: fn() -> Timestamp,
     _ticker: Ticker,
 }
@@ -84,6 +90,7 @@ impl Runtime {
             compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.bytes)),
             http: Arc::new(capability::http::Client::new(config.open_networks)),
             engine,
+            cancel_grace: config.cancel_grace,
             now: config.now,
             _ticker: ticker,
         })

@@ -15,6 +15,7 @@ use innkeeper_api::proto::{
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Outcome, Usage};
 use innkeeper_domain::ids::{HostId, RunId, TaskId};
+use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload as DomainPayload;
 use innkeeper_domain::task::TaskSpec as DomainSpec;
@@ -64,6 +65,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         artifacts: folder.path().join("bench-artifacts"),
         artifact_key: [0; 32],
         capacity: 16,
+        cancel_grace: CANCEL_GRACE,
         open_networks: Vec::new(),
         bytes: Arc::new(NoBytes),
         now,

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 async fn server(answer: &'static [u8], keep_open: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::task::spawn(async move {
+    tokio_util::task::TaskTracker::new().spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).await;
