@@ -56,20 +56,22 @@ impl Scheduler {
         }
     }
 
-    /// Handles everything that is due now, and says when the next trigger is.
+    /// Handles everything that is due now, and says when to look again: when the next trigger is due.
     pub async fn step(&self) -> Result<Option<Timestamp>, StoreError> {
         loop {
             let now = self.clock.now();
             let due = self.store.triggers_due(now, BATCH).await?;
             let found = due.len();
             let advances: Vec<Advance> = due.into_iter().filter_map(|due| self.decide(&due, now)).collect();
+            let unreadable = found - advances.len();
             let unfinished = advances.iter().any(|a| a.firing.next.is_some_and(|next| next <= now));
-            let readable = !advances.is_empty();
-            if readable {
+            if !advances.is_empty() {
                 self.store.triggers_advance(advances, now).await?;
             }
-            if !readable || (found < BATCH && !unfinished) {
-                return self.store.triggers_next().await;
+            if found == unreadable || (found < BATCH && !unfinished) {
+                // Those that can't be read stay due, and must not make this spin.
+                let patience = (unreadable > 0).then(|| time::after(now, POLL));
+                return if patience.is_some() { Ok(patience) } else { self.store.triggers_next().await };
             }
         }
     }
@@ -107,9 +109,7 @@ impl Scheduler {
     }
 
     fn latest_wake(&self, next: Option<Timestamp>) -> Timestamp {
-        let now = self.clock.now();
-        let poll = time::after(now, POLL);
-        // A trigger that stays due for want of a readable schedule must not make this spin.
-        next.filter(|next| *next > now).map_or(poll, |next| next.min(poll))
+        let poll = time::after(self.clock.now(), POLL);
+        next.map_or(poll, |next| next.min(poll))
     }
 }

@@ -131,7 +131,7 @@ async fn call(store: &mut Store<Guest>, ready: Ready) -> wasmtime::Result<Result
             let command = pre.instantiate_async(&mut *store).await?;
             let result = command.wasi_cli_run().call_run(&mut *store).await?;
             let guest = store.data();
-            Ok(result.map(|()| guest.output.take()).map_err(|()| exited(1, &guest.log)))
+            Ok(result.map(|()| guest.output.take()).map_err(|()| exited(1, guest)))
         }
     }
 }

@@ -43,9 +43,10 @@ pub(crate) fn output_too_large() -> Failure {
 
 /// The failure of a command that ended with this code. WASI 0.2 knows success and failure only, which is
 /// code 1; another code comes from a guest that could tell it.
-pub(crate) fn exited(code: i32, log: &Log) -> Failure {
+pub(crate) fn exited(code: i32, guest: &Guest) -> Failure {
+    guest.end_lines();
     let end = if code == 1 { "it ended unsuccessfully".into() } else { format!("exit code {code}") };
-    let said = log.tail();
+    let said = guest.log.tail();
     let message = if said.is_empty() { end } else { format!("{end}: {said}") };
     Failure::with_code(FailureKind::Exit, &code.to_string(), message, RetryAdvice::ByPolicy)
 }
@@ -53,7 +54,7 @@ pub(crate) fn exited(code: i32, log: &Log) -> Failure {
 /// What an error of the guest's execution means. None: it ended itself in good order (exit code 0).
 pub(crate) fn of_error(error: &Error, guest: &Guest) -> Option<Failure> {
     if let Some(I32Exit(code)) = error.downcast_ref() {
-        return (*code != 0).then(|| exited(*code, &guest.log));
+        return (*code != 0).then(|| exited(*code, guest));
     }
     if error.is::<TimedOut>() {
         return Some(timed_out(guest));

@@ -80,11 +80,16 @@ impl Guest {
         self.shape
     }
 
-    /// Ends the lines that the guest has begun, and tells what was dropped.
-    pub fn finish_log(&self) {
+    /// Ends the lines that the guest has begun.
+    pub fn end_lines(&self) {
         if let Some(wasi) = &self.wasi {
             wasi.streams.iter().for_each(LogStream::finish);
         }
+    }
+
+    /// Ends the lines that the guest has begun, and tells what was dropped. To be called once.
+    pub fn finish_log(&self) {
+        self.end_lines();
         self.log.finish();
     }
 

@@ -1,0 +1,68 @@
+//! The conformance suite of the store contract, over every driver.
+
+#[path = "store/conformance.rs"]
+mod conformance;
+
+use innkeeper_store::Store;
+use innkeeper_store::sqlite::SqliteStore;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A store that is empty, and what must live as long as it.
+fn sqlite() -> (Arc<dyn Store>, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    (Arc::new(SqliteStore::open(folder.path()).expect("a new store")), folder)
+}
+
+macro_rules! conformance {
+    ($driver:ident: $($case:ident)+) => {
+        mod $driver {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let (store, _folder) = super::$driver();
+                    super::conformance::$case(super::conformance::Fixture::new(store).await).await;
+                }
+            )+
+        }
+    };
+}
+
+conformance!(sqlite:
+    tokens_are_found_by_their_hash
+    components_are_found_by_the_beginning_of_their_digest
+    a_component_is_kept_as_long_as_a_task_names_it
+    every_change_of_a_task_is_a_revision
+    deleting_a_task_cancels_what_has_not_begun
+    an_idempotency_key_names_one_run
+    starts_of_a_batch_succeed_or_fail_by_themselves
+    a_run_goes_from_start_to_success
+    a_failed_attempt_waits_for_its_next_time
+    an_outcome_under_an_old_lease_is_void
+    runs_of_a_lost_host_are_taken_up_again_three_times
+    a_host_that_stops_hands_back_what_it_has
+    a_cancel_ends_what_waits_and_asks_what_runs
+    logs_are_in_order_and_written_once
+    lists_come_in_pages
+    a_due_trigger_starts_its_run_once
+    a_trigger_does_not_overlap_itself
+    skips_in_a_row_become_one_range
+    after_a_pause_nothing_is_created
+    a_trigger_without_more_times_has_finished
+    tenants_do_not_see_each_other
+);
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_reopening() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = || Arc::new(SqliteStore::open(folder.path()).expect("the store"));
+    let fixture = conformance::Fixture::new(open()).await;
+    let run = fixture.start("one").await;
+    fixture.claim(1).await;
+    drop(fixture);
+    let again = conformance::Fixture::new(open()).await;
+    // The fixture's host is a new one, so the run of the old one was taken up again.
+    let found = again.run(run).await;
+    assert_eq!((found.state.as_str(), found.attempts.len()), ("queued", 1));
+    assert_eq!(again.claim(10).await.len(), 1);
+}
