@@ -81,7 +81,7 @@ impl Fixture {
     }
 
     pub async fn claim(&self, limit: usize) -> Vec<Claimed> {
-        self.store.runs_claim(self.host, limit, at(3)).await.expect("a claim")
+        self.store.runs_claim(self.host, limit, at(500)).await.expect("a claim")
     }
 
     async fn finish(
