@@ -1,5 +1,7 @@
 //! The real binary, used as people use it. Needs the plugins (`make guests`).
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 #[path = "end_to_end/inn.rs"]
 mod inn;
 

@@ -1,5 +1,7 @@
 //! The engine with a stub for a sandbox: the real scheduler and dispatcher over the real embedded store.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::Schedule;

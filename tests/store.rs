@@ -1,5 +1,7 @@
 //! The conformance suite of the store contract, over every driver.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 #[path = "store/conformance.rs"]
 mod conformance;
 

@@ -186,7 +186,9 @@ mod tests {
             parse(&format!(
                 r#"2001:db8::7 - John [x] Doe [01/Mar/2024:00:00:00 +0000] "{request}" 400 - "-" "-" 0.001"#
             ))
-            .map(|line| (line.time, format!("{:?}", line.request), line.bytes, line.agent.map(Cow::into_owned)))
+            .map(|line| {
+                (line.time, format!("{:?}", line.request), line.bytes, line.agent.map(Cow::into_owned))
+            })
             .unwrap()
         };
         assert_eq!(
