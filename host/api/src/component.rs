@@ -9,7 +9,7 @@ use crate::proto::{self, component::Shape as ProtoShape};
 use crate::status::{invalid, of_refusal, of_store};
 use innkeeper_domain::component::{Component, Digest, Refusal, Shape};
 use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, UPLOAD_CHUNK_BYTES_MAX};
+use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, UPLOAD_CHUNK_BYTES_MAX, UPLOADS_MAX};
 use innkeeper_store::StoreError;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, Streaming};
@@ -33,6 +33,10 @@ impl ComponentService for Api {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::PushComponentResponse { component, existed: true }));
         }
+        let busy = || {
+            Status::resource_exhausted(format!("{UPLOADS_MAX} uploads are under way; try again in a while"))
+        };
+        let _upload = self.uploads.try_acquire().map_err(|_| busy())?;
         let bytes = receive(&mut parts, &header, digest).await?;
         let inspected = self.inspector.inspect(digest, bytes.clone()).await.map_err(|e| of_refusal(&e))?;
         let component = Component {

@@ -24,6 +24,7 @@ use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::ids::HostId;
 use innkeeper_store::Store;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Says of uploaded bytes whether and how they can be run.
@@ -45,4 +46,6 @@ pub struct Api {
     pub version: &'static str,
     /// Ends streams when the host stops.
     pub stop: CancellationToken,
+    /// Uploads that may be under way at one time.
+    pub uploads: Arc<Semaphore>,
 }

@@ -82,7 +82,7 @@ impl RunService for Api {
         let page = page(request.page_size, request.page_token)?;
         let found = self.store.run_list(tenant, filter, page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListRunsResponse {
-            runs: found.items.into_iter().map(from_run).collect(),
+            runs: found.items.into_iter().map(|run| proto::Run { input: None, ..from_run(run) }).collect(),
             next_page_token: found.next.unwrap_or_default(),
         }))
     }

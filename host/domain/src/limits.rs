@@ -14,6 +14,8 @@ pub const MIB: u64 = 1024 * KIB;
 pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 /// The largest chunk of an upload, in bytes.
 pub const UPLOAD_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Uploads that may be under way at one time, each with its bytes in memory.
+pub const UPLOADS_MAX: usize = 8;
 /// How long a compilation may take before the upload is refused.
 pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(300);
 /// Compilations at one time; others wait.
@@ -105,6 +107,8 @@ pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 pub const LOG_LINES_MAX: usize = 10_000;
 /// Bytes of one line; the rest of it is cut off.
 pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Lines that the host adds to a run's log: denials, backtraces.
+pub const LOG_NOTES_MAX: usize = 100;
 /// Characters of a failure's code.
 pub const FAILURE_CODE_CHARS_MAX: usize = 64;
 /// Bytes of a failure's message; the rest of it is cut off.

@@ -7,7 +7,7 @@ use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::CANCEL_GRACE;
+use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, UPLOADS_MAX};
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::scheduler::Scheduler;
@@ -15,13 +15,15 @@ use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::{Role, Store, TenantStore, TokenHolder};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +33,9 @@ pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 pub const ADDRESS_FILE: &str = "address";
 /// The file of the key that artifacts are authenticated with, in the data folder.
 const ARTIFACT_KEY_FILE: &str = "artifact.key";
+
+/// How long after its runs' grace a host waits for its clients.
+const STOP_SLACK: Duration = Duration::from_secs(5);
 
 /// How a host is to be.
 #[derive(Debug, Clone)]
@@ -66,6 +71,7 @@ impl Host {
                 config.listen
             );
         }
+        private_folder(&config.data)?;
         let store = Arc::new(SqliteStore::open(&config.data)?);
         let runtime = Runtime::new(RuntimeConfig {
             artifacts: config.data.join("artifacts"),
@@ -105,6 +111,7 @@ impl Host {
             host,
             version: env!("CARGO_PKG_VERSION"),
             stop: stop.clone(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         };
         let stopped = stop.clone();
         tasks.spawn(async move { scheduler.run(stopped).await });
@@ -134,7 +141,9 @@ impl Host {
     /// Stops in order: nothing new begins, runs end within their grace or are handed back.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.tasks.wait().await;
+        if tokio::time::timeout(DRAIN_GRACE + STOP_SLACK, self.tasks.wait()).await.is_err() {
+            tracing::warn!("a client keeps its connection busy; the host stops all the same");
+        }
         // If it stays, it tells an address where nobody answers, which clients say.
         let _ = fs::remove_file(self.address_file);
     }
@@ -199,6 +208,12 @@ fn random_bytes() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     Ok(bytes)
+}
+
+/// Makes the folder if it isn't there; only this user can look into it.
+fn private_folder(path: &Path) -> Result<()> {
+    let make = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    make.with_context(|| format!("can't create the data folder {}", path.display()))
 }
 
 /// Writes a file that only this user can read, whole or not at all.

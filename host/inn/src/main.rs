@@ -5,7 +5,16 @@ mod host;
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::main().await
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(cli::main());
+    // What is left are blocking calls that nobody waits for: a compilation, say, that can't be interrupted.
+    runtime.shutdown_background();
+    code
 }

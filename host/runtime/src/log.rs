@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use innkeeper_domain::failure::cut;
-use innkeeper_domain::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+use innkeeper_domain::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LOG_NOTES_MAX};
 use innkeeper_domain::run::LogLevel;
 use innkeeper_engine::executor::AttemptPort;
 use std::collections::VecDeque;
@@ -26,14 +26,20 @@ pub(crate) struct Log {
 struct State {
     bytes_left: usize,
     lines_left: usize,
+    notes_left: usize,
     dropped: u64,
     tail: VecDeque<String>,
 }
 
 impl Log {
     pub fn new(port: Arc<dyn AttemptPort>) -> Self {
-        let state =
-            State { bytes_left: LOG_BYTES_MAX, lines_left: LOG_LINES_MAX, dropped: 0, tail: VecDeque::new() };
+        let state = State {
+            bytes_left: LOG_BYTES_MAX,
+            lines_left: LOG_LINES_MAX,
+            notes_left: LOG_NOTES_MAX,
+            dropped: 0,
+            tail: VecDeque::new(),
+        };
         Self { port, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -45,8 +51,15 @@ impl Log {
         }
     }
 
-    /// Adds what the host says about the guest, whatever is left of the bounds.
+    /// Adds what the host says about the guest, whatever is left of the guest's own bounds.
     pub fn note(&self, level: LogLevel, text: String) {
+        let mut state = self.state();
+        if state.notes_left == 0 {
+            state.dropped += 1;
+            return;
+        }
+        state.notes_left -= 1;
+        drop(state);
         self.port.log(level, cut(text, LOG_LINE_BYTES_MAX));
     }
 
@@ -59,7 +72,7 @@ impl Log {
     pub fn finish(&self) {
         let dropped = self.state().dropped;
         if dropped > 0 {
-            self.note(
+            self.port.log(
                 LogLevel::Warn,
                 format!("{dropped} more lines were dropped: a log has at most {LOG_LINES_MAX} lines and {LOG_BYTES_MAX} bytes"),
             );
@@ -216,6 +229,16 @@ pub(crate) mod tests {
         stream.finish();
         assert_eq!(texts(&port), ["one", "two", "", "three \u{fffd}\u{fffd}!"]);
         assert_eq!(stream.log.tail().lines().count(), 4);
+    }
+
+    #[test]
+    fn what_a_guest_makes_the_host_say_is_bounded_too() {
+        let port = Arc::new(Recorded::default());
+        let log = Log::new(port.clone());
+        (0..LOG_NOTES_MAX + 5).for_each(|_| log.note(LogLevel::Warn, "denied".into()));
+        log.finish();
+        assert_eq!(texts(&port).len(), LOG_NOTES_MAX + 1);
+        assert!(texts(&port).last().unwrap().starts_with("5 more lines"));
     }
 
     #[test]

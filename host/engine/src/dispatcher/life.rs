@@ -5,9 +5,9 @@ use super::{Dispatcher, POLL};
 use crate::executor::Invocation;
 use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
-use innkeeper_domain::ids::{HostId, RunId};
+use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::CANCEL_GRACE;
-use innkeeper_domain::run::Claimed;
+use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
@@ -49,7 +49,8 @@ struct Shared {
     executor: Arc<dyn crate::executor::Executor>,
     host: HostId,
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<RunId, Arc<RunningAttempt>>>,
+    /// By lease: while an attempt is put away, the next one of the same run may be there already.
+    running: Mutex<HashMap<Lease, Arc<RunningAttempt>>>,
     news: Arc<Notify>,
     tasks: TaskTracker,
     /// Ends every attempt at once, with nothing committed.
@@ -173,15 +174,15 @@ impl Shared {
     fn begin(self: &Arc<Self>, claimed: Claimed, permit: OwnedSemaphorePermit) {
         let attempt =
             Arc::new(RunningAttempt::new(claimed.lease, Arc::clone(&self.clock), Arc::clone(&self.news)));
-        self.running().insert(claimed.lease.run, Arc::clone(&attempt));
+        self.running().insert(claimed.lease, Arc::clone(&attempt));
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
-            let run = claimed.lease.run;
+            let lease = claimed.lease;
             tokio::select! {
                 () = shared.abandon.cancelled() => {}
                 () = shared.attempt(claimed, attempt) => {}
             }
-            shared.running().remove(&run);
+            shared.running().remove(&lease);
             drop(permit);
         });
     }
@@ -272,7 +273,7 @@ impl Shared {
             match self.store.runs_cancelled(self.host).await {
                 Ok(leases) => {
                     let running = self.running();
-                    leases.iter().filter_map(|lease| running.get(&lease.run)).for_each(|a| a.cancel.cancel());
+                    leases.iter().filter_map(|lease| running.get(lease)).for_each(|a| a.cancel.cancel());
                 }
                 Err(error) => tracing::warn!(%error, "the store can't be asked for cancelled runs"),
             }
@@ -294,7 +295,7 @@ impl Shared {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<RunId, Arc<RunningAttempt>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<Lease, Arc<RunningAttempt>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

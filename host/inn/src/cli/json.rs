@@ -128,7 +128,7 @@ pub fn skip(skip: &Skip) -> Value {
 pub fn run(run: &Run) -> Value {
     let content_type =
         |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.content_type.clone());
-    json!({
+    let mut value = json!({
         "id": run.id,
         "task": run.task,
         "revision": run.revision,
@@ -157,7 +157,14 @@ pub fn run(run: &Run) -> Value {
             "wall": seconds(attempt.wall),
             "peak_memory_bytes": attempt.peak_memory_bytes,
         })).collect::<Vec<_>>(),
-    })
+    });
+    if let (None, Value::Object(fields)) = (&run.input, &mut value) {
+        // Of a list, which doesn't have them: absent is not the same as empty.
+        for absent in ["input", "input_content_type", "output", "output_content_type", "attempts"] {
+            fields.shift_remove(absent);
+        }
+    }
+    value
 }
 
 fn failure(failure: Option<&Failure>) -> Value {

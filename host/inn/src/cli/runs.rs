@@ -157,7 +157,10 @@ fn list(format: Format, runs: &[Run]) -> Result<()> {
             output::instant(run.nominal_at),
             if run.attempt == 1 { span(run.nominal_at, run.started_at) } else { String::new() },
             span(run.started_at, run.finished_at),
-            run.failure.as_ref().map(|f| f.code.clone()).unwrap_or_default(),
+            run.failure
+                .as_ref()
+                .map(|f| if f.kind == "guest" { f.code.clone() } else { f.kind.clone() })
+                .unwrap_or_default(),
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(runs.iter().map(json::run).collect()))

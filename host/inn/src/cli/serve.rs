@@ -2,9 +2,8 @@
 
 use super::{Global, Verdict};
 use crate::host::{Host, HostConfig};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use innkeeper_runtime::network::Network;
-use std::fs;
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -47,7 +46,6 @@ enum LogFormat {
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
     let data = global.data_folder()?;
-    fs::create_dir_all(&data).with_context(|| format!("can't create the data folder {}", data.display()))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = HostConfig {
         data: data.clone(),
