@@ -276,6 +276,21 @@ fn told_to_stop_it_ends_what_runs_and_goes() {
 }
 
 #[test]
+fn who_waits_is_told_when_the_host_is_gone() {
+    let mut host = Host::start();
+    let forever = host.file("loop.wasm", &wat_command("(loop (br 0))"));
+    host.ok(&["task", "create", "loop", "--component", &forever]);
+    thread::scope(|scope| {
+        let data = host.data();
+        let waiting = scope.spawn(move || inn::run_with(&["run", "loop", "--wait"], &data));
+        host.until("it runs", || host.json(&["runs", "ls", "--state", "running"]) != json!([]));
+        host.kill();
+        let told = waiting.join().unwrap();
+        assert!(told.code == 5 && told.stderr.contains("inn runs watch"), "{}", told.stderr);
+    });
+}
+
+#[test]
 fn it_does_not_listen_where_others_could_hear() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_string_lossy().into_owned();

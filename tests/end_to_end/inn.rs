@@ -43,6 +43,11 @@ pub fn run_without_host(arguments: &[&str]) -> Done {
     run(arguments, None)
 }
 
+/// A command of a host whose data folder this is.
+pub fn run_with(arguments: &[&str], data: &Path) -> Done {
+    run(arguments, Some(data))
+}
+
 /// The file of a built plugin.
 pub fn guest(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/guests/{name}.wasm"));
@@ -71,6 +76,10 @@ impl Host {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let process = spawn(folder.path(), options);
         Self { folder, process }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().into()
     }
 
     /// kill -9.

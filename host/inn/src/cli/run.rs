@@ -4,6 +4,7 @@ use super::client::{Client, call};
 use super::{Format, Global, Verdict, json, output, parse};
 use anyhow::Result;
 use innkeeper_api::proto::{Run, StartRunRequest, WatchRunRequest, run::State};
+use tonic::{Code, Status};
 
 /// Start a run of a task by hand
 ///
@@ -63,16 +64,23 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
 pub async fn wait(client: &Client, id: &str) -> Result<Run> {
     let mut runs = client.runs().watch_run(WatchRunRequest { id: id.into() }).await?.into_inner();
     let mut last = None;
-    while let Some(run) = runs.message().await? {
-        last = Some(run);
+    loop {
+        match runs.message().await {
+            Ok(Some(run)) => last = Some(run),
+            Ok(None) => break,
+            Err(status) if matches!(status.code(), Code::Unknown | Code::Internal) => {
+                return Err(lost(id).into());
+            }
+            Err(status) => return Err(status.into()),
+        }
     }
-    match last {
-        Some(run) if is_final(&run) => Ok(run),
-        _ => Err(tonic::Status::unavailable(format!(
-            "the host stopped before run {id} ended; it goes on when the host does"
-        ))
-        .into()),
-    }
+    last.filter(is_final).ok_or_else(|| lost(id).into())
+}
+
+fn lost(id: &str) -> Status {
+    Status::unavailable(format!(
+        "the host stopped before run {id} ended; it goes on when the host does: `inn runs watch {id}`"
+    ))
 }
 
 /// Whether nothing happens to the run any more.

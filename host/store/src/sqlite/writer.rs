@@ -42,9 +42,11 @@ impl Writer {
         let job: Job = Box::new(move |connection| {
             let result = in_savepoint(connection, write);
             Box::new(move |committed| {
-                let result = match committed {
-                    Ok(()) => result.inspect(after),
-                    Err(error) => Err(error),
+                let result = match (result, committed) {
+                    (result, Ok(())) => result.inspect(after),
+                    (Err(StoreError::Unavailable(why)), Err(_)) => Err(StoreError::Unavailable(why)),
+                    // Even a refusal is void: it may rest on a write that never was.
+                    (_, Err(error)) => Err(error),
                 };
                 // Nobody waits any more: the write stands all the same.
                 let _ = answer.send(result);
@@ -78,7 +80,7 @@ fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Job>) {
 fn commit_together(connection: &Connection, jobs: &mut Vec<Job>) {
     let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(from_sqlite);
     let answers: Vec<Answer> = jobs.drain(..).map(|job| job(connection)).collect();
-    let committed = begun.and_then(|()| connection.execute_batch("COMMIT").map_err(from_sqlite));
+    let committed = begun.and_then(|()| commit(connection));
     if let Err(error) = &committed {
         tracing::error!(%error, "the store can't commit");
         if !connection.is_autocommit() {
@@ -89,6 +91,14 @@ fn commit_together(connection: &Connection, jobs: &mut Vec<Job>) {
     for answer in answers {
         answer(committed.clone());
     }
+}
+
+fn commit(connection: &Connection) -> Result<(), StoreError> {
+    if connection.is_autocommit() {
+        // SQLite undoes the whole transaction by itself on some errors, a full disk among them.
+        return Err(StoreError::Unavailable("the transaction was undone".into()));
+    }
+    connection.execute_batch("COMMIT").map_err(from_sqlite)
 }
 
 fn in_savepoint<T>(
@@ -102,7 +112,6 @@ fn in_savepoint<T>(
     let result = catch_unwind(AssertUnwindSafe(|| write(connection)))
         .unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked; see the host's log".into())));
     if connection.is_autocommit() {
-        // SQLite undoes the whole transaction by itself on some errors, a full disk among them.
         return result.and(Err(StoreError::Unavailable("the transaction was undone".into())));
     }
     if result.is_err() {
