@@ -27,15 +27,47 @@ impl Readers {
         let idle = Arc::clone(&self.idle);
         let work = move || {
             let _permit = permit;
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            // As many permits as connections: a panic in `read` costs one of each.
-            let mut connection = taken.ok_or_else(closing)?;
-            let transaction = connection.transaction()?;
-            let result = read(&transaction);
-            drop(transaction);
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            result
+            let mut lent = Lent::take(idle).ok_or_else(closing)?;
+            let transaction = lent.connection.as_mut().ok_or_else(closing)?.transaction()?;
+            read(&transaction)
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Unavailable(e.to_string()))?
+    }
+}
+
+/// A connection that goes back when this is dropped, after a panic too.
+struct Lent {
+    idle: Arc<Mutex<Vec<Connection>>>,
+    connection: Option<Connection>,
+}
+
+impl Lent {
+    /// There are as many connections as permits.
+    fn take(idle: Arc<Mutex<Vec<Connection>>>) -> Option<Self> {
+        let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        Some(Self { idle, connection: Some(connection) })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_no_connection() {
+        let readers = Readers::new(vec![Connection::open_in_memory().unwrap()]);
+        for _ in 0..3 {
+            let panicking = readers.read(|_| -> Result<(), StoreError> { panic!("on purpose") }).await;
+            assert!(matches!(panicking, Err(StoreError::Unavailable(_))));
+        }
+        let one = readers.read(|c| Ok(c.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?)).await;
+        assert_eq!(one, Ok(1));
     }
 }
