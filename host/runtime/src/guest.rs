@@ -5,6 +5,7 @@ use crate::capability::http::Hooks;
 use crate::log::{Log, LogStream};
 use crate::memory::MemoryLimiter;
 use crate::output::Output;
+use crate::stream::GuestStream;
 use bytes::Bytes;
 use innkeeper_domain::component::Shape;
 use innkeeper_domain::limits::{HANDLES_MAX, HTTP_HEADERS_BYTES_MAX, RANDOM_BYTES_MAX};
@@ -102,11 +103,11 @@ impl Guest {
     fn make_wasi(&mut self) -> Box<Wasi> {
         let (stdout, stderr) = (LogStream::new(self.log.clone()), LogStream::new(self.log.clone()));
         let mut builder = WasiCtxBuilder::new();
-        builder.max_random_size(RANDOM_BYTES_MAX).stderr(stderr.clone());
+        builder.max_random_size(RANDOM_BYTES_MAX).stderr(GuestStream(stderr.clone()));
         let claimed = &mut self.invocation.claimed;
         match self.shape {
             Shape::Handler => {
-                builder.stdout(stdout.clone());
+                builder.stdout(GuestStream(stdout.clone()));
             }
             Shape::Command => {
                 let config: Vec<_> = self.invocation.spec.config.iter().collect();
@@ -115,7 +116,7 @@ impl Guest {
                     .args(&self.invocation.spec.arguments)
                     .envs(&config)
                     .stdin(MemoryInputPipe::new(Bytes::from(std::mem::take(&mut claimed.input.bytes))))
-                    .stdout(self.output.clone());
+                    .stdout(GuestStream(self.output.clone()));
             }
         }
         let log = self.log.clone();

@@ -20,6 +20,7 @@ pub mod network;
 mod output;
 #[cfg(test)]
 mod sandbox_tests;
+mod stream;
 #[cfg(test)]
 mod testing;
 

@@ -1,20 +1,16 @@
 //! A run's log as the guest writes it: lines, within bounds.
 
-use bytes::Bytes;
+use crate::stream::Sink;
 use innkeeper_domain::failure::cut;
 use innkeeper_domain::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LOG_NOTES_MAX};
 use innkeeper_domain::run::LogLevel;
 use innkeeper_engine::executor::AttemptPort;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::StreamResult;
 
 /// Lines of stderr that a failed command's message quotes.
 const TAIL_LINES: usize = 10;
-/// What one write to a stream may have, in bytes.
-const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// Where the lines go, with what is left of the bounds. Clones share both.
 #[derive(Clone)]
@@ -151,41 +147,11 @@ impl LogStream {
     }
 }
 
-impl IsTerminal for LogStream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for LogStream {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 asks for it, which is not linked.
-        Box::new(tokio::io::empty())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-impl OutputStream for LogStream {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.add(&bytes);
+impl Sink for LogStream {
+    fn take_in(&self, bytes: &[u8]) -> StreamResult<()> {
+        self.add(bytes);
         Ok(())
     }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
-    }
-}
-
-#[async_trait::async_trait]
-impl Pollable for LogStream {
-    async fn ready(&mut self) {}
 }
 
 #[cfg(test)]
@@ -220,11 +186,11 @@ pub(crate) mod tests {
     #[test]
     fn streams_become_lines_whatever_the_writes() {
         let port = Arc::new(Recorded::default());
-        let mut stream = LogStream::new(Log::new(port.clone()));
+        let stream = LogStream::new(Log::new(port.clone()));
         for piece in ["on", "e\r\ntwo\n\nth", "ree \u{fffd}"] {
-            stream.write(Bytes::from(piece)).unwrap();
+            stream.add(piece.as_bytes());
         }
-        stream.write(Bytes::from(&b"\xff!"[..])).unwrap();
+        stream.add(b"\xff!");
         stream.finish();
         stream.finish();
         assert_eq!(texts(&port), ["one", "two", "", "three \u{fffd}\u{fffd}!"]);

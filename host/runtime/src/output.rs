@@ -1,16 +1,11 @@
 //! A command's stdout: its output, within its bound.
 
-use bytes::Bytes;
+use crate::stream::Sink;
 use innkeeper_domain::limits::OUTPUT_BYTES_MAX;
 use innkeeper_domain::payload::Payload;
 use serde::de::IgnoredAny;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
-
-/// What one write may have, in bytes.
-const WRITE_BYTES_MAX: usize = 64 * 1024;
+use wasmtime_wasi::p2::{StreamError, StreamResult};
 
 /// The guest gave more output than it may.
 #[derive(Debug, thiserror::Error)]
@@ -41,45 +36,15 @@ fn content_type(bytes: &[u8]) -> &'static str {
     }
 }
 
-impl IsTerminal for Output {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Output {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 asks for it, which is not linked.
-        Box::new(tokio::io::empty())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-impl OutputStream for Output {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+impl Sink for Output {
+    fn take_in(&self, bytes: &[u8]) -> StreamResult<()> {
         let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if output.len() + bytes.len() > OUTPUT_BYTES_MAX {
             return Err(StreamError::Trap(OutputTooLarge.into()));
         }
-        output.extend_from_slice(&bytes);
+        output.extend_from_slice(bytes);
         Ok(())
     }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
-    }
-}
-
-#[async_trait::async_trait]
-impl Pollable for Output {
-    async fn ready(&mut self) {}
 }
 
 #[cfg(test)]
@@ -96,9 +61,9 @@ mod tests {
 
     #[test]
     fn the_bound_holds() {
-        let mut output = Output::default();
-        output.write(Bytes::from(vec![0; OUTPUT_BYTES_MAX])).unwrap();
-        assert!(output.write(Bytes::from_static(b"x")).is_err());
+        let output = Output::default();
+        output.take_in(&vec![0; OUTPUT_BYTES_MAX]).unwrap();
+        assert!(output.take_in(b"x").is_err());
         assert_eq!(output.take().bytes.len(), OUTPUT_BYTES_MAX);
     }
 }

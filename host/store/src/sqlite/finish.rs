@@ -1,8 +1,8 @@
 //! The ends of attempts in SQLite. Every write here is fenced: it takes place only while the run's row
 //! still names the host and the attempt.
 
-use super::row::{At, Id, Json};
-use super::run::{count_down, micros};
+use super::cancel::count_down;
+use super::row::{At, Id, Json, micros, signed};
 use crate::{AttemptNews, Finish, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
@@ -173,7 +173,7 @@ fn record_attempt(
         failure.map(|f| &f.code),
         failure.map(|f| &f.message),
         micros(end.usage.wall),
-        super::row::signed(end.usage.peak_memory),
+        signed(end.usage.peak_memory),
     ])?;
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! DIR/lock             held while a process has the store open
 //! ```
 
+mod cancel;
 mod claim;
 mod component;
 mod files;

@@ -8,6 +8,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, ErrorCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::str::FromStr;
+use std::time::Duration;
 use uuid::Uuid;
 
 impl From<rusqlite::Error> for StoreError {
@@ -98,6 +99,11 @@ pub(super) fn signed(number: u64) -> i64 {
 /// [`signed`]'s inverse.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// A duration in microseconds, as stored.
+pub(super) fn micros(duration: Duration) -> i64 {
+    signed(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Makes a page of up to one row more than it has: the surplus row tells that there is a next page.

@@ -1,8 +1,9 @@
 //! Runs in SQLite: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
+use super::cancel::end_unbegun;
 use super::claim::{self, claim};
 use super::finish::{finish, news};
-use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
 use super::{SqliteStore, start, task, trigger};
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
-use innkeeper_domain::run::{Attempt, Claimed, Lease, LogLevel, LogLine, Progress, Run, RunEvent, RunState};
+use innkeeper_domain::run::{Attempt, Claimed, Lease, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,51 +251,4 @@ fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Re
     let mut list = c.prepare_cached(&sql)?;
     let rows = list.query_map(params_from_iter(values), read_run)?;
     Ok(paged(rows.collect::<Result<_, _>>()?, page, |last: &Run| last.id.to_string()))
-}
-
-/// Cancels a run that is in `state`, with no attempt executing.
-fn end_unbegun(c: &Connection, id: RunId, state: RunState, now: Timestamp) -> Result<(), StoreError> {
-    let next = state.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
-    c.prepare_cached(
-        "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
-    )?
-    .execute(params![Id(id.0), next.as_str(), At(now), state.as_str()])?;
-    count_down(c, id)
-}
-
-/// Takes a run that is over off the counts of unfinished runs.
-pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
-    c.prepare_cached(
-        "UPDATE task SET unfinished = unfinished - 1 WHERE id = (SELECT task_id FROM run WHERE id = ?1)",
-    )?
-    .execute([Id(id.0)])?;
-    c.prepare_cached(
-        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
-    )?
-    .execute([Id(id.0)])?;
-    Ok(())
-}
-
-/// Cancels the runs that have not begun and have `id` in `column`.
-pub(super) fn cancel_unbegun(
-    c: &Connection,
-    column: &'static str,
-    id: Uuid,
-    now: Timestamp,
-) -> Result<Vec<RunId>, StoreError> {
-    let mut list = c.prepare_cached(&format!(
-        "SELECT id, state FROM run WHERE {column} = ?1 AND state IN ('queued', 'waiting')"
-    ))?;
-    let rows = list
-        .query_map([Id(id)], |row| Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<RunState>>(1)?.0)))?;
-    let unbegun: Vec<(RunId, RunState)> = rows.collect::<Result<_, _>>()?;
-    for (run, state) in &unbegun {
-        end_unbegun(c, *run, *state, now)?;
-    }
-    Ok(unbegun.into_iter().map(|(run, _)| run).collect())
-}
-
-/// A duration in microseconds, as stored.
-pub(super) fn micros(duration: Duration) -> i64 {
-    signed(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }

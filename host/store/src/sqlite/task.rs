@@ -1,9 +1,9 @@
 //! Tasks in SQLite.
 
 use super::SqliteStore;
+use super::cancel::cancel_unbegun;
 use super::component::component;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged};
-use super::run::cancel_unbegun;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;

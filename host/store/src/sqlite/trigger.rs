@@ -1,7 +1,7 @@
 //! Triggers in SQLite: made, changed, read.
 
+use super::cancel::cancel_unbegun;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
-use super::run::cancel_unbegun;
 use super::trigger_advance::{Due, advance, read_due};
 use super::{SqliteStore, task, trigger_advance};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};

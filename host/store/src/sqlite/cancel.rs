@@ -1,0 +1,56 @@
+//! Runs that end without an attempt, and the counts that every end changes.
+
+use super::row::{At, Id, Word};
+use crate::StoreError;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::RunId;
+use innkeeper_domain::run::{RunEvent, RunState};
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+/// Cancels a run that is in `state`, with no attempt executing.
+pub(super) fn end_unbegun(
+    c: &Connection,
+    id: RunId,
+    state: RunState,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let next = state.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
+    c.prepare_cached(
+        "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
+    )?
+    .execute(params![Id(id.0), next.as_str(), At(now), state.as_str()])?;
+    count_down(c, id)
+}
+
+/// Takes a run that is over off the counts of unfinished runs.
+pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "UPDATE task SET unfinished = unfinished - 1 WHERE id = (SELECT task_id FROM run WHERE id = ?1)",
+    )?
+    .execute([Id(id.0)])?;
+    c.prepare_cached(
+        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
+    )?
+    .execute([Id(id.0)])?;
+    Ok(())
+}
+
+/// Cancels the runs that have not begun and have `id` in `column`.
+pub(super) fn cancel_unbegun(
+    c: &Connection,
+    column: &'static str,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<Vec<RunId>, StoreError> {
+    let mut list = c.prepare_cached(&format!(
+        "SELECT id, state FROM run WHERE {column} = ?1 AND state IN ('queued', 'waiting')"
+    ))?;
+    let rows = list
+        .query_map([Id(id)], |row| Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<RunState>>(1)?.0)))?;
+    let unbegun: Vec<(RunId, RunState)> = rows.collect::<Result<_, _>>()?;
+    for (run, state) in &unbegun {
+        end_unbegun(c, *run, *state, now)?;
+    }
+    Ok(unbegun.into_iter().map(|(run, _)| run).collect())
+}
