@@ -58,12 +58,43 @@ impl Pattern {
 }
 
 fn croner(expression: &str, seconds: Seconds, alternative_weekdays: bool) -> Result<Cron, String> {
+    check_fields(expression)?;
     let parser = CronParser::builder()
         .seconds(seconds)
         .year(Year::Optional)
         .alternative_weekdays(alternative_weekdays)
         .build();
     parser.parse(expression).map_err(|e| e.to_string())
+}
+
+/// Refuses what the library would take for something else: `MON,` as a minute, say.
+fn check_fields(expression: &str) -> Result<(), String> {
+    const NAMES: [&str; 7] =
+        ["second", "minute", "hour", "day of the month", "month", "day of the week", "year"];
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    if expression.starts_with('@') {
+        return Ok(());
+    }
+    let names = match fields.len() {
+        5 => &NAMES[1..6],
+        6 => &NAMES[..6],
+        7 => &NAMES[..],
+        count => {
+            return Err(format!(
+                "it has {count} fields; 5 are needed, and a second before and a year after are possible"
+            ));
+        }
+    };
+    for (field, name) in fields.iter().zip(names) {
+        if field.split(',').any(str::is_empty) {
+            return Err(format!("the {name}, `{field}`, has a comma with nothing beside it"));
+        }
+        let is_number = matches!(*name, "second" | "minute" | "hour" | "year");
+        if is_number && field.contains(|c: char| c.is_ascii_alphabetic()) {
+            return Err(format!("the {name}, `{field}`, has letters"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the hour field begins with `*`, as in `*` and `*/2`.
@@ -115,6 +146,21 @@ mod tests {
     fn what_never_comes_is_none() {
         assert_eq!(first("0 0 30 2 *", Dialect::Crontab, "2026-01-01T00:00:00Z"), None);
         assert_eq!(first("0 0 12 1 6 * 2020", Dialect::Crontab, "2026-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn mistakes_that_would_pass_for_something_else_are_refused() {
+        for (expression, words) in [
+            ("MON, * * * *", "the minute, `MON,`, has a comma"),
+            ("MON * * * *", "the minute, `MON`, has letters"),
+            ("0 0 * * ,FRI", "the day of the week, `,FRI`"),
+            ("* * * *", "it has 4 fields"),
+            ("22-2 * * * *", "out of bounds"),
+        ] {
+            let why = Pattern::parse(expression, Dialect::Crontab).unwrap_err();
+            assert!(why.contains(words), "{expression}: {why}");
+        }
+        assert!(Pattern::parse("0 9 LW JAN-MAR MON#1,FRI", Dialect::Crontab).is_ok());
     }
 
     #[test]
