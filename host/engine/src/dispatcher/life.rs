@@ -288,7 +288,7 @@ impl Shared {
     async fn hand_back(&self) {
         match self.store.host_stop(self.host, self.clock.now()).await {
             Ok(0) => {}
-            Ok(runs) => tracing::warn!(runs, "attempts were ended and their runs handed back"),
+            Ok(runs) => tracing::warn!(runs, "runs that had not ended were handed back"),
             Err(error) => {
                 tracing::error!(%error, "the host can't end its leases; its runs are taken up when they run out");
             }
