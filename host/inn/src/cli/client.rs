@@ -19,6 +19,10 @@ use tonic::{Request, Status};
 
 /// How long the connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// While an answer is awaited, how often the host is asked whether it is there, and how long that may take:
+/// a run can be watched for days, but not on a host that is gone.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a simple call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a host listens that was told nothing.
@@ -59,7 +63,12 @@ impl Client {
         let endpoint = Endpoint::from_shared(url.clone());
         let endpoint =
             endpoint.map_err(|_| Usage(format!("`{url}` is not a URL; write http://HOST:PORT")))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let channel = endpoint.connect().await;
         let channel = channel.map_err(|error| Unreachable { url, why: root_cause(&error) })?;
         Ok(Self { channel, token: ShowToken(token(global)?) })
     }

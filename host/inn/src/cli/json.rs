@@ -98,6 +98,7 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "task": trigger.task,
         "schedule": schedule,
         "input": payload(trigger.input.as_ref()),
+        "input_content_type": trigger.input.as_ref().map(|input| &input.content_type),
         "overlap": trigger.overlap,
         "catch_up": trigger.catch_up,
         "catch_up_window": seconds(trigger.catch_up_window),

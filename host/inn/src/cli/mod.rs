@@ -12,11 +12,14 @@ mod run;
 mod runs;
 mod serve;
 mod task;
+mod task_diff;
 mod trigger;
 mod trigger_next;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use std::error::Error as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tonic::{Code, Status};
@@ -47,12 +50,12 @@ pub struct Global {
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
 
-    /// The host to talk to, such as http://127.0.0.1:7070; without it the one of the data folder
-    #[arg(long, global = true, env = "INN_HOST", value_name = "URL")]
+    /// The host to talk to, such as http://127.0.0.1:7070; without it the one of the data folder [env: INN_HOST]
+    #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
 
-    /// The token to show; without it, and without --token-file, the data folder's admin.token
-    #[arg(long, global = true, env = "INN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    /// The token to show; without it, and without --token-file, the data folder's admin.token [env: INN_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN")]
     token: Option<String>,
 
     /// A file with the token
@@ -60,7 +63,8 @@ pub struct Global {
     token_file: Option<PathBuf>,
 
     /// The data folder: a host's own, and where clients on the same machine find its address and token
-    #[arg(long, global = true, env = "INN_DATA", value_name = "DIR")]
+    /// [env: INN_DATA]
+    #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
@@ -106,6 +110,7 @@ pub struct Usage(pub String);
 /// Runs the command that the program was started with.
 pub async fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
+    let global = global.or_environment(|variable| std::env::var_os(variable));
     let result = match command {
         Command::Serve(args) => serve::run(args, &global).await,
         Command::Demo(args) => demo::run(args).await,
@@ -122,7 +127,8 @@ pub async fn main() -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{} {}", console::style("error:").for_stderr().red().bold(), describe(&error));
+            let label = console::style("error:").for_stderr().red().bold();
+            output::note(&format!("{label} {}", describe(&error)));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -131,6 +137,10 @@ pub async fn main() -> ExitCode {
 /// An error in words; a status without the protocol's ceremony.
 fn describe(error: &anyhow::Error) -> String {
     match error.downcast_ref::<Status>() {
+        Some(status) if is_broken_connection(status) => format!(
+            "the connection to the host broke ({}); is it an Innkeeper host, and does it still run?",
+            status.message()
+        ),
         Some(status) => {
             let hint = match status.code() {
                 Code::NotFound => {
@@ -145,20 +155,41 @@ fn describe(error: &anyhow::Error) -> String {
     }
 }
 
+/// Whether the status is not the host's word but the connection's end: only those have a source.
+fn is_broken_connection(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Internal | Code::Unavailable) && status.source().is_some()
+}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
     }
-    match error.downcast_ref::<Status>().map(Status::code) {
+    let status = error.downcast_ref::<Status>();
+    match status.map(Status::code) {
         Some(Code::NotFound) => 3,
         Some(Code::Unauthenticated | Code::PermissionDenied) => 4,
-        Some(Code::Unavailable | Code::DeadlineExceeded) => 5,
+        // A call that this end gave up after its deadline is cancelled.
+        Some(Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) => 5,
+        _ if status.is_some_and(is_broken_connection) => 5,
         _ if error.is::<client::Unreachable>() => 5,
         _ => 1,
     }
 }
 
 impl Global {
+    /// With the environment's word for what no flag says; an empty variable says nothing. Not left to clap,
+    /// for which a variable would be a flag: in conflict with others, and enough to not print the help.
+    fn or_environment(mut self, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        self.host = self.host.or_else(|| text("INN_HOST"));
+        if self.token_file.is_none() {
+            self.token = self.token.or_else(|| text("INN_TOKEN"));
+        }
+        self.data = self.data.or_else(|| variable("INN_DATA").map(PathBuf::from));
+        self
+    }
+
     /// The data folder: the one given, else the user's.
     pub fn data_folder(&self) -> Result<PathBuf> {
         if let Some(data) = &self.data {
@@ -193,5 +224,28 @@ mod tests {
             [3, 4, 5, 1]
         );
         assert_eq!(exit_code(&Usage("x".into()).into()), 2);
+        assert_eq!([Code::DeadlineExceeded, Code::Cancelled, Code::Internal].map(of), [5, 5, 1]);
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
+        assert_eq!(exit_code(&broken.into()), 5);
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_empty_variables_say_nothing() {
+        let parse = |arguments: &[&str], value: &'static str| {
+            let cli = Cli::try_parse_from([&["inn"], arguments, &["task", "ls"]].concat()).unwrap();
+            cli.global.or_environment(|_| Some(value.into()))
+        };
+        let none = parse(&[], "");
+        assert_eq!((none.host, none.token, none.data), (None, None, None));
+        let all = parse(&[], "x");
+        assert_eq!((all.host.as_deref(), all.token.as_deref()), (Some("x"), Some("x")));
+        assert_eq!(parse(&["--host", "h", "--token", "t"], "x").token.as_deref(), Some("t"));
+        assert_eq!(parse(&["--token-file", "f"], "x").token, None);
+    }
+
+    #[test]
+    fn without_arguments_there_is_help() {
+        let error = Cli::try_parse_from(["inn"]).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     }
 }

@@ -94,8 +94,10 @@ pub fn harmless(text: &str) -> String {
 }
 
 /// Says something that is no data.
+///
+/// Nobody listening any more is no reason to stop: what was asked for is done all the same.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Whether somebody stopped reading what was printed: `inn runs ls | head`.

@@ -4,6 +4,7 @@ use super::client::{Client, call};
 use super::{Format, Global, Verdict, json, output, parse};
 use anyhow::Result;
 use innkeeper_api::proto::{Run, StartRunRequest, WatchRunRequest, run::State};
+use std::time::Duration;
 use tonic::{Code, Status};
 
 /// Start a run of a task by hand
@@ -29,6 +30,9 @@ pub struct Args {
     /// Wait until the run has ended
     #[arg(long)]
     wait: bool,
+    /// Wait no longer than this; the run goes on, and the exit code is 5
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration, requires = "wait")]
+    timeout: Option<Duration>,
 }
 
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
@@ -53,10 +57,26 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     let id = run.id.clone();
     tokio::select! {
         run = wait(&client, &id) => finish(global.output, &run?),
+        patience = patience(args.timeout) => Err(Status::unavailable(format!(
+            "run {id} has not ended in {}; it goes on: `inn runs watch {id}`",
+            output::duration(patience)
+        ))
+        .into()),
         _ = tokio::signal::ctrl_c() => {
             output::note(&format!("the run goes on; see it with `inn runs watch {id}`"));
             Ok(Verdict::Failed)
         }
+    }
+}
+
+/// Ends after the time that was given, if one was.
+async fn patience(timeout: Option<Duration>) -> Duration {
+    match timeout {
+        Some(timeout) => {
+            tokio::time::sleep(timeout).await;
+            timeout
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -77,7 +97,8 @@ pub async fn wait(client: &Client, id: &str) -> Result<Run> {
     last.filter(is_final).ok_or_else(|| lost(id).into())
 }
 
-fn lost(id: &str) -> Status {
+/// The host went before the run ended: exit code 5.
+pub fn lost(id: &str) -> Status {
     Status::unavailable(format!(
         "the host stopped before run {id} ended; it goes on when the host does: `inn runs watch {id}`"
     ))

@@ -2,7 +2,7 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, domain_instant, number, text};
-use super::run::failure;
+use super::run::{failure, is_final, lost};
 use super::{Format, Global, Usage, Verdict, json};
 use anyhow::Result;
 use innkeeper_api::proto::{
@@ -70,7 +70,8 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
         }
         Command::Logs { id, follow } => {
             let client = Client::connect(global).await?;
-            let mut log = client.runs().stream_logs(StreamLogsRequest { id, follow }).await?.into_inner();
+            let request = StreamLogsRequest { id: id.clone(), follow };
+            let mut log = client.runs().stream_logs(request).await?.into_inner();
             let mut all = Vec::new();
             while let Some(lines) = log.message().await? {
                 match format {
@@ -87,6 +88,13 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             }
             if format == Format::Json && !follow {
                 output::json(&Value::Array(all))?;
+            }
+            // A host that stops ends the log as well, before the run has ended.
+            if follow {
+                let request = call(GetRunRequest { id: id.clone() });
+                if !client.runs().get_run(request).await.is_ok_and(|run| is_final(run.get_ref())) {
+                    return Err(lost(&id).into());
+                }
             }
         }
         Command::Watch { id } => {
@@ -238,8 +246,8 @@ pub fn log_line(line: &LogLine) -> String {
 }
 
 async fn watch(format: Format, client: &Client, id: String) -> Result<Verdict> {
-    let mut runs = client.runs().watch_run(WatchRunRequest { id }).await?.into_inner();
-    let mut verdict = Verdict::Failed;
+    let mut runs = client.runs().watch_run(WatchRunRequest { id: id.clone() }).await?.into_inner();
+    let mut verdict = None;
     while let Some(run) = runs.message().await? {
         match format {
             Format::Json => output::line(&json::run(&run).to_string())?,
@@ -254,7 +262,11 @@ async fn watch(format: Format, client: &Client, id: String) -> Result<Verdict> {
                 output::line(&words)?;
             }
         }
-        verdict = if run.state() == State::Succeeded { Verdict::Succeeded } else { Verdict::Failed };
+        verdict = is_final(&run).then_some(if run.state() == State::Succeeded {
+            Verdict::Succeeded
+        } else {
+            Verdict::Failed
+        });
     }
-    Ok(verdict)
+    verdict.ok_or_else(|| lost(&id).into())
 }

@@ -2,13 +2,14 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Usage, Verdict, component, json, parse};
+use super::{Format, Global, Usage, Verdict, component, json, parse, task_diff};
 use anyhow::Result;
 use innkeeper_api::proto::{
     CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListRevisionsRequest, ListTasksRequest,
     RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec, UpdateTaskRequest,
 };
 use serde_json::Value;
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 /// Create, change and delete tasks
@@ -60,7 +61,12 @@ pub enum Command {
     /// Make a new revision that repeats an older one
     Rollback { name: String, revision: u32 },
     /// Delete a task with its triggers; its runs that have not begun are cancelled
-    Rm { name: String },
+    Rm {
+        name: String,
+        /// Don't ask; it is asked only on a terminal
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -115,8 +121,29 @@ enum Record {
 }
 
 impl Options {
+    /// Whether anything was given that a definition holds.
+    fn change_anything(&self) -> bool {
+        self.component.is_some()
+            || self.timeout.is_some()
+            || self.memory.is_some()
+            || !self.config.is_empty()
+            || !self.arguments.is_empty()
+            || !self.allow_http.is_empty()
+            || self.change_retry()
+    }
+
+    fn change_retry(&self) -> bool {
+        self.attempts.is_some()
+            || self.backoff.is_some()
+            || self.backoff_factor.is_some()
+            || self.backoff_max.is_some()
+            || self.backoff_jitter.is_some()
+            || !self.retry_on.is_empty()
+    }
+
     /// Puts what was given into a definition.
     async fn apply(self, client: &Client, spec: &mut TaskSpec) -> Result<()> {
+        let change_retry = self.change_retry();
         if self.record == Record::Always {
             output::note("warning: runs can't be recorded yet; nothing will be (--record always)");
         }
@@ -139,13 +166,7 @@ impl Options {
                 spec.allow_http.push(host);
             }
         }
-        let given = self.attempts.is_some()
-            || self.backoff.is_some()
-            || self.backoff_factor.is_some()
-            || self.backoff_max.is_some()
-            || self.backoff_jitter.is_some()
-            || !self.retry_on.is_empty();
-        if given {
+        if change_retry {
             let retry =
                 spec.retry.get_or_insert_with(|| RetryPolicy { max_attempts: 1, ..RetryPolicy::default() });
             retry.max_attempts = self.attempts.unwrap_or(retry.max_attempts);
@@ -159,6 +180,17 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Whether the person at the terminal says yes; without one, nobody is asked.
+fn agreed(question: &str) -> Result<bool> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(true);
+    }
+    write!(io::stderr().lock(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A duration as the protocol has it.
@@ -179,6 +211,11 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             show(global.output, task.get_ref())?;
         }
         Command::Update { name, options, unset_config, clear_allow_http, clear_args } => {
+            if unset_config.is_empty() && !clear_allow_http && !clear_args && !options.change_anything() {
+                return Err(
+                    Usage("say what is to change; `inn task update --help` lists what can".into()).into()
+                );
+            }
             let task = get(&client, &name).await?;
             let mut spec = task.spec.unwrap_or_default();
             for key in unset_config {
@@ -213,12 +250,16 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let value = || Value::Array(revisions.iter().map(json::revision).collect());
             output::rows(global.output, COLUMNS, rows.collect(), value)?;
         }
-        Command::Diff { name, from, to } => diff(global.output, &client, &name, from, to).await?,
+        Command::Diff { name, from, to } => task_diff::run(global.output, &client, &name, from, to).await?,
         Command::Rollback { name, revision } => {
             let task = client.tasks().rollback_task(call(RollbackTaskRequest { name, revision })).await?;
             show(global.output, task.get_ref())?;
         }
-        Command::Rm { name } => {
+        Command::Rm { name, yes } => {
+            if !yes && !agreed(&format!("delete task `{name}` with its triggers and queued runs?"))? {
+                output::note("nothing was deleted");
+                return Ok(Verdict::Failed);
+            }
             let deleted = client.tasks().delete_task(call(DeleteTaskRequest { name: name.clone() })).await?;
             component::deleted(global.output, &name, deleted.get_ref().cancelled_runs)?;
         }
@@ -314,7 +355,8 @@ fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
     ]
 }
 
-async fn revisions(client: &Client, name: &str) -> Result<Vec<Revision>> {
+/// All revisions, the newest first.
+pub async fn revisions(client: &Client, name: &str) -> Result<Vec<Revision>> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListRevisionsRequest { name: name.into(), page_size: 0, page_token };
@@ -325,33 +367,4 @@ async fn revisions(client: &Client, name: &str) -> Result<Vec<Revision>> {
             return Ok(all);
         }
     }
-}
-
-async fn diff(format: Format, client: &Client, name: &str, from: Option<u32>, to: Option<u32>) -> Result<()> {
-    let all = revisions(client, name).await?;
-    let newest = all.first().map_or(0, |revision| revision.number);
-    let to = to.unwrap_or(newest);
-    let from = from.unwrap_or_else(|| to.saturating_sub(1).max(1));
-    let find = |number: u32| {
-        let found = all.iter().find(|revision| revision.number == number).and_then(|r| r.spec.clone());
-        found.ok_or_else(|| Usage(format!("task `{name}` has no revision {number}; the newest is {newest}")))
-    };
-    let (old, new) = (spec_facts(&find(from)?), spec_facts(&find(to)?));
-    let changed: Vec<_> = old.iter().zip(&new).filter(|((_, a), (_, b))| a != b).collect();
-    if format == Format::Json {
-        let fields = changed
-            .iter()
-            .map(|((name, a), (_, b))| (name.replace(' ', "_"), serde_json::json!({"from": a, "to": b})));
-        return output::json(&Value::Object(fields.collect()));
-    }
-    for ((name, a), (_, b)) in changed {
-        output::line(name)?;
-        for line in a.lines().filter(|line| !b.lines().any(|other| other == *line)) {
-            output::line(&console::style(format!("  - {line}")).red().to_string())?;
-        }
-        for line in b.lines().filter(|line| !a.lines().any(|other| other == *line)) {
-            output::line(&console::style(format!("  + {line}")).green().to_string())?;
-        }
-    }
-    Ok(())
 }

@@ -16,6 +16,7 @@ use show::Show;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +52,7 @@ pub async fn run(args: Args) -> Result<Verdict> {
     let log = format!("@{}", args.access_log.display());
     let log = parse::input(Some(&log), Some("text/plain; charset=utf-8"))?;
 
+    let mut terminate = signal(SignalKind::terminate())?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let site = site::serve(&tasks, stop.clone()).await?;
@@ -89,6 +91,7 @@ pub async fn run(args: Args) -> Result<Verdict> {
             shown = show.follow() => shown?,
             () = end => {}
             _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
         }
         show.summary().await
     };
