@@ -73,7 +73,7 @@ impl ComponentStore for SqliteStore {
 
     async fn component_delete(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
         let files = self.files.clone();
-        self.write(move |c| {
+        let forget = move |c: &Connection| {
             let user = c
                 .query_row(
                     "SELECT t.name FROM task_revision r JOIN task t ON t.id = r.task_id
@@ -94,13 +94,15 @@ impl ComponentStore for SqliteStore {
             if deleted == 0 {
                 return Err(StoreError::NotFound(format!("component {digest}")));
             }
-            if is_unused(c, digest)? {
-                // Before the commit: if that fails, the file can be had again by uploading it.
-                files.remove(digest)?;
+            is_unused(c, digest)
+        };
+        // After the commit: a crash in between leaves a file that nobody names, not a name without its file.
+        let clean_up = move |unused: &bool| {
+            if *unused && let Err(error) = files.remove(digest) {
+                tracing::warn!(%error, "a deleted component's file stays behind");
             }
-            Ok(())
-        })
-        .await
+        };
+        self.writer.write(forget, clean_up).await.map(|_| ())
     }
 
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
