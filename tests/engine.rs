@@ -7,6 +7,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::Schedule;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -126,12 +127,21 @@ impl Engine {
 
     /// Works on the store until the token is cancelled.
     fn dispatch(&self, drain_grace: Duration) -> (CancellationToken, TaskTracker) {
-        let config = DispatcherConfig { drain_grace, ..DispatcherConfig::with_capacity(8) };
+        let host = Host {
+            id: HostId::new(SystemClock.now()),
+            name: name("one"),
+            address: String::new(),
+            version: String::new(),
+            roles: vec![],
+            labels: Labels::default(),
+            capacity: 8,
+        };
+        let config = DispatcherConfig { drain_grace, ..DispatcherConfig::new(host) };
         let dispatcher =
             Dispatcher::new(Arc::clone(&self.store), Arc::new(SystemClock), Arc::new(Stub), config);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone();
-        tasks.spawn(async move { dispatcher.run(HostId::new(SystemClock.now()), stopped).await });
+        tasks.spawn(async move { dispatcher.run(stopped).await });
         tasks.close();
         (stop, tasks)
     }

@@ -6,6 +6,7 @@ use innkeeper_domain::calendar::Schedule;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::firing::Firing;
+use innkeeper_domain::host::{self, Host, HostState, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -43,6 +44,13 @@ fn failed(kind: FailureKind) -> AttemptEnd {
     AttemptEnd { outcome: Outcome::Failure(Failure::new(kind, "on purpose")), usage: Usage::default() }
 }
 
+/// A host of the name `one` without labels.
+fn a_host(id: HostId) -> Host {
+    let (address, version) = ("127.0.0.1:7070".to_string(), "0".to_string());
+    let roles = vec![host::Role::Api, host::Role::Worker];
+    Host { id, name: name("one"), address, version, roles, labels: Labels::default(), capacity: 8 }
+}
+
 /// A store with a tenant, a component, a task `work`, and a host.
 pub struct Fixture {
     pub store: Arc<dyn Store>,
@@ -66,7 +74,7 @@ impl Fixture {
             Err(error) => panic!("{error}"),
         }
         let host = HostId::new(at(1));
-        store.host_start(host, at(1_000), at(1)).await.expect("a host");
+        store.host_start(a_host(host), at(1_000), at(1)).await.expect("a host");
         Self { store, tenant, host }
     }
 
@@ -81,7 +89,7 @@ impl Fixture {
     }
 
     pub async fn claim(&self, limit: usize) -> Vec<Claimed> {
-        self.store.runs_claim(self.host, limit, at(500)).await.expect("a claim")
+        self.store.runs_claim(self.host, &Labels::default(), limit, at(500)).await.expect("a claim")
     }
 
     async fn finish(
@@ -258,9 +266,9 @@ pub async fn a_failed_attempt_waits_for_its_next_time(f: Fixture) {
     assert_eq!(f.finish(&first, failed(FailureKind::Trap), Some(at(50))).await, Ok(RunState::Waiting));
     let waiting = f.run(id).await;
     assert_eq!((waiting.available_at, waiting.failure.unwrap().kind), (at(50), FailureKind::Trap));
-    assert_eq!(f.store.runs_next_ready().await, Ok(Some(at(50))));
-    assert!(f.store.runs_claim(f.host, 10, at(49)).await.unwrap().is_empty());
-    let second = f.store.runs_claim(f.host, 10, at(50)).await.unwrap().remove(0);
+    assert_eq!(f.store.runs_next_ready(&Labels::default()).await, Ok(Some(at(50))));
+    assert!(f.store.runs_claim(f.host, &Labels::default(), 10, at(49)).await.unwrap().is_empty());
+    let second = f.store.runs_claim(f.host, &Labels::default(), 10, at(50)).await.unwrap().remove(0);
     assert_eq!((second.lease.attempt, second.try_number), (2, 2));
     assert_eq!(f.finish(&second, failed(FailureKind::Timeout), None).await, Ok(RunState::Failed));
     let run = f.run(id).await;
@@ -275,8 +283,8 @@ pub async fn an_outcome_under_an_old_lease_is_void(f: Fixture) {
     assert_eq!(f.store.host_renew(f.host, at(3_000)).await, Err(StoreError::LeaseLost));
     assert_eq!(f.finish(&old, output("old"), None).await, Err(StoreError::LeaseLost));
     let other = HostId::new(at(2_001));
-    f.store.host_start(other, at(9_000), at(2_001)).await.unwrap();
-    let new = f.store.runs_claim(other, 1, at(2_002)).await.unwrap().remove(0);
+    f.store.host_start(a_host(other), at(9_000), at(2_001)).await.unwrap();
+    let new = f.store.runs_claim(other, &Labels::default(), 1, at(2_002)).await.unwrap().remove(0);
     assert_eq!((new.lease.attempt, new.try_number), (2, 1), "losing a host is no try");
     assert_eq!(f.finish(&old, output("old"), None).await, Err(StoreError::LeaseLost));
     assert_eq!(f.finish(&new, output("new"), None).await, Ok(RunState::Succeeded));
@@ -289,8 +297,12 @@ pub async fn runs_of_a_lost_host_are_taken_up_again_three_times(f: Fixture) {
     let mut now = 2_000;
     for loss in 1..=3 {
         let host = HostId::new(at(now));
-        f.store.host_start(host, at(now + 10), at(now)).await.unwrap();
-        assert_eq!(f.store.runs_claim(host, 1, at(now)).await.unwrap().len(), 1, "loss {loss}");
+        f.store.host_start(a_host(host), at(now + 10), at(now)).await.unwrap();
+        assert_eq!(
+            f.store.runs_claim(host, &Labels::default(), 1, at(now)).await.unwrap().len(),
+            1,
+            "loss {loss}"
+        );
         f.store.hosts_reap(at(now + 11)).await.unwrap();
         now += 100;
     }
@@ -299,7 +311,7 @@ pub async fn runs_of_a_lost_host_are_taken_up_again_three_times(f: Fixture) {
         (run.state, run.failure.unwrap().kind, run.attempts.len()),
         (RunState::Failed, FailureKind::HostLost, 3)
     );
-    assert!(f.claim(1).await.is_empty());
+    assert_eq!(f.store.runs_claim(f.host, &Labels::default(), 1, at(now)).await, Err(StoreError::LeaseLost));
 }
 
 pub async fn a_host_that_stops_hands_back_what_it_has(f: Fixture) {
@@ -308,8 +320,8 @@ pub async fn a_host_that_stops_hands_back_what_it_has(f: Fixture) {
     assert_eq!(f.store.host_stop(f.host, at(5)).await, Ok(1));
     assert_eq!(f.finish(&claimed, output("late"), None).await, Err(StoreError::LeaseLost));
     let other = HostId::new(at(6));
-    assert_eq!(f.store.host_start(other, at(9_000), at(6)).await, Ok(0));
-    let again = f.store.runs_claim(other, 1, at(6)).await.unwrap().remove(0);
+    assert_eq!(f.store.host_start(a_host(other), at(9_000), at(6)).await, Ok(0));
+    let again = f.store.runs_claim(other, &Labels::default(), 1, at(6)).await.unwrap().remove(0);
     assert_eq!((again.lease.attempt, again.try_number), (2, 1));
 }
 
@@ -321,7 +333,8 @@ pub async fn a_cancel_ends_what_waits_and_asks_what_runs(f: Fixture) {
     assert_eq!(claimed.len(), 1);
     let asked = f.store.run_cancel(tenant, running, at(3)).await.unwrap();
     assert_eq!((asked.state, asked.cancel_requested), (RunState::Running, true));
-    assert_eq!(f.store.runs_cancelled(f.host).await, Ok(vec![claimed[0].lease]));
+    let orders = Orders { state: HostState::Active, cancelled: vec![claimed[0].lease] };
+    assert_eq!(f.store.host_orders(f.host).await, Ok(orders));
     // It is not tried again, whatever it ended with.
     assert_eq!(f.finish(&claimed[0], failed(FailureKind::Trap), Some(at(9))).await, Ok(RunState::Cancelled));
     assert_eq!(f.store.run_cancel(tenant, running, at(5)).await.unwrap().state, RunState::Cancelled);
@@ -411,7 +424,7 @@ pub async fn a_due_trigger_starts_its_run_once(f: Fixture) {
     assert_eq!(run.trigger.as_ref().unwrap().1, name("work-1"));
     f.finish(&run, output("1"), None).await.unwrap();
     assert_eq!(f.advance(id, 20, &[20], vec![], Some(30)).await, 1);
-    let next = f.store.runs_claim(f.host, 1, at(20)).await.unwrap().remove(0);
+    let next = f.store.runs_claim(f.host, &Labels::default(), 1, at(20)).await.unwrap().remove(0);
     assert_eq!(next.last_success_nominal, Some(at(10)));
     let trigger = f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap();
     assert_eq!((trigger.started, trigger.skipped, trigger.last_nominal), (2, 0, Some(at(20))));

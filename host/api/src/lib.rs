@@ -19,9 +19,9 @@ mod trigger_convert;
 pub use server::{ServeError, serve};
 
 use async_trait::async_trait;
-use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::ids::HostId;
+use innkeeper_domain::time::Now;
 use innkeeper_store::Store;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -40,7 +40,7 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     pub inspector: Arc<dyn Inspector>,
     /// What the time is.
-    pub now: fn() -> Timestamp,
+    pub now: Now,
     /// This process's incarnation.
     pub host: HostId,
     pub version: &'static str,

@@ -6,6 +6,7 @@ use crate::proto::task_service_server::TaskService;
 use crate::status::{invalid, of_store};
 use crate::{Api, proto};
 use innkeeper_domain::failure::FailureKind;
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::limits::{MEMORY_DEFAULT, TIMEOUT_DEFAULT};
 use innkeeper_domain::retry::{Backoff, RetryPolicy};
@@ -116,6 +117,7 @@ impl Api {
             memory: if spec.memory_bytes == 0 { MEMORY_DEFAULT } else { spec.memory_bytes },
             retry: retry(spec.retry)?,
             allow_http: allow_http.map_err(invalid)?,
+            requires: Labels::parse(spec.requires.iter().map(String::as_str)).map_err(invalid)?,
         };
         spec.check().map_err(invalid)?;
         Ok(spec)
@@ -156,6 +158,7 @@ fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
             on: on.iter().map(ToString::to_string).collect(),
         }),
         allow_http: spec.allow_http.iter().map(ToString::to_string).collect(),
+        requires: spec.requires.0.iter().map(|(key, value)| format!("{key}={value}")).collect(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Admission: the one gate that everything that asks for a run passes, inside the transaction that
 //! inserts the run.
 
+use crate::firing::Firing;
 use crate::ids::RunId;
 use crate::limits::UNFINISHED_RUNS_PER_TASK_MAX;
-use crate::trigger::{OverlapPolicy, SkipReason};
+use crate::trigger::{OverlapPolicy, SkipRange, SkipReason};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,38 @@ pub fn admit(asker: Asker, state: AdmissionState) -> Verdict {
     }
 }
 
+/// What becomes of a trigger's firing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmittedFiring {
+    /// Which of the firing's runs are inserted, by their places in it.
+    pub runs: Vec<usize>,
+    /// The firing's skips and those of runs that were not admitted, in order.
+    pub skips: Vec<SkipRange>,
+}
+
+/// Decides about all runs of a trigger's firing, one after another, so that each counts for the next.
+pub fn admit_firing(overlap: OverlapPolicy, state: AdmissionState, firing: &Firing) -> AdmittedFiring {
+    let mut state = AdmissionState { same_key: None, ..state };
+    let mut admitted = AdmittedFiring { runs: Vec::new(), skips: firing.skips.clone() };
+    for (place, nominal) in firing.runs.iter().enumerate() {
+        match admit(Asker::Trigger { overlap }, state) {
+            Verdict::Run => {
+                admitted.runs.push(place);
+                state.unfinished_of_task += 1;
+                state.unfinished_of_trigger += 1;
+            }
+            Verdict::Skip(reason) => {
+                admitted.skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason });
+            }
+            Verdict::Existing(_) | Verdict::Reject(_) => {
+                unreachable!("only hands have keys and are rejected")
+            }
+        }
+    }
+    admitted.skips.sort_by_key(|skip| skip.from);
+    admitted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +135,17 @@ mod tests {
         let full = AdmissionState { unfinished_of_task: UNFINISHED_RUNS_PER_TASK_MAX, ..IDLE };
         assert_eq!(admit(ALL, full), Verdict::Skip(SkipReason::QueueFull));
         assert!(matches!(admit(Asker::Hand, full), Verdict::Reject(Rejection::TooManyUnfinished { .. })));
+    }
+
+    #[test]
+    fn each_run_of_a_firing_counts_for_the_next() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let gone = SkipRange { from: at(5), to: at(5), count: 1, reason: SkipReason::Superseded };
+        let firing = Firing { runs: vec![at(1), at(9)], skips: vec![gone], next: None };
+        let admitted = admit_firing(OverlapPolicy::Skip, IDLE, &firing);
+        let overlaps = SkipRange { from: at(9), to: at(9), count: 1, reason: SkipReason::Overlap };
+        assert_eq!(admitted, AdmittedFiring { runs: vec![0], skips: vec![gone, overlaps] });
+        assert_eq!(admit_firing(OverlapPolicy::AllowAll, IDLE, &firing).runs, [0, 1]);
     }
 
     #[test]

@@ -25,6 +25,11 @@ macro_rules! id {
             pub fn new(at: Timestamp) -> Self {
                 Self(uuid_at(at))
             }
+
+            /// No id of something that comes to be at `at` or later is less.
+            pub fn first(at: Timestamp) -> Self {
+                Self(first_uuid_at(at))
+            }
         }
 
         impl fmt::Display for $name {
@@ -55,6 +60,11 @@ fn uuid_at(at: Timestamp) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
 }
 
+fn first_uuid_at(at: Timestamp) -> Uuid {
+    let millis = u128::try_from(at.as_millisecond()).unwrap_or(0);
+    Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +74,8 @@ mod tests {
         let early = RunId::new(Timestamp::from_second(1_700_000_000).unwrap());
         let late = RunId::new(Timestamp::from_second(1_700_000_001).unwrap());
         assert!(early < late);
+        let then = Timestamp::from_second(1_700_000_001).unwrap();
+        assert!(early < RunId::first(then) && RunId::first(then) <= late);
         assert_eq!(early.to_string().parse::<RunId>().unwrap(), early);
         assert!("nonsense".parse::<RunId>().unwrap_err().to_string().contains("run id"));
     }

@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod component;
 pub mod failure;
 pub mod firing;
+pub mod host;
 pub mod ids;
 pub mod limits;
 pub mod name;

@@ -139,13 +139,39 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Calls at one time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 
+// Uploads.
+
+/// Uploads that a tenant may have begun and not ended.
+pub const UPLOADS_BEGUN_MAX: usize = 16;
+/// How long an upload that was cut off can be gone on with.
+pub const UPLOAD_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 // The host.
+
+/// Labels of a host, and labels that a task may require.
+pub const LABELS_MAX: usize = 16;
+/// Characters of a label's key, and of its value.
+pub const LABEL_CHARS_MAX: usize = 63;
+/// Hosts that are told of at once.
+pub const HOSTS_LISTED_MAX: usize = 1_000;
 
 /// How long a host may go without a sign of life before its runs are taken up by another.
 pub const LEASE: Duration = Duration::from_secs(15);
+/// The shortest lease that a host can be given.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+/// The longest lease that a host can be given.
+pub const LEASE_MAX: Duration = Duration::from_secs(600);
+/// How long an idempotency key names its run.
+pub const IDEMPOTENCY_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Runs, or skip records, that one step of the retention deletes.
+pub const RETENTION_STEP: usize = 500;
 /// How long a host that is told to stop waits for its runs.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Writes that one commit of the embedded store takes together.
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
 /// Writes that may wait for the embedded store.
 pub const WRITES_WAITING_MAX: usize = 8_192;
+/// Connections that a host has to a shared database, beside the one that listens.
+pub const DATABASE_CONNECTIONS: usize = 12;
+/// Ends of attempts that one commit of a shared database takes together.
+pub const FINISHES_PER_COMMIT_MAX: usize = 256;

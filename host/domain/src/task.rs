@@ -1,6 +1,7 @@
 //! Tasks: a named definition, every change of which is a new revision.
 
 use crate::component::Digest;
+use crate::host::{LabelError, Labels};
 use crate::ids::TaskId;
 use crate::limits::*;
 use crate::name::Name;
@@ -29,6 +30,9 @@ pub struct TaskSpec {
     /// The hosts that it may speak HTTP with; none by default.
     #[serde(default)]
     pub allow_http: BTreeSet<HttpGrant>,
+    /// Labels that a host must have to execute it.
+    #[serde(default)]
+    pub requires: Labels,
 }
 
 /// A definition that can't be.
@@ -53,6 +57,8 @@ pub enum TaskSpecError {
     #[error("{0} hosts are allowed; at most {HTTP_GRANTS_MAX} can be")]
     HttpGrants(usize),
     #[error(transparent)]
+    Requires(#[from] LabelError),
+    #[error(transparent)]
     Retry(#[from] RetryError),
 }
 
@@ -67,6 +73,7 @@ impl TaskSpec {
             memory: MEMORY_DEFAULT,
             retry: RetryPolicy::default(),
             allow_http: BTreeSet::new(),
+            requires: Labels::default(),
         }
     }
 
@@ -96,6 +103,7 @@ impl TaskSpec {
         if self.allow_http.len() > HTTP_GRANTS_MAX {
             return Err(TaskSpecError::HttpGrants(self.allow_http.len()));
         }
+        self.requires.check()?;
         Ok(self.retry.check()?)
     }
 }

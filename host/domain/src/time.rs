@@ -1,7 +1,11 @@
 //! Instants and durations as Innkeeper keeps them: whole microseconds, UTC.
 
 use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Tells what the time is: the machine's, or the shared database's.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Cuts an instant down to the microseconds that are stored, so that a value compares equal to
 /// itself after a round trip through the store.

@@ -197,6 +197,14 @@ pub struct SkipRange {
     pub reason: SkipReason,
 }
 
+impl SkipRange {
+    /// Whether this only goes on from the trigger's last skip, which ended at `to`: for the same reason,
+    /// with no run in between. Then that one gets longer instead.
+    pub fn continues(&self, to: Timestamp, reason: SkipReason, last_run: Option<Timestamp>) -> bool {
+        reason == self.reason && last_run.is_none_or(|run| run < to || run > self.from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Time as the engine is given it, so that tests can turn it.
 
 use async_trait::async_trait;
+use innkeeper_domain::time::Now;
 use innkeeper_domain::{Timestamp, time};
 use tokio::sync::watch;
 
@@ -23,6 +24,20 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
         time::from_micros(Timestamp::now().as_microsecond())
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        tokio::time::sleep(time::between(self.now(), at)).await;
+    }
+}
+
+/// A clock that shows what it is given, a shared database's time for one, and waits by the machine's.
+pub struct ClockOf(pub Now);
+
+#[async_trait]
+impl Clock for ClockOf {
+    fn now(&self) -> Timestamp {
+        (self.0)()
     }
 
     async fn sleep_until(&self, at: Timestamp) {

@@ -6,8 +6,10 @@ use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use innkeeper_domain::host::{Labels, Role as HostRole};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, UPLOADS_MAX};
+use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE, UPLOADS_MAX};
+use innkeeper_domain::name::Name;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::scheduler::Scheduler;
@@ -15,6 +17,7 @@ use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::{Role, Store, TenantStore, TokenHolder};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -41,11 +44,36 @@ const STOP_SLACK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct HostConfig {
     pub data: PathBuf,
+    /// Where it listens, if it has the role `api`.
     pub listen: SocketAddr,
+    pub name: Name,
+    pub roles: BTreeSet<HostRole>,
+    pub labels: Labels,
     /// Attempts that are executed at one time.
     pub capacity: u32,
+    /// How long it may go without a sign of life before its runs are taken up by another.
+    pub lease: Duration,
+    /// How long its runs have to end when it stops or is drained.
+    pub drain_grace: Duration,
     /// Networks that are closed to guests by default, and that are open here.
     pub open_networks: Vec<Network>,
+}
+
+impl HostConfig {
+    /// A host with every role and everything else as usual.
+    pub fn new(data: PathBuf, listen: SocketAddr) -> Self {
+        Self {
+            data,
+            listen,
+            name: machine_name(),
+            roles: HostRole::ALL.into(),
+            labels: Labels::default(),
+            capacity: 64,
+            lease: LEASE,
+            drain_grace: DRAIN_GRACE,
+            open_networks: Vec::new(),
+        }
+    }
 }
 
 /// A host that runs.
@@ -54,6 +82,7 @@ pub struct Host {
     stop: CancellationToken,
     tasks: TaskTracker,
     address_file: PathBuf,
+    drain_grace: Duration,
 }
 
 /// The instant, from the machine's clock.
@@ -80,7 +109,7 @@ impl Host {
             cancel_grace: CANCEL_GRACE,
             open_networks: config.open_networks,
             bytes: Arc::new(Uploads(Arc::clone(&store))),
-            now,
+            now: Arc::new(now),
         })?;
         let runtime = Arc::new(runtime);
         store.tenant_ensure(&TENANT_DEFAULT.parse()?, now()).await?;
@@ -93,30 +122,41 @@ impl Host {
         write_private(&address_file, format!("http://{address}\n").as_bytes())?;
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let host = HostId::new(now());
         let store: Arc<dyn Store> = store;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
-        let capacity = usize::try_from(config.capacity)?;
+        let is = |role| config.roles.contains(&role);
+        let host = innkeeper_domain::host::Host {
+            id: HostId::new(now()),
+            name: config.name,
+            address: address.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            capacity: if is(HostRole::Worker) { config.capacity } else { 0 },
+            roles: config.roles.iter().copied().collect(),
+            labels: config.labels,
+        };
+        let id = host.id;
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             clock,
             Arc::clone(&runtime) as Arc<dyn innkeeper_engine::executor::Executor>,
-            DispatcherConfig::with_capacity(capacity),
+            DispatcherConfig { host, lease: config.lease, drain_grace: config.drain_grace },
         );
         let api = Api {
             store,
             inspector: Arc::new(Inspection(runtime)),
-            now,
-            host,
+            now: Arc::new(now),
+            host: id,
             version: env!("CARGO_PKG_VERSION"),
             stop: stop.clone(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         };
+        if is(HostRole::Scheduler) {
+            let stopped = stop.clone();
+            tasks.spawn(async move { scheduler.run(stopped).await });
+        }
         let stopped = stop.clone();
-        tasks.spawn(async move { scheduler.run(stopped).await });
-        let stopped = stop.clone();
-        tasks.spawn(async move { dispatcher.run(host, stopped).await });
+        tasks.spawn(async move { dispatcher.run(stopped).await });
         let failed = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = serve(api, listener).await {
@@ -125,7 +165,7 @@ impl Host {
             }
         });
         tasks.close();
-        Ok(Self { address, stop, tasks, address_file })
+        Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace })
     }
 
     /// Where it listens.
@@ -141,12 +181,18 @@ impl Host {
     /// Stops in order: nothing new begins, runs end within their grace or are handed back.
     pub async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(DRAIN_GRACE + STOP_SLACK, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(self.drain_grace + STOP_SLACK, self.tasks.wait()).await.is_err() {
             tracing::warn!("a client keeps its connection busy; the host stops all the same");
         }
         // If it stays, it tells an address where nobody answers, which clients say.
         let _ = fs::remove_file(self.address_file);
     }
+}
+
+/// What this machine is called, as far as that makes a name.
+fn machine_name() -> Name {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    name.parse().or_else(|_| "host".parse()).unwrap_or_else(|_| unreachable!("`host` is a name"))
 }
 
 /// Uploaded bytes, from the store to the runtime.

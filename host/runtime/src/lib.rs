@@ -27,8 +27,8 @@ mod testing;
 use async_trait::async_trait;
 use compiler::Compiler;
 use engine::Ticker;
-use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use innkeeper_domain::time::Now;
 use network::Network;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct RuntimeConfig {
     pub open_networks: Vec<Network>,
     pub bytes: Arc<dyn ComponentBytes>,
     /// What the time is.
-    pub now: fn() -> Timestamp,
+    pub now: Now,
 }
 
 /// The runtime can't be made.
@@ -75,7 +75,7 @@ pub struct Runtime {
     compiler: Arc<Compiler>,
     http: Arc<capability::http::Client>,
     cancel_grace: Duration,
-    now: fn() -> Timestamp,
+    now: Now,
     _ticker: Ticker,
 }
 

@@ -104,7 +104,7 @@ fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, key: [u8; 32]) -> R
         cancel_grace: Duration::from_millis(200),
         open_networks: Vec::new(),
         bytes: Arc::clone(uploads) as Arc<dyn ComponentBytes>,
-        now: epoch,
+        now: Arc::new(epoch),
     })
     .unwrap()
 }

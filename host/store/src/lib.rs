@@ -7,6 +7,7 @@ mod contract;
 mod error;
 mod hints;
 pub mod sqlite;
+mod upload_errors;
 
 pub use contract::*;
 pub use error::StoreError;

@@ -13,6 +13,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct RunningAttempt {
     pub lease: Lease,
     pub cancel: CancellationToken,
+    /// Ends it at once, with nothing committed.
+    pub abandon: CancellationToken,
+    /// It executes no more, and what it had to commit is committed.
+    pub ended: CancellationToken,
     clock: Arc<dyn Clock>,
     /// Told when there is something new to be stored.
     news: Arc<Notify>,
@@ -30,7 +34,15 @@ struct Said {
 
 impl RunningAttempt {
     pub fn new(lease: Lease, clock: Arc<dyn Clock>, news: Arc<Notify>) -> Self {
-        Self { lease, cancel: CancellationToken::new(), clock, news, said: Mutex::default() }
+        Self {
+            lease,
+            cancel: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            clock,
+            news,
+            said: Mutex::default(),
+        }
     }
 
     /// What isn't stored yet; none if all is. It stays here until [`RunningAttempt::stored`].

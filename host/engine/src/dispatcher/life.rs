@@ -5,6 +5,7 @@ use super::{Dispatcher, POLL};
 use crate::executor::Invocation;
 use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::run::{Claimed, Lease};
@@ -24,6 +25,10 @@ const CLAIM_BATCH: usize = 256;
 
 /// How long an attempt's first news wait for more, to be stored together.
 const NEWS_DELAY: Duration = Duration::from_millis(50);
+
+/// How often it looks for runs that are leased to it and that it doesn't know: a claim whose answer was lost
+/// leaves such.
+const RECONCILE: Duration = Duration::from_secs(10);
 
 /// How long after its deadline an attempt is ended that the executor should have ended.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -48,6 +53,7 @@ struct Shared {
     clock: Arc<dyn crate::clock::Clock>,
     executor: Arc<dyn crate::executor::Executor>,
     host: HostId,
+    labels: Labels,
     slots: Arc<Semaphore>,
     /// By lease: while an attempt is put away, the next one of the same run may be there already.
     running: Mutex<HashMap<Lease, Arc<RunningAttempt>>>,
@@ -55,22 +61,26 @@ struct Shared {
     tasks: TaskTracker,
     /// Ends every attempt at once, with nothing committed.
     abandon: CancellationToken,
+    /// How long attempts have when the host is drained.
+    drain_grace: Duration,
 }
 
 impl Life {
-    pub fn new(dispatcher: &Dispatcher, host: HostId, lease_until: Timestamp) -> Self {
+    pub fn new(dispatcher: &Dispatcher, host: &Host, lease_until: Timestamp) -> Self {
+        let config = &dispatcher.config;
         let shared = Shared {
             store: Arc::clone(&dispatcher.store),
             clock: Arc::clone(&dispatcher.clock),
             executor: Arc::clone(&dispatcher.executor),
-            host,
-            slots: Arc::new(Semaphore::new(dispatcher.config.capacity)),
+            host: host.id,
+            labels: host.labels.clone(),
+            slots: Arc::new(Semaphore::new(usize::try_from(host.capacity).unwrap_or(usize::MAX))),
             running: Mutex::default(),
             news: Arc::default(),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
+            drain_grace: config.drain_grace,
         };
-        let config = &dispatcher.config;
         Self { shared: Arc::new(shared), lease: config.lease, drain_grace: config.drain_grace, lease_until }
     }
 
@@ -78,13 +88,14 @@ impl Life {
     pub async fn live(mut self, stop: &CancellationToken) -> Ending {
         let shared = Arc::clone(&self.shared);
         let housekeeping = async {
-            tokio::join!(shared.store_news(), shared.pass_on_cancels());
+            tokio::join!(shared.store_news(), shared.reap());
         };
         tokio::pin!(housekeeping);
         let lost = tokio::select! {
             () = stop.cancelled() => false,
             () = self.keep_leases() => true,
-            () = shared.claim() => false,
+            () = shared.follow_orders() => true,
+            () = shared.claim() => true,
             _ = &mut housekeeping => false,
         };
         shared.tasks.close();
@@ -97,6 +108,7 @@ impl Life {
         let lost = tokio::select! {
             () = shared.tasks.wait() => false,
             () = self.keep_leases() => true,
+            () = shared.follow_orders() => true,
             () = shared.clock.sleep_until(grace_over) => false,
             _ = &mut housekeeping => false,
         };
@@ -111,31 +123,45 @@ impl Life {
 
     /// Renews the leases; returns when they are lost, or would be before the attempts can be ended.
     async fn keep_leases(&mut self) {
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
+        let margin = self.lease / 3;
         loop {
-            shared.clock.sleep_until(time::after(shared.clock.now(), self.lease / 3)).await;
-            let now = shared.clock.now();
-            let until = time::after(now, self.lease);
-            match shared.store.host_renew(shared.host, until).await {
+            shared.clock.sleep_until(time::after(shared.clock.now(), margin)).await;
+            let until = time::after(shared.clock.now(), self.lease);
+            // However long the store takes: past this point nothing may be executed.
+            let too_late = shared.clock.sleep_until(time::before(self.lease_until, margin));
+            let renewed = tokio::select! {
+                renewed = shared.store.host_renew(shared.host, until) => renewed,
+                () = too_late => return,
+            };
+            match renewed {
                 Ok(()) => self.lease_until = until,
                 Err(StoreError::LeaseLost) => return,
-                Err(error) => tracing::warn!(%error, "the host's leases can't be renewed; it tries again"),
-            }
-            if shared.clock.now() >= time::before(self.lease_until, self.lease / 3) {
-                return;
-            }
-            if let Err(error) = shared.store.hosts_reap(now).await {
-                tracing::warn!(%error, "the store can't be asked for lost hosts");
+                Err(error) => {
+                    tracing::warn!(%error, "the host's leases can't be renewed; it tries again");
+                    if shared.clock.now() >= time::before(self.lease_until, margin) {
+                        return;
+                    }
+                }
             }
         }
     }
 }
 
 impl Shared {
-    /// Claims ready runs as long as there is room, and executes them.
+    /// Claims ready runs as long as there is room, and executes them. Returns when the leases are lost.
     async fn claim(self: &Arc<Self>) {
+        let mut reconcile_at = time::after(self.clock.now(), RECONCILE);
         loop {
-            let Ok(first) = Arc::clone(&self.slots).acquire_owned().await else { return };
+            if self.clock.now() >= reconcile_at {
+                self.reconcile().await;
+                reconcile_at = time::after(self.clock.now(), RECONCILE);
+            }
+            let first = tokio::select! {
+                first = Arc::clone(&self.slots).acquire_owned() => first,
+                () = self.clock.sleep_until(reconcile_at) => continue,
+            };
+            let Ok(first) = first else { return };
             let mut permits = vec![first];
             while permits.len() < CLAIM_BATCH
                 && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
@@ -143,31 +169,48 @@ impl Shared {
                 permits.push(permit);
             }
             let room = permits.len();
-            let claimed = match self.store.runs_claim(self.host, room, self.clock.now()).await {
+            let asked_at = self.clock.now();
+            let claimed = match self.store.runs_claim(self.host, &self.labels, room, asked_at).await {
                 Ok(claimed) => claimed,
+                Err(StoreError::LeaseLost) => return,
                 Err(error) => {
                     tracing::error!(%error, "runs can't be claimed; it tries again");
+                    drop(permits);
                     self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
                     continue;
                 }
             };
             let all_taken = claimed.len() == room;
-            for (run, permit) in claimed.into_iter().zip(permits) {
+            let mut permits = permits.into_iter();
+            for (run, permit) in claimed.into_iter().zip(permits.by_ref()) {
                 self.begin(run, permit);
             }
+            drop(permits);
             if !all_taken {
-                self.wait_for_runs().await;
+                self.wait_for_runs(asked_at, reconcile_at).await;
             }
         }
     }
 
-    async fn wait_for_runs(&self) {
-        let now = self.clock.now();
-        let poll = time::after(now, POLL);
-        let next = self.store.runs_next_ready().await.ok().flatten();
+    async fn wait_for_runs(&self, asked_at: Timestamp, at_most: Timestamp) {
+        let poll = time::after(self.clock.now(), POLL).min(at_most);
+        let next = self.store.runs_next_ready(&self.labels).await.ok().flatten();
+        // What was ready and yet not claimed isn't this host's to have: it is cordoned, or another was faster.
+        let next = next.filter(|next| *next > asked_at);
         tokio::select! {
             () = self.clock.sleep_until(next.map_or(poll, |next| next.min(poll))) => {}
             () = self.store.hints().runs_ready.notified() => {}
+        }
+    }
+
+    /// Hands back what is leased to this host and not executed by it. Called between claims, so that none
+    /// is on its way.
+    async fn reconcile(&self) {
+        let keep = self.running().keys().copied().collect();
+        match self.store.host_release(self.host, keep, self.clock.now()).await {
+            Ok(0) => {}
+            Ok(runs) => tracing::warn!(runs, "runs were handed back whose claim was not answered"),
+            Err(error) => tracing::warn!(%error, "the store can't be asked for the host's leases"),
         }
     }
 
@@ -180,10 +223,12 @@ impl Shared {
             let lease = claimed.lease;
             tokio::select! {
                 () = shared.abandon.cancelled() => {}
-                () = shared.attempt(claimed, attempt) => {}
+                () = attempt.abandon.cancelled() => {}
+                () = shared.attempt(claimed, Arc::clone(&attempt)) => {}
             }
             shared.running().remove(&lease);
             drop(permit);
+            attempt.ended.cancel();
         });
     }
 
@@ -267,20 +312,66 @@ impl Shared {
         }
     }
 
-    /// Tells running attempts that they are to end.
-    async fn pass_on_cancels(&self) {
+    /// Takes up the runs of hosts that are lost.
+    async fn reap(&self) {
         loop {
-            match self.store.runs_cancelled(self.host).await {
-                Ok(leases) => {
-                    let running = self.running();
-                    leases.iter().filter_map(|lease| running.get(lease)).for_each(|a| a.cancel.cancel());
-                }
-                Err(error) => tracing::warn!(%error, "the store can't be asked for cancelled runs"),
+            if let Err(error) = self.store.hosts_reap(self.clock.now()).await {
+                tracing::warn!(%error, "the store can't be asked for lost hosts");
             }
-            let poll = time::after(self.clock.now(), POLL);
+            self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+        }
+    }
+
+    /// Tells running attempts that they are to end, and drains the host when it is told to. Returns when
+    /// the leases are lost.
+    async fn follow_orders(&self) {
+        let mut draining_since = None;
+        loop {
+            match self.store.host_orders(self.host).await {
+                Ok(orders) => {
+                    let running = self.running();
+                    orders
+                        .cancelled
+                        .iter()
+                        .filter_map(|lease| running.get(lease))
+                        .for_each(|a| a.cancel.cancel());
+                    drop(running);
+                    draining_since = match orders.state {
+                        HostState::Draining => draining_since.or_else(|| Some(self.clock.now())),
+                        HostState::Active | HostState::Cordoned => None,
+                    };
+                }
+                Err(StoreError::LeaseLost) => return,
+                Err(error) => tracing::warn!(%error, "the store can't be asked for the host's orders"),
+            }
+            let now = self.clock.now();
+            if draining_since.is_some_and(|since| now >= time::after(since, self.drain_grace)) {
+                self.drain().await;
+            }
             tokio::select! {
-                () = self.store.hints().cancels.notified() => {}
-                () = self.clock.sleep_until(poll) => {}
+                () = self.store.hints().orders.notified() => {}
+                () = self.clock.sleep_until(time::after(now, POLL)) => {}
+            }
+        }
+    }
+
+    /// Ends what runs, with nothing committed, and hands it back. Nothing is claimed meanwhile: the store
+    /// knows that the host is drained.
+    async fn drain(&self) {
+        let attempts: Vec<_> = self.running().values().cloned().collect();
+        if attempts.is_empty() {
+            return;
+        }
+        for attempt in &attempts {
+            attempt.abandon.cancel();
+        }
+        for attempt in &attempts {
+            attempt.ended.cancelled().await;
+        }
+        match self.store.host_release(self.host, Vec::new(), self.clock.now()).await {
+            Ok(runs) => tracing::info!(runs, "the host is drained; runs that had not ended were handed back"),
+            Err(error) => {
+                tracing::warn!(%error, "the drained host's runs can't be handed back; it tries again")
             }
         }
     }

@@ -9,6 +9,7 @@ mod life;
 
 use crate::clock::Clock;
 use crate::executor::Executor;
+use innkeeper_domain::host::Host;
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::{DRAIN_GRACE, LEASE};
 use innkeeper_domain::time;
@@ -24,8 +25,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// How a dispatcher works.
 #[derive(Debug, Clone)]
 pub struct DispatcherConfig {
-    /// Attempts that are executed at one time.
-    pub capacity: usize,
+    /// Who it works for. The capacity is how many attempts are executed at one time; with none it claims
+    /// nothing, and only gives signs of life. The id is the first incarnation's.
+    pub host: Host,
     /// How long it may go without a sign of life.
     pub lease: Duration,
     /// How long it waits for its attempts when it is told to stop.
@@ -34,8 +36,8 @@ pub struct DispatcherConfig {
 
 impl DispatcherConfig {
     /// The usual lease and grace.
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self { capacity, lease: LEASE, drain_grace: DRAIN_GRACE }
+    pub fn new(host: Host) -> Self {
+        Self { host, lease: LEASE, drain_grace: DRAIN_GRACE }
     }
 }
 
@@ -58,21 +60,21 @@ impl Dispatcher {
         Self { store, clock, executor, config }
     }
 
-    /// Works until it is told to stop, and then until its runs have ended or are handed back. `host` is
-    /// its first incarnation, which the store doesn't know yet.
-    pub async fn run(&self, mut host: HostId, stop: CancellationToken) {
+    /// Works until it is told to stop, and then until its runs have ended or are handed back.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut host = self.config.host.clone();
         while !stop.is_cancelled() {
             let begun = self.clock.now();
             let lease_until = time::after(begun, self.config.lease);
-            match self.store.host_start(host, lease_until, begun).await {
+            match self.store.host_start(host.clone(), lease_until, begun).await {
                 Ok(lost) => {
                     if lost > 0 {
                         tracing::warn!(runs = lost, "runs of a host that was lost are taken up again");
                     }
-                    match Life::new(self, host, lease_until).live(&stop).await {
+                    match Life::new(self, &host, lease_until).live(&stop).await {
                         Ending::Stopped => return,
                         Ending::LeaseLost => {
-                            tracing::error!(%host, "the host lost its leases and begins anew")
+                            tracing::error!(host = %host.id, "the host lost its leases and begins anew")
                         }
                     }
                 }
@@ -85,7 +87,7 @@ impl Dispatcher {
                     }
                 }
             }
-            host = HostId::new(self.clock.now());
+            host.id = HostId::new(self.clock.now());
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::client::{Client, call};
 use super::output::{self, number, text};
 use super::{Format, Global, Verdict, component};
-use crate::host::{Host, HostConfig, now};
+use crate::host::{self, HostConfig, now};
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -14,6 +14,7 @@ use innkeeper_api::proto::{
 };
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Outcome, Usage};
+use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId};
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::name::Name;
@@ -68,7 +69,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         cancel_grace: CANCEL_GRACE,
         open_networks: Vec::new(),
         bytes: Arc::new(NoBytes),
-        now,
+        now: Arc::new(now),
     })?;
     let (measured, floor) = match args.scenario {
         Scenario::Warm => {
@@ -143,7 +144,16 @@ async fn bare_store(folder: &Path, duration: Duration) -> Result<Measured> {
     let task: Name = "bench".parse()?;
     let new = NewTask { id: TaskId::new(now()), name: task.clone(), spec: DomainSpec::new(digest) };
     store.task_create(tenant, new, now()).await?;
-    let host = HostId::new(now());
+    let host = Host {
+        id: HostId::new(now()),
+        name: "bench".parse()?,
+        address: String::new(),
+        version: String::new(),
+        roles: Vec::new(),
+        labels: Labels::default(),
+        capacity: 0,
+    };
+    let (id, labels) = (host.id, host.labels.clone());
     store.host_start(host, time::after(now(), duration * 10), now()).await?;
     let begun = Instant::now();
     let (mut rounds, mut runs) = (Vec::new(), 0usize);
@@ -156,7 +166,7 @@ async fn bare_store(folder: &Path, duration: Duration) -> Result<Measured> {
             idempotency_key: None,
         };
         store.runs_start(tenant, (0..BATCH).map(start).collect(), now()).await?;
-        let claimed = store.runs_claim(host, BATCH, now()).await?;
+        let claimed = store.runs_claim(id, &labels, BATCH, now()).await?;
         runs += claimed.len();
         let ends = claimed.into_iter().map(|claimed| {
             let end =
@@ -172,12 +182,7 @@ async fn bare_store(folder: &Path, duration: Duration) -> Result<Measured> {
 
 /// Starts runs over gRPC in batches, each connection the next when the batch before has ended.
 async fn starts(folder: &Path, duration: Duration) -> Result<Measured> {
-    let host = Host::start(HostConfig {
-        data: folder.into(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        capacity: 64,
-        open_networks: Vec::new(),
-    });
+    let host = host::Host::start(HostConfig::new(folder.into(), ([127, 0, 0, 1], 0).into()));
     let host = host.await?;
     let global = Global {
         output: Format::Json,

@@ -48,10 +48,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = HostConfig {
-        data: data.clone(),
-        listen: args.listen,
         capacity: args.capacity,
         open_networks: args.open_network,
+        ..HostConfig::new(data.clone(), args.listen)
     };
     let host = Host::start(config).await?;
     tracing::info!(address = %host.address(), data = %data.display(), "the host serves");

@@ -28,4 +28,11 @@ pub trait ComponentStore: Send + Sync + 'static {
 
     /// The bytes as uploaded, whichever tenant did. `NotFound`; `Corrupt` if they don't have the digest.
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError>;
+
+    /// A compiled component that some host has shared; none where hosts don't share them, and none that
+    /// can't be read. What it is worth is the caller's to check: it is not this store's word.
+    async fn artifact_get(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shares a compiled component with hosts of the same variant. Does nothing where there is one host.
+    async fn artifact_put(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), StoreError>;
 }

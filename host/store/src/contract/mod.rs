@@ -6,23 +6,29 @@
 
 mod component;
 mod host;
+mod retention;
 mod run;
 mod task;
 mod tenant;
 mod trigger;
+mod upload;
 
 pub use component::ComponentStore;
-pub use host::HostStore;
+pub use host::{HostStore, Orders};
+pub use retention::{Keep, RetentionStore, Swept};
 pub use run::{AttemptNews, Finish, NewRun, RunFilter, RunStore, StartError, Started};
 pub use task::{NewTask, TaskStore};
 pub use tenant::{Role, Tenant, TenantStore, TokenHolder};
 pub use trigger::{Advance, DueTrigger, NewTrigger, TriggerStore};
+pub use upload::UploadStore;
 
 use crate::hints::Hints;
 use std::sync::Arc;
 
 /// All that a host asks of its store.
-pub trait Store: TenantStore + ComponentStore + TaskStore + TriggerStore + RunStore + HostStore {
+pub trait Store:
+    TenantStore + ComponentStore + UploadStore + TaskStore + TriggerStore + RunStore + HostStore + RetentionStore
+{
     /// The wake-ups that go with this store.
     fn hints(&self) -> &Arc<Hints>;
 }

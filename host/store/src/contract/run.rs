@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::failure::AttemptEnd;
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -100,16 +101,19 @@ pub trait RunStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<LogLine>, StoreError>;
 
-    /// Leases ready runs to a host, the longest ready first, of every tenant.
+    /// Leases ready runs to a host, of every tenant: first those that require some of its labels, then
+    /// those that require none, each the longest ready first. None unless the host is active; `LeaseLost`
+    /// if its life has ended.
     async fn runs_claim(
         &self,
         host: HostId,
+        labels: &Labels,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError>;
 
-    /// When the next run that waits becomes ready; none if none waits.
-    async fn runs_next_ready(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// When the next run that waits becomes ready for a host with these labels; none if none waits.
+    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError>;
 
     /// Keeps what running attempts have said. News of an attempt that has lost its lease are dropped.
     async fn runs_news(&self, news: Vec<AttemptNews>) -> Result<(), StoreError>;
@@ -117,7 +121,4 @@ pub trait RunStore: Send + Sync + 'static {
     /// Commits the end of an attempt, together with all that belongs to it. `LeaseLost`: nothing was
     /// written. Returns the run's state after it.
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError>;
-
-    /// Those of a host's running runs that are to be cancelled.
-    async fn runs_cancelled(&self, host: HostId) -> Result<Vec<Lease>, StoreError>;
 }

@@ -1,6 +1,7 @@
 //! Components in SQLite, and their bytes in files.
 
 use super::SqliteStore;
+use super::files::ComponentFiles;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::time::{from_micros, to_micros};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::Arc;
 
 /// Hex digits that a shortened digest needs.
 const PREFIX_DIGITS_MIN: usize = 12;
@@ -20,29 +22,20 @@ impl ComponentStore for SqliteStore {
         component: Component,
         bytes: Vec<u8>,
     ) -> Result<bool, StoreError> {
-        let files = self.files.clone();
-        let digest = component.digest;
-        // The file first: a row without its file would be a promise not kept, the reverse is only litter.
-        tokio::task::spawn_blocking(move || files.put(digest, &bytes))
-            .await
-            .map_err(|e| StoreError::Unavailable(e.to_string()))??;
-        self.write(move |c| {
-            let inserted = c.execute(
-                "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-                params![
-                    Id(tenant.0),
-                    component.digest.0,
-                    signed(component.size),
-                    component.shape.as_str(),
-                    component.adapted,
-                    Json(&component.imports),
-                    At(component.created_at),
-                ],
-            )?;
-            Ok(inserted == 0)
-        })
-        .await
+        let (component, bytes) = (Arc::new(component), Arc::new(bytes));
+        loop {
+            let (files, digest, bytes) = (self.files.clone(), component.digest, Arc::clone(&bytes));
+            // The file first: a row without its file would be a promise not kept, the reverse is only litter.
+            tokio::task::spawn_blocking(move || files.put(digest, &bytes))
+                .await
+                .map_err(|e| StoreError::Unavailable(e.to_string()))??;
+            let (files, component) = (self.files.clone(), Arc::clone(&component));
+            let inserted = self.write(move |c| insert(c, &files, tenant, &component)).await?;
+            // A delete of the same bytes may have come in between.
+            if let Some(existed) = inserted {
+                return Ok(existed);
+            }
+        }
     }
 
     async fn component_get(&self, tenant: TenantId, digest: &str) -> Result<Component, StoreError> {
@@ -94,15 +87,17 @@ impl ComponentStore for SqliteStore {
             if deleted == 0 {
                 return Err(StoreError::NotFound(format!("component {digest}")));
             }
-            is_unused(c, digest)
+            Ok(())
         };
-        // After the commit: a crash in between leaves a file that nobody names, not a name without its file.
-        let clean_up = move |unused: &bool| {
-            if *unused && let Err(error) = files.remove(digest) {
-                tracing::warn!(%error, "a deleted component's file stays behind");
-            }
-        };
-        self.writer.write(forget, clean_up).await.map(|_| ())
+        self.write(forget).await?;
+        // After the commit, and by the writer: a crash in between leaves a file that nobody names, not a
+        // name without its file, and no upload comes between the look and the removal.
+        let clean_up =
+            move |c: &Connection| if is_unused(c, digest)? { files.remove(digest) } else { Ok(()) };
+        if let Err(error) = self.write(clean_up).await {
+            tracing::warn!(%error, "a deleted component's file stays behind");
+        }
+        Ok(())
     }
 
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
@@ -111,6 +106,40 @@ impl ComponentStore for SqliteStore {
             .await
             .map_err(|e| StoreError::Unavailable(e.to_string()))?
     }
+
+    async fn artifact_get(&self, _digest: Digest, _variant: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn artifact_put(&self, _digest: Digest, _variant: &str, _bytes: Vec<u8>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Whether the tenant had it already; none if the file is gone.
+fn insert(
+    c: &Connection,
+    files: &ComponentFiles,
+    tenant: TenantId,
+    component: &Component,
+) -> Result<Option<bool>, StoreError> {
+    if !files.contains(component.digest) {
+        return Ok(None);
+    }
+    let inserted = c.execute(
+        "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        params![
+            Id(tenant.0),
+            component.digest.0,
+            signed(component.size),
+            component.shape.as_str(),
+            component.adapted,
+            Json(&component.imports),
+            At(component.created_at),
+        ],
+    )?;
+    Ok(Some(inserted == 0))
 }
 
 /// Whether neither a tenant has it nor an unfinished run of a deleted task still needs it.

@@ -41,6 +41,10 @@ impl ComponentFiles {
         })
     }
 
+    pub fn contains(&self, digest: Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
     pub fn get(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.path(digest);
         let bytes = fs::read(&path).map_err(|e| match e.kind() {

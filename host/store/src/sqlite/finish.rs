@@ -87,6 +87,7 @@ pub(super) fn finish(c: &Connection, end: &Finish, now: Timestamp) -> Result<Run
 
 /// Hands a run back without an outcome.
 pub(super) fn release(c: &Connection, lease: Lease, now: Timestamp) -> Result<(), StoreError> {
+    leased(c, lease)?;
     let state = next(RunEvent::LeaseEnded { again: true })?;
     c.prepare_cached(
         "UPDATE run SET state = ?2, host_id = NULL, interruptions = interruptions + 1, available_at = ?3

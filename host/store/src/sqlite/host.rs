@@ -2,29 +2,52 @@
 
 use super::SqliteStore;
 use super::finish::{lose, release};
-use super::row::{At, Id};
-use crate::{HostStore, StoreError};
+use super::row::{At, Id, Json, Word, unsigned};
+use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::host::{Host, HostState, HostStatus};
 use innkeeper_domain::ids::{HostId, RunId};
+use innkeeper_domain::limits::HOSTS_LISTED_MAX;
+use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 #[async_trait]
 impl HostStore for SqliteStore {
     async fn host_start(
         &self,
-        host: HostId,
+        host: Host,
         lease_until: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         self.write(move |c| {
+            let cordoned: Option<Word<HostState>> = c
+                .query_row(
+                    "SELECT state FROM host WHERE name = ?1 ORDER BY started_at DESC LIMIT 1",
+                    [host.name.as_str()],
+                    |row| row.get(0),
+                )
+                .optional()?;
             // Whatever other host is on record had the folder's lock before this one, and is gone.
-            let lost = reap(c, "SELECT id FROM host WHERE id <> ?1", [Id(host.0)], now)?;
+            let lost = reap(c, "SELECT id FROM host WHERE id <> ?1", [Id(host.id.0)], now)?;
             c.execute(
-                "INSERT INTO host (id, started_at, lease_until) VALUES (?1, ?2, ?3)",
-                params![Id(host.0), At(now), At(lease_until)],
+                "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    Id(host.id.0),
+                    At(now),
+                    At(lease_until),
+                    host.name.as_str(),
+                    host.address,
+                    host.version,
+                    Json(&host.roles),
+                    host.labels.to_string(),
+                    host.capacity,
+                    cordoned.map_or(HostState::Active, |state| state.0).as_str(),
+                ],
             )?;
             Ok(lost)
         })
@@ -43,6 +66,14 @@ impl HostStore for SqliteStore {
     }
 
     async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let overdue = move |c: &Connection| {
+            let mut get = c.prepare_cached("SELECT 1 FROM host WHERE lease_until < ?1")?;
+            Ok(get.exists([At(now)])?)
+        };
+        // A look costs no commit, and there is seldom anything to do.
+        if !self.read(overdue).await? {
+            return Ok(0);
+        }
         let hints = Arc::clone(&self.hints);
         let reap =
             move |c: &Connection| reap(c, "SELECT id FROM host WHERE lease_until < ?1", [At(now)], now);
@@ -64,6 +95,95 @@ impl HostStore for SqliteStore {
         };
         self.writer.write(stop, move |_| hints.runs_ready.notify_one()).await
     }
+
+    async fn host_orders(&self, host: HostId) -> Result<Orders, StoreError> {
+        self.read(move |c| {
+            let state = state(c, host)?.ok_or(StoreError::LeaseLost)?;
+            let mut list = c.prepare_cached(
+                "SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running' AND cancel_requested = 1",
+            )?;
+            let rows = list.query_map([Id(host.0)], |row| read_lease(row, host))?;
+            Ok(Orders { state, cancelled: rows.collect::<Result<_, _>>()? })
+        })
+        .await
+    }
+
+    async fn host_release(&self, host: HostId, keep: Vec<Lease>, now: Timestamp) -> Result<u64, StoreError> {
+        let keep: HashSet<Lease> = keep.into_iter().collect();
+        let orphans = move |c: &Connection| {
+            let mut leases = leases(c, host)?;
+            leases.retain(|lease| !keep.contains(lease));
+            Ok(leases)
+        };
+        let leases = self.read(orphans).await?;
+        if leases.is_empty() {
+            return Ok(0);
+        }
+        let hints = Arc::clone(&self.hints);
+        let release = move |c: &Connection| {
+            let mut released = 0;
+            for lease in &leases {
+                match release(c, *lease, now) {
+                    Ok(()) => released += 1,
+                    Err(StoreError::LeaseLost) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(released)
+        };
+        self.writer.write(release, move |_| hints.runs_ready.notify_one()).await
+    }
+
+    async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError> {
+        self.read(|c| list(c, None)).await
+    }
+
+    async fn host_set_state(&self, name: &Name, state: HostState) -> Result<Vec<HostStatus>, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let set = move |c: &Connection| {
+            c.execute("UPDATE host SET state = ?2 WHERE name = ?1", params![name.as_str(), state.as_str()])?;
+            let hosts = list(c, Some(&name))?;
+            if hosts.is_empty() { Err(StoreError::NotFound(format!("host `{name}`"))) } else { Ok(hosts) }
+        };
+        let wake = move |_: &Vec<HostStatus>| {
+            hints.orders.notify_one();
+            hints.runs_ready.notify_one();
+        };
+        self.writer.write(set, wake).await
+    }
+}
+
+/// The host's state; none if its life has ended.
+pub(super) fn state(c: &Connection, host: HostId) -> Result<Option<HostState>, StoreError> {
+    let mut get = c.prepare_cached("SELECT state FROM host WHERE id = ?1")?;
+    Ok(get.query_row([Id(host.0)], |row| Ok(row.get::<_, Word<_>>(0)?.0)).optional()?)
+}
+
+fn list(c: &Connection, name: Option<&Name>) -> Result<Vec<HostStatus>, StoreError> {
+    let mut list = c.prepare_cached(
+        "SELECT h.id, h.name, h.address, h.version, h.roles, h.labels, h.capacity, h.state, h.started_at,
+             h.lease_until, (SELECT count(*) FROM run r WHERE r.host_id = h.id AND r.state = 'running')
+         FROM host h WHERE ?1 IS NULL OR h.name = ?1 ORDER BY h.name, h.id LIMIT ?2",
+    )?;
+    let rows = list.query_map(params![name.map(Name::as_str), HOSTS_LISTED_MAX as i64], |row| {
+        Ok(HostStatus {
+            host: Host {
+                id: HostId(row.get::<_, Id>(0)?.0),
+                name: row.get::<_, Word<_>>(1)?.0,
+                address: row.get(2)?,
+                version: row.get(3)?,
+                roles: row.get::<_, Json<_>>(4)?.0,
+                labels: row.get::<_, Word<_>>(5)?.0,
+                capacity: row.get(6)?,
+            },
+            state: row.get::<_, Word<_>>(7)?.0,
+            started_at: row.get::<_, At>(8)?.0,
+            lease_until: row.get::<_, At>(9)?.0,
+            running: unsigned(row.get(10)?),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Ends the lives of the hosts that `which` selects, and says how many runs they had.
@@ -86,8 +206,10 @@ fn reap(c: &Connection, which: &str, parameters: impl Params, now: Timestamp) ->
 fn leases(c: &Connection, host: HostId) -> Result<Vec<Lease>, StoreError> {
     let mut running =
         c.prepare_cached("SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running'")?;
-    let rows = running.query_map([Id(host.0)], |row| {
-        Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
-    })?;
+    let rows = running.query_map([Id(host.0)], |row| read_lease(row, host))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn read_lease(row: &Row, host: HostId) -> rusqlite::Result<Lease> {
+    Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
 }

@@ -16,6 +16,7 @@ mod files;
 mod finish;
 mod host;
 mod readers;
+mod retention;
 mod row;
 mod run;
 mod start;
@@ -23,6 +24,7 @@ mod task;
 mod tenant;
 mod trigger;
 mod trigger_advance;
+mod upload;
 mod writer;
 
 use crate::{Hints, Store, StoreError};
@@ -38,7 +40,10 @@ use std::sync::{Arc, Mutex};
 use writer::Writer;
 
 /// Each schema change, in order; the store's version is how many it has had.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../migrations/sqlite/0002_fleet.sql"),
+];
 
 /// Connections for reading.
 const READERS: usize = 4;
@@ -171,8 +176,10 @@ mod tests {
         drop(SqliteStore::open(folder.path()).unwrap());
         let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
         for (sql, index) in [
-            (claim::READY, "run_ready"),
+            (claim::ready_anywhere().as_str(), "run_ready"),
+            (claim::ready_requiring().as_str(), "run_ready_requires"),
             (claim::NEXT_READY, "run_ready"),
+            (claim::NEXT_READY_REQUIRING, "run_ready_requires"),
             (trigger_advance::DUE, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
         ] {

@@ -1,7 +1,7 @@
 //! Runs in SQLite: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
 use super::cancel::end_unbegun;
-use super::claim::{self, claim};
+use super::claim::{claim, next_ready};
 use super::finish::{finish, news};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
 use super::{SqliteStore, start, task, trigger};
@@ -9,9 +9,10 @@ use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, Start
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
-use innkeeper_domain::run::{Attempt, Claimed, Lease, LogLevel, LogLine, Progress, Run, RunState};
+use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl RunStore for SqliteStore {
         };
         let wake = move |run: &Run| {
             hints.run_changed(run.id);
-            hints.cancels.notify_one();
+            hints.orders.notify_one();
         };
         self.writer.write(cancel, wake).await
     }
@@ -94,21 +95,20 @@ impl RunStore for SqliteStore {
     async fn runs_claim(
         &self,
         host: HostId,
+        labels: &Labels,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError> {
+        let labels = labels.clone();
         let hints = Arc::clone(&self.hints);
         let wake =
             move |claimed: &Vec<Claimed>| claimed.iter().for_each(|run| hints.run_changed(run.lease.run));
-        self.writer.write(move |c| claim(c, host, limit, now), wake).await
+        self.writer.write(move |c| claim(c, host, &labels, limit, now), wake).await
     }
 
-    async fn runs_next_ready(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(|c| {
-            let mut next = c.prepare_cached(claim::NEXT_READY)?;
-            Ok(next.query_row([], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0))
-        })
-        .await
+    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError> {
+        let labels = labels.clone();
+        self.read(move |c| next_ready(c, &labels)).await
     }
 
     async fn runs_news(&self, all: Vec<AttemptNews>) -> Result<(), StoreError> {
@@ -128,19 +128,6 @@ impl RunStore for SqliteStore {
             }
         };
         self.writer.write(move |c| finish(c, &end, now), wake).await
-    }
-
-    async fn runs_cancelled(&self, host: HostId) -> Result<Vec<Lease>, StoreError> {
-        self.read(move |c| {
-            let mut list = c.prepare_cached(
-                "SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running' AND cancel_requested = 1",
-            )?;
-            let rows = list.query_map([Id(host.0)], |row| {
-                Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
     }
 }
 

@@ -1,12 +1,14 @@
 //! Starting runs in SQLite.
 
-use super::row::{At, Id, signed, unsigned};
+use super::row::{At, Id, Json, signed, unsigned};
 use crate::{NewRun, StartError, Started, StoreError};
-use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::{Timestamp, time};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
 
@@ -16,6 +18,8 @@ pub(super) struct NewRow<'a> {
     pub tenant: TenantId,
     pub task: TaskId,
     pub revision: u32,
+    /// See [`innkeeper_domain::host::Labels`].
+    pub requires: &'a str,
     pub trigger: Option<(TriggerId, String)>,
     pub nominal_at: Timestamp,
     pub last_success_nominal: Option<Timestamp>,
@@ -27,8 +31,9 @@ pub(super) struct NewRow<'a> {
 pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(), StoreError> {
     c.prepare_cached(
         "INSERT INTO run (id, tenant_id, task_id, revision, trigger_id, occurrence, nominal_at,
-             last_success_nominal, state, idempotency_key, created_at, available_at, input_type, input)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12)",
+             last_success_nominal, state, idempotency_key, created_at, available_at, input_type, input,
+             requires)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         Id(run.id.0),
@@ -43,6 +48,7 @@ pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(),
         At(now),
         run.input.content_type,
         run.input.bytes,
+        run.requires,
     ])?;
     Ok(())
 }
@@ -51,6 +57,7 @@ pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(),
 struct Target {
     id: TaskId,
     revision: u32,
+    requires: String,
     unfinished: u64,
     started: u64,
 }
@@ -82,13 +89,16 @@ pub(super) fn start_all(
 
 fn target(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Target>, StoreError> {
     let mut get = c.prepare_cached(
-        "SELECT id, revision, unfinished FROM task WHERE tenant_id = ?1 AND name = ?2 AND deleted_at IS NULL",
+        "SELECT t.id, t.revision, r.spec, t.unfinished FROM task t
+             JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
+         WHERE t.tenant_id = ?1 AND t.name = ?2 AND t.deleted_at IS NULL",
     )?;
     let found = get.query_row(params![Id(tenant.0), name.as_str()], |row| {
         Ok(Target {
             id: TaskId(row.get::<_, Id>(0)?.0),
             revision: row.get(1)?,
-            unfinished: unsigned(row.get(2)?),
+            requires: row.get::<_, Json<TaskSpec>>(2)?.0.requires.to_string(),
+            unfinished: unsigned(row.get(3)?),
             started: 0,
         })
     });
@@ -103,7 +113,7 @@ fn start_one(
     now: Timestamp,
 ) -> Result<Result<Started, StartError>, StoreError> {
     let same_key = match &start.idempotency_key {
-        Some(key) => same_key(c, target.id, key, &start.input)?,
+        Some(key) => same_key(c, target.id, key, &start.input, now)?,
         None => None,
     };
     let state = AdmissionState { unfinished_of_task: target.unfinished, unfinished_of_trigger: 0, same_key };
@@ -116,6 +126,7 @@ fn start_one(
                     tenant,
                     task: target.id,
                     revision: target.revision,
+                    requires: &target.requires,
                     trigger: None,
                     nominal_at: now,
                     last_success_nominal: None,
@@ -136,12 +147,25 @@ fn start_one(
     })
 }
 
-fn same_key(c: &Connection, task: TaskId, key: &str, input: &Payload) -> Result<Option<SameKey>, StoreError> {
+/// The run that the key names. A key that is older than keys are kept is taken from its run.
+fn same_key(
+    c: &Connection,
+    task: TaskId,
+    key: &str,
+    input: &Payload,
+    now: Timestamp,
+) -> Result<Option<SameKey>, StoreError> {
     let mut get = c.prepare_cached(
-        "SELECT id, input_type = ?3 AND input = ?4 FROM run WHERE task_id = ?1 AND idempotency_key = ?2",
+        "SELECT id, input_type = ?3 AND input = ?4, created_at FROM run WHERE task_id = ?1 AND idempotency_key = ?2",
     )?;
     let found = get.query_row(params![Id(task.0), key, input.content_type, input.bytes], |row| {
-        Ok(SameKey { run: RunId(row.get::<_, Id>(0)?.0), same_input: row.get(1)? })
+        let same = SameKey { run: RunId(row.get::<_, Id>(0)?.0), same_input: row.get(1)? };
+        Ok((same, row.get::<_, At>(2)?.0))
     });
-    Ok(found.optional()?)
+    let Some((same, created_at)) = found.optional()? else { return Ok(None) };
+    if created_at >= time::before(now, IDEMPOTENCY_KEY_KEPT) {
+        return Ok(Some(same));
+    }
+    c.prepare_cached("UPDATE run SET idempotency_key = NULL WHERE id = ?1")?.execute([Id(same.run.0)])?;
+    Ok(None)
 }

@@ -4,9 +4,10 @@ use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, Asker, Verdict, admit};
+use innkeeper_domain::admit::{AdmissionState, admit_firing};
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::to_micros;
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -31,6 +32,7 @@ pub(super) struct Due {
     tenant: TenantId,
     task: TaskId,
     revision: u32,
+    requires: String,
     overlap: OverlapPolicy,
     input: Payload,
     last_nominal: Option<Timestamp>,
@@ -42,8 +44,9 @@ impl Due {
     pub fn lock(c: &Connection, decision: &Advance) -> Result<Option<Self>, StoreError> {
         let mut get = c.prepare_cached(
             "SELECT g.tenant_id, g.task_id, t.revision, g.spec, g.input_type, g.input, g.last_nominal,
-                 g.last_success_nominal, t.unfinished, g.unfinished
+                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec
              FROM trigger g JOIN task t ON t.id = g.task_id
+                 JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
              WHERE g.id = ?1 AND g.next_at = ?2 AND g.state = 'active'",
         )?;
         let found = get.query_row(params![Id(decision.id.0), At(decision.due)], |row| {
@@ -51,6 +54,7 @@ impl Due {
                 tenant: TenantId(row.get::<_, Id>(0)?.0),
                 task: TaskId(row.get::<_, Id>(1)?.0),
                 revision: row.get(2)?,
+                requires: row.get::<_, Json<TaskSpec>>(10)?.0.requires.to_string(),
                 overlap: row.get::<_, Json<TriggerSpec>>(3)?.0.overlap,
                 input: Payload { content_type: row.get(4)?, bytes: row.get(5)? },
                 last_nominal: row.get::<_, Option<At>>(6)?.map(|at| at.0),
@@ -74,41 +78,31 @@ pub(super) fn advance(
     now: Timestamp,
 ) -> Result<u32, StoreError> {
     let trigger = decision.id;
-    let mut state = due.state;
-    let mut skips = decision.firing.skips.clone();
-    let (mut created, mut last_nominal) = (0, due.last_nominal);
-    for (nominal, id) in decision.firing.runs.iter().zip(&decision.run_ids) {
-        match admit(Asker::Trigger { overlap: due.overlap }, state) {
-            Verdict::Run => {
-                insert(
-                    c,
-                    &NewRow {
-                        id: *id,
-                        tenant: due.tenant,
-                        task: due.task,
-                        revision: due.revision,
-                        trigger: Some((trigger, to_micros(*nominal).to_string())),
-                        nominal_at: *nominal,
-                        last_success_nominal: due.last_success_nominal,
-                        idempotency_key: None,
-                        input: &due.input,
-                    },
-                    now,
-                )?;
-                created += 1;
-                state.unfinished_of_task += 1;
-                state.unfinished_of_trigger += 1;
-                last_nominal = Some(*nominal);
-            }
-            Verdict::Skip(reason) => skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason }),
-            other @ (Verdict::Existing(_) | Verdict::Reject(_)) => {
-                return Err(StoreError::Corrupt(format!("a trigger's firing was answered with {other:?}")));
-            }
-        }
+    let admitted = admit_firing(due.overlap, due.state, &decision.firing);
+    let mut last_nominal = due.last_nominal;
+    let runs = decision.firing.runs.iter().zip(&decision.run_ids).enumerate();
+    for (_, (nominal, id)) in runs.filter(|(place, _)| admitted.runs.contains(place)) {
+        insert(
+            c,
+            &NewRow {
+                id: *id,
+                tenant: due.tenant,
+                task: due.task,
+                revision: due.revision,
+                requires: &due.requires,
+                trigger: Some((trigger, to_micros(*nominal).to_string())),
+                nominal_at: *nominal,
+                last_success_nominal: due.last_success_nominal,
+                idempotency_key: None,
+                input: &due.input,
+            },
+            now,
+        )?;
+        last_nominal = Some(*nominal);
     }
-    skips.sort_by_key(|skip| skip.from);
+    let created = u32::try_from(admitted.runs.len()).unwrap_or(u32::MAX);
     let mut skipped = 0;
-    for skip in &skips {
+    for skip in &admitted.skips {
         record(c, trigger, skip, last_nominal)?;
         skipped += skip.count;
     }
@@ -146,10 +140,8 @@ fn record(
             Ok((row.get::<_, i64>(0)?, row.get::<_, At>(1)?.0, row.get::<_, Word<SkipReason>>(2)?.0))
         })
         .optional()?;
-    let goes_on = |(_, to, reason): &(i64, Timestamp, SkipReason)| {
-        *reason == skip.reason && last_run.is_none_or(|run| run < *to || run > skip.from)
-    };
-    match last.filter(goes_on) {
+    let continued = |(_, to, reason): &(i64, Timestamp, SkipReason)| skip.continues(*to, *reason, last_run);
+    match last.filter(continued) {
         Some((id, ..)) => c
             .prepare_cached("UPDATE skip SET last_at = ?2, count = count + ?3 WHERE id = ?1")?
             .execute(params![id, At(skip.to), signed(skip.count)])?,

@@ -57,11 +57,10 @@ pub async fn run(args: Args) -> Result<Verdict> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let site = site::serve(&tasks, stop.clone()).await?;
     let host = Host::start(HostConfig {
-        data: folder.path().into(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         capacity: 16,
         // The web site that http-check looks at is on loopback, which is closed to tasks otherwise.
         open_networks: vec!["127.0.0.0/8".parse()?],
+        ..HostConfig::new(folder.path().into(), SocketAddr::from(([127, 0, 0, 1], 0)))
     });
     let host = host.await?;
     let global = Global {

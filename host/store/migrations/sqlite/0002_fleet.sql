@@ -1,0 +1,34 @@
+-- What a host says of itself, what tasks require of their host, and uploads that can be gone on with.
+
+ALTER TABLE host ADD COLUMN name TEXT NOT NULL DEFAULT 'host';
+ALTER TABLE host ADD COLUMN address TEXT NOT NULL DEFAULT '';
+ALTER TABLE host ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE host ADD COLUMN roles TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE host ADD COLUMN labels TEXT NOT NULL DEFAULT '';
+ALTER TABLE host ADD COLUMN capacity INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE host ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
+
+-- KEY=VALUE,KEY=VALUE in the order of the keys; empty for most.
+ALTER TABLE run ADD COLUMN requires TEXT NOT NULL DEFAULT '';
+DROP INDEX run_ready;
+CREATE INDEX run_ready ON run (available_at, id) WHERE state IN ('queued', 'waiting') AND requires = '';
+CREATE INDEX run_ready_requires ON run (requires, available_at, id)
+    WHERE state IN ('queued', 'waiting') AND requires <> '';
+
+CREATE TABLE upload (
+    tenant_id   BLOB NOT NULL REFERENCES tenant (id),
+    digest      BLOB NOT NULL,
+    size        INTEGER NOT NULL,
+    received    INTEGER NOT NULL DEFAULT 0,
+    changed_at  INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, digest)
+) WITHOUT ROWID;
+
+CREATE TABLE upload_chunk (
+    tenant_id   BLOB NOT NULL,
+    digest      BLOB NOT NULL,
+    first_byte  INTEGER NOT NULL,
+    bytes       BLOB NOT NULL,
+    PRIMARY KEY (tenant_id, digest, first_byte),
+    FOREIGN KEY (tenant_id, digest) REFERENCES upload (tenant_id, digest) ON DELETE CASCADE
+);

@@ -1,0 +1,45 @@
+//! Clearing away what is old, in small steps.
+
+use crate::StoreError;
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+
+/// What is kept: everything from these instants on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Runs that ended before are deleted, with their attempts and logs.
+    pub runs_since: Timestamp,
+    /// Logs of runs that ended before are deleted.
+    pub logs_since: Timestamp,
+    /// Skip records whose last time is before are deleted.
+    pub skips_since: Timestamp,
+    /// Uploads that nobody went on with since are deleted.
+    pub uploads_since: Timestamp,
+}
+
+/// What one step has deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    pub runs: u64,
+    /// Runs whose logs were deleted.
+    pub logs: u64,
+    pub skips: u64,
+    pub uploads: u64,
+    /// Deleted tasks and triggers of which no run is left.
+    pub definitions: u64,
+}
+
+impl Swept {
+    /// Whether there was nothing to delete.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The retention.
+#[async_trait]
+pub trait RetentionStore: Send + Sync + 'static {
+    /// Deletes at most `limit` of each, the oldest first. Unfinished runs stay, and so does a deleted task
+    /// or trigger as long as one of its runs does. When it returns nothing, nothing is left to delete.
+    async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError>;
+}
