@@ -173,5 +173,9 @@ pub const WRITES_PER_COMMIT_MAX: usize = 512;
 pub const WRITES_WAITING_MAX: usize = 8_192;
 /// Connections that a host has to a shared database, beside the one that listens.
 pub const DATABASE_CONNECTIONS: usize = 12;
+/// How long a statement of a shared database may take, and a lock be waited for.
+pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls that start runs that one commit of a shared database takes together.
+pub const STARTS_PER_COMMIT_MAX: usize = 64;
 /// Ends of attempts that one commit of a shared database takes together.
 pub const FINISHES_PER_COMMIT_MAX: usize = 256;
