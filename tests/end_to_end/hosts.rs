@@ -109,3 +109,29 @@ fn bad_flags_of_a_host_are_refused() {
         assert!(refused.code == 2 && refused.stderr.contains(words), "{}", refused.stderr);
     }
 }
+
+#[test]
+fn a_task_waits_for_a_host_that_has_what_it_requires() {
+    let mut host = Host::start_with(&["--label", "zone=eu"]);
+    let create = ["task", "create", "hello", "--component", &guest("hello")];
+    let created = host.json(&[&create[..], &["--require", "zone=eu", "--require", "gpu=a100"]].concat());
+    assert_eq!(created["spec"]["requires"], json!({"zone": "eu", "gpu": "a100"}));
+    let id = host.ok(&["run", "hello", "--input", r#"{"name": "x"}"#]).stdout;
+    let shown = host.ok(&["task", "show", "hello"]).stdout;
+    assert!(shown.contains("gpu=a100"), "{shown}");
+
+    // The run keeps what its revision says; one of the next needs less.
+    host.ok(&["task", "update", "hello", "--clear-requires", "--require", "zone=eu"]);
+    let changed = host.json(&["task", "diff", "hello"]);
+    assert_eq!(changed["requires"]["to"], json!({"zone": "eu"}), "{changed}");
+    host.ok(&["run", "hello", "--input", r#"{"name": "y"}"#, "--wait"]);
+    assert_eq!(host.json(&["runs", "show", id.trim()])["state"], "queued");
+    assert!(host.terminate().success());
+    host.restart(&["--label", "zone=eu", "--label", "gpu=a100"]);
+    host.until("it runs", || host.json(&["runs", "show", id.trim()])["state"] == "succeeded");
+
+    let nothing = host.inn(&["task", "update", "hello", "--require", "zone"]);
+    assert!(nothing.code == 2 && nothing.stderr.contains("KEY=VALUE"), "{}", nothing.stderr);
+    let bad = host.inn(&["task", "update", "hello", "--require", "zone=e u"]);
+    assert!(bad.code == 1 && bad.stderr.contains("not a label"), "{}", bad.stderr);
+}

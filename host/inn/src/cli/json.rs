@@ -82,6 +82,7 @@ pub fn spec(spec: &TaskSpec) -> Value {
         "timeout": seconds(spec.timeout),
         "memory_bytes": spec.memory_bytes,
         "allow_http": spec.allow_http,
+        "requires": labels(&spec.requires),
         "retry": {
             "max_attempts": retry.max_attempts,
             "initial_backoff": seconds(retry.initial_backoff),
