@@ -18,7 +18,7 @@ demo: setup guests
 	$(INN) demo $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: test
-test: setup guests
+test: setup guests postgres
 	$(CARGO) test --locked --workspace
 	cd plugins && CARGO_TARGET_DIR=../target $(CARGO) test --locked
 
@@ -43,6 +43,11 @@ install: setup
 .PHONY: guests
 guests: setup
 	@plugins/build
+
+# PostgreSQL's server, for the tests. Does nothing when it is there.
+.PHONY: postgres
+postgres:
+	@tests/support/install-postgres
 
 .PHONY: setup
 setup:

@@ -167,6 +167,8 @@ pub const IDEMPOTENCY_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const RETENTION_STEP: usize = 500;
 /// How long a host that is told to stop waits for its runs.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// The longest that a host can be told to wait for its runs.
+pub const DRAIN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Writes that one commit of the embedded store takes together.
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
 /// Writes that may wait for the embedded store.
