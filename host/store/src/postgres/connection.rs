@@ -26,6 +26,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// network instead; `sslmode=require` asks for TLS on loopback too.
 #[derive(Clone)]
 pub struct DatabaseUrl {
+    text: String,
     config: tokio_postgres::Config,
     roots: Option<String>,
 }
@@ -73,7 +74,7 @@ impl FromStr for DatabaseUrl {
         config.connect_timeout(CONNECT_TIMEOUT);
         config.keepalives_idle(SILENCE);
         config.tcp_user_timeout(SILENCE);
-        Ok(Self { config, roots })
+        Ok(Self { text: text.into(), config, roots })
     }
 }
 
@@ -104,6 +105,11 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
 }
 
 impl DatabaseUrl {
+    /// The URL as it was given, its password too.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The parameters and the TLS that connections are made with.
     pub(super) fn parts(&self) -> Result<(tokio_postgres::Config, MakeRustlsConnect), StoreError> {
         let mut roots = RootCertStore::empty();
