@@ -141,6 +141,9 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 
 // Uploads.
 
+/// How many new bytes of an upload are kept at once, so that a cut connection costs no more than these. An
+/// upload of no more bytes is not kept in part.
+pub const UPLOAD_PIECE_BYTES: u64 = MIB;
 /// Uploads that a tenant may have begun and not ended.
 pub const UPLOADS_BEGUN_MAX: usize = 16;
 /// How long an upload that was cut off can be gone on with.

@@ -2,7 +2,7 @@
 
 use super::client::{Client, call};
 use super::output::{self, number, text};
-use super::{Format, Global, Verdict, component};
+use super::{Format, Global, Verdict, upload};
 use crate::host::{self, HostConfig, now};
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
@@ -193,7 +193,7 @@ async fn starts(folder: &Path, duration: Duration) -> Result<Measured> {
         data: Some(folder.into()),
     };
     let client = Client::connect(&global).await?;
-    let pushed = component::push(&client, ECHO.to_vec()).await?.component.unwrap_or_default();
+    let pushed = upload::push(&client, ECHO.to_vec()).await?.component.unwrap_or_default();
     let spec = TaskSpec { component: pushed.digest, ..TaskSpec::default() };
     client.tasks().create_task(call(CreateTaskRequest { name: "bench".into(), spec: Some(spec) })).await?;
     let begun = Instant::now();
