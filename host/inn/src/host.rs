@@ -13,6 +13,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{Executor, NoExecutor};
+use innkeeper_engine::retention::{Kept, Retention};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
@@ -56,6 +57,8 @@ pub struct HostConfig {
     pub lease: Duration,
     /// How long its runs have to end when it stops or is drained.
     pub drain_grace: Duration,
+    /// How long what is old is kept, if it has the role `scheduler`.
+    pub kept: Kept,
     /// Networks that are closed to guests by default, and that are open here.
     pub open_networks: Vec<Network>,
 }
@@ -72,6 +75,7 @@ impl HostConfig {
             capacity: 64,
             lease: LEASE,
             drain_grace: DRAIN_GRACE,
+            kept: Kept::default(),
             open_networks: Vec::new(),
         }
     }
@@ -138,6 +142,7 @@ impl Host {
         let store: Arc<dyn Store> = store;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+        let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
             name: config.name,
@@ -161,6 +166,8 @@ impl Host {
         if is(HostRole::Scheduler) {
             let stopped = stop.clone();
             tasks.spawn(async move { scheduler.run(stopped).await });
+            let stopped = stop.clone();
+            tasks.spawn(async move { retention.run(stopped).await });
         }
         let stopped = stop.clone();
         tasks.spawn(async move { dispatcher.run(stopped).await });
