@@ -103,6 +103,8 @@ fn bad_flags_of_a_host_are_refused() {
         (["--lease", "500ms"], "1s to 600s"),
         (["--drain-grace", "25h"], "86400s"),
         (["--name", "My Host"], "a-z"),
+        (["--keep-runs", "1s"], "60s"),
+        (["--keep-logs", "31d"], "longer than their runs"),
         (["--label", "gpu"], "KEY=VALUE"),
     ] {
         let refused = run_without_host(&["serve", "--data", "/nonexistent/innkeeper", flags[0], flags[1]]);

@@ -16,6 +16,7 @@ mod task;
 mod task_diff;
 mod trigger;
 mod trigger_next;
+mod upload;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
