@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "end_to_end/hosts.rs"]
+mod hosts;
 #[path = "end_to_end/inn.rs"]
 mod inn;
 

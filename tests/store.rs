@@ -2,27 +2,39 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "store/conformance.rs"]
 mod conformance;
 
 use innkeeper_store::Store;
+use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
 use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A store that is empty, and what must live as long as it.
-fn sqlite() -> (Arc<dyn Store>, TempDir) {
+async fn sqlite() -> (Arc<dyn Store>, Option<TempDir>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    (Arc::new(SqliteStore::open(folder.path()).expect("a new store")), folder)
+    (Arc::new(SqliteStore::open(folder.path()).expect("a new store")), Some(folder))
+}
+
+async fn postgres() -> (Arc<dyn Store>, Option<TempDir>) {
+    let url = cluster::database().parse().expect("a URL");
+    (Arc::new(PostgresStore::open(&url).await.expect("a new store")), None)
 }
 
 macro_rules! conformance {
+    ($($case:ident)+) => {
+        conformance!(sqlite: $($case)+);
+        conformance!(postgres: $($case)+);
+    };
     ($driver:ident: $($case:ident)+) => {
         mod $driver {
             $(
                 #[tokio::test]
                 async fn $case() {
-                    let (store, _folder) = super::$driver();
+                    let (store, _folder) = super::$driver().await;
                     super::conformance::$case(super::conformance::Fixture::new(store).await).await;
                 }
             )+
@@ -30,7 +42,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(sqlite:
+conformance!(
     tokens_are_found_by_their_hash
     components_are_found_by_the_beginning_of_their_digest
     a_component_is_kept_as_long_as_a_task_names_it

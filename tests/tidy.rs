@@ -101,7 +101,7 @@ fn the_commands_in_readme_exist() {
     assert!(commands.len() > 5, "README shows how `inn` is used");
     for mut command in commands.into_iter().filter(|command| !command.is_empty()) {
         // The second word is a subcommand of these only.
-        if !["component", "task", "trigger", "runs"].contains(&command[0].as_str()) {
+        if !["component", "hosts", "task", "trigger", "runs"].contains(&command[0].as_str()) {
             command.truncate(1);
         }
         let help = std::process::Command::new(inn).args(&command).arg("--help").output().expect("inn runs");

@@ -94,6 +94,11 @@ impl Host {
         self.process = spawn(self.folder.path(), options);
     }
 
+    /// The same of a host that answers no calls, so that nobody can tell when it is there.
+    pub fn restart_unheard(&mut self, options: &[&str]) {
+        self.process = begin(self.folder.path(), options);
+    }
+
     /// SIGTERM, and the end.
     pub fn terminate(&mut self) -> ExitStatus {
         let killed = Command::new("kill").arg(self.process.id().to_string()).status().expect("kill runs");
@@ -148,14 +153,17 @@ impl Drop for Host {
     }
 }
 
-fn spawn(data: &Path, options: &[&str]) -> Child {
+fn begin(data: &Path, options: &[&str]) -> Child {
     let mut command = Command::new(INN);
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .args(options)
-        .env("RUST_LOG", "warn");
-    let process = command.stdin(Stdio::null()).spawn().expect("inn runs");
+    command.args(["serve", "--data"]).arg(data).args(options).env("RUST_LOG", "warn");
+    if !options.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command.stdin(Stdio::null()).spawn().expect("inn runs")
+}
+
+fn spawn(data: &Path, options: &[&str]) -> Child {
+    let process = begin(data, options);
     let begun = Instant::now();
     while !data.join("address").is_file() {
         assert!(begun.elapsed() < PATIENCE, "the host tells its address");

@@ -6,6 +6,7 @@ use crate::status::of_store;
 use http::{HeaderMap, Request, Response};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::name::Name;
+use innkeeper_store::{Role, TokenHolder};
 use sha2::{Digest, Sha256};
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ const OPEN: &str = "/grpc.health.v1.Health/";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub tenant: TenantId,
+    holder: TokenHolder,
 }
 
 impl Caller {
@@ -35,6 +37,16 @@ impl Caller {
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         let missing = || Status::unauthenticated("the call was not authenticated");
         request.extensions().get::<Self>().copied().ok_or_else(missing)
+    }
+
+    /// Lets those through who speak for every tenant: for what concerns all of them.
+    pub fn of_every_tenant<T>(request: &tonic::Request<T>) -> Result<(), Status> {
+        match Self::of(request)?.holder {
+            TokenHolder { tenant: None, role: Role::Admin } => Ok(()),
+            TokenHolder { tenant: Some(_), role: Role::Admin } => Err(Status::permission_denied(
+                "the token speaks for one tenant, and this concerns all of them; use the host's admin's",
+            )),
+        }
     }
 }
 
@@ -66,7 +78,7 @@ impl Api {
         if holder.tenant.is_some_and(|own| own != tenant.id) {
             return Err(Status::not_found(format!("there is no tenant `{}`", tenant.name)));
         }
-        Ok(Caller { tenant: tenant.id })
+        Ok(Caller { tenant: tenant.id, holder })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::proto;
 use crate::status::invalid;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::limits::{INPUT_BYTES_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -44,6 +45,10 @@ pub(crate) fn input(payload: Option<proto::Payload>) -> Result<Payload, Status> 
 
 pub(crate) fn from_payload(payload: Payload) -> proto::Payload {
     proto::Payload { content_type: payload.content_type, bytes: payload.bytes }
+}
+
+pub(crate) fn from_labels(labels: &Labels) -> Vec<String> {
+    labels.0.iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 pub(crate) fn from_instant(at: Timestamp) -> prost_types::Timestamp {

@@ -1,7 +1,7 @@
 //! Tasks.
 
 use crate::auth::Caller;
-use crate::convert::{duration, from_duration, from_instant, name, page};
+use crate::convert::{duration, from_duration, from_instant, from_labels, name, page};
 use crate::proto::task_service_server::TaskService;
 use crate::status::{invalid, of_store};
 use crate::{Api, proto};
@@ -158,7 +158,7 @@ fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
             on: on.iter().map(ToString::to_string).collect(),
         }),
         allow_http: spec.allow_http.iter().map(ToString::to_string).collect(),
-        requires: spec.requires.0.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        requires: from_labels(&spec.requires),
     }
 }
 

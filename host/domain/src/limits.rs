@@ -167,11 +167,17 @@ pub const IDEMPOTENCY_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const RETENTION_STEP: usize = 500;
 /// How long a host that is told to stop waits for its runs.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// The longest that a host can be told to wait for its runs.
+pub const DRAIN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Writes that one commit of the embedded store takes together.
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
 /// Writes that may wait for the embedded store.
 pub const WRITES_WAITING_MAX: usize = 8_192;
 /// Connections that a host has to a shared database, beside the one that listens.
 pub const DATABASE_CONNECTIONS: usize = 12;
+/// How long a statement of a shared database may take, and a lock be waited for.
+pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls that start runs that one commit of a shared database takes together.
+pub const STARTS_PER_COMMIT_MAX: usize = 64;
 /// Ends of attempts that one commit of a shared database takes together.
 pub const FINISHES_PER_COMMIT_MAX: usize = 256;

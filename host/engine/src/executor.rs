@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::failure::AttemptEnd;
+use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::run::{Claimed, LogLevel, Progress};
 use innkeeper_domain::task::TaskSpec;
 use std::sync::Arc;
@@ -26,6 +26,18 @@ pub trait Executor: Send + Sync + 'static {
     /// faults as `internal`. Returns by the deadline and a little, whatever the guest does. Dropping the
     /// future ends the guest and frees all it had.
     async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd;
+}
+
+/// The sandbox of a host that executes nothing: it claims no run, so this is never asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoExecutor;
+
+#[async_trait]
+impl Executor for NoExecutor {
+    async fn execute(&self, _invocation: Invocation, _port: Arc<dyn AttemptPort>) -> AttemptEnd {
+        let failure = Failure::new(FailureKind::Internal, "this host executes no runs");
+        AttemptEnd { outcome: Outcome::Failure(failure), usage: Usage::default() }
+    }
 }
 
 /// What a running attempt may ask for. Every call concerns that attempt alone.

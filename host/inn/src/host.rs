@@ -12,6 +12,7 @@ use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE, UPLOADS_MAX};
 use innkeeper_domain::name::Name;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
+use innkeeper_engine::executor::{Executor, NoExecutor};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
@@ -78,7 +79,7 @@ impl HostConfig {
 
 /// A host that runs.
 pub struct Host {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
     address_file: PathBuf,
@@ -91,9 +92,10 @@ pub fn now() -> Timestamp {
 }
 
 impl Host {
-    /// Starts a host: when this returns, it answers.
+    /// Starts a host: when this returns, it answers, if it has the role `api`.
     pub async fn start(config: HostConfig) -> Result<Self> {
-        if !config.listen.ip().is_loopback() {
+        let is = |role| config.roles.contains(&role);
+        if is(HostRole::Api) && !config.listen.ip().is_loopback() {
             bail!(
                 "{} is not a loopback address, and without TLS anybody in between could read tokens; \
                  listen on 127.0.0.1 or [::1], and reach it through a tunnel",
@@ -102,74 +104,90 @@ impl Host {
         }
         private_folder(&config.data)?;
         let store = Arc::new(SqliteStore::open(&config.data)?);
-        let runtime = Runtime::new(RuntimeConfig {
-            artifacts: config.data.join("artifacts"),
-            artifact_key: artifact_key(&config.data)?,
-            capacity: config.capacity,
-            cancel_grace: CANCEL_GRACE,
-            open_networks: config.open_networks,
-            bytes: Arc::new(Uploads(Arc::clone(&store))),
-            now: Arc::new(now),
-        })?;
-        let runtime = Arc::new(runtime);
+        // For executing, and for looking at what is uploaded.
+        let runtime = if is(HostRole::Worker) || is(HostRole::Api) {
+            Some(Arc::new(Runtime::new(RuntimeConfig {
+                artifacts: config.data.join("artifacts"),
+                artifact_key: artifact_key(&config.data)?,
+                capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
+                cancel_grace: CANCEL_GRACE,
+                open_networks: config.open_networks,
+                bytes: Arc::new(Uploads(Arc::clone(&store))),
+                now: Arc::new(now),
+            })?))
+        } else {
+            None
+        };
         store.tenant_ensure(&TENANT_DEFAULT.parse()?, now()).await?;
-        admin_token(&config.data, store.as_ref()).await?;
 
-        let listener = TcpListener::bind(config.listen).await;
-        let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
-        let address = listener.local_addr()?;
         let address_file = config.data.join(ADDRESS_FILE);
-        write_private(&address_file, format!("http://{address}\n").as_bytes())?;
+        let listener = if is(HostRole::Api) {
+            admin_token(&config.data, store.as_ref()).await?;
+            let listener = TcpListener::bind(config.listen).await;
+            Some(listener.with_context(|| format!("can't listen on {}", config.listen))?)
+        } else {
+            None
+        };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        match address {
+            Some(address) => write_private(&address_file, format!("http://{address}\n").as_bytes())?,
+            None => forget(&address_file)?,
+        }
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store: Arc<dyn Store> = store;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
-        let is = |role| config.roles.contains(&role);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
             name: config.name,
-            address: address.to_string(),
+            address: address.map(|address| address.to_string()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").into(),
             capacity: if is(HostRole::Worker) { config.capacity } else { 0 },
             roles: config.roles.iter().copied().collect(),
             labels: config.labels,
         };
         let id = host.id;
+        let executor: Arc<dyn Executor> = match &runtime {
+            Some(runtime) => Arc::clone(runtime) as _,
+            None => Arc::new(NoExecutor),
+        };
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             clock,
-            Arc::clone(&runtime) as Arc<dyn innkeeper_engine::executor::Executor>,
+            executor,
             DispatcherConfig { host, lease: config.lease, drain_grace: config.drain_grace },
         );
-        let api = Api {
-            store,
-            inspector: Arc::new(Inspection(runtime)),
-            now: Arc::new(now),
-            host: id,
-            version: env!("CARGO_PKG_VERSION"),
-            stop: stop.clone(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
-        };
         if is(HostRole::Scheduler) {
             let stopped = stop.clone();
             tasks.spawn(async move { scheduler.run(stopped).await });
         }
         let stopped = stop.clone();
         tasks.spawn(async move { dispatcher.run(stopped).await });
-        let failed = stop.clone();
-        tasks.spawn(async move {
-            if let Err(error) = serve(api, listener).await {
-                tracing::error!(%error, "the host stops: it can't serve");
-                failed.cancel();
-            }
-        });
+        if let (Some(listener), Some(runtime)) = (listener, runtime) {
+            let api = Api {
+                store,
+                inspector: Arc::new(Inspection(runtime)),
+                now: Arc::new(now),
+                host: id,
+                version: env!("CARGO_PKG_VERSION"),
+                stop: stop.clone(),
+                uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            };
+            let failed = stop.clone();
+            tasks.spawn(async move {
+                if let Err(error) = serve(api, listener).await {
+                    tracing::error!(%error, "the host stops: it can't serve");
+                    failed.cancel();
+                }
+            });
+        }
         tasks.close();
         Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it listens, if it answers calls.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -185,7 +203,17 @@ impl Host {
             tracing::warn!("a client keeps its connection busy; the host stops all the same");
         }
         // If it stays, it tells an address where nobody answers, which clients say.
-        let _ = fs::remove_file(self.address_file);
+        let _ = forget(&self.address_file);
+    }
+}
+
+/// Removes a file, if it is there.
+fn forget(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("can't remove {}", file.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -48,6 +48,11 @@ impl Hints {
         }
     }
 
+    /// Tells the watchers of every run: some have changed, and it isn't known which.
+    pub(crate) fn all_runs_changed(&self) {
+        self.watched().values().for_each(|watched| watched.changed.send_modify(|count| *count += 1));
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashMap<RunId, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }

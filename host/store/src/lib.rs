@@ -1,13 +1,16 @@
-//! Where Innkeeper keeps things. One contract, [`Store`]; SQLite behind it.
+//! Where Innkeeper keeps things. One contract, [`Store`]; SQLite and PostgreSQL behind it.
 //!
 //! The store decides nothing that `domain` can decide: it asks `admit` and `RunState::next` inside its
 //! transactions and writes what they say. It knows no engine, no sandbox and no protocol.
 
+mod columns;
 mod contract;
+mod ending;
 mod error;
 mod hints;
+pub mod postgres;
 pub mod sqlite;
-mod upload_errors;
+mod words;
 
 pub use contract::*;
 pub use error::StoreError;

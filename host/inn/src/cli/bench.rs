@@ -184,9 +184,10 @@ async fn bare_store(folder: &Path, duration: Duration) -> Result<Measured> {
 async fn starts(folder: &Path, duration: Duration) -> Result<Measured> {
     let host = host::Host::start(HostConfig::new(folder.into(), ([127, 0, 0, 1], 0).into()));
     let host = host.await?;
+    let address = host.address().context("the host listens nowhere")?;
     let global = Global {
         output: Format::Json,
-        host: Some(format!("http://{}", host.address())),
+        host: Some(format!("http://{address}")),
         token: None,
         token_file: None,
         data: Some(folder.into()),

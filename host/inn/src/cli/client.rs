@@ -4,6 +4,7 @@ use super::{Global, Usage};
 use crate::host::{ADDRESS_FILE, ADMIN_TOKEN_FILE};
 use anyhow::{Context, Result};
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
+use innkeeper_api::proto::host_service_client::HostServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
 use innkeeper_api::proto::task_service_client::TaskServiceClient;
 use innkeeper_api::proto::trigger_service_client::TriggerServiceClient;
@@ -75,6 +76,11 @@ impl Client {
 
     pub fn components(&self) -> ComponentServiceClient<Service> {
         ComponentServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub fn hosts(&self) -> HostServiceClient<Service> {
+        HostServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -3,8 +3,8 @@
 
 use super::output::domain_instant;
 use innkeeper_api::proto::{
-    self, Component, Failure, LogLine, Payload, Revision, Run, Skip, Task, TaskSpec, Trigger, component, run,
-    trigger,
+    self, Component, Failure, Host, LogLine, Payload, Revision, Run, Skip, Task, TaskSpec, Trigger,
+    component, host, run, trigger,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -30,6 +30,38 @@ pub fn component(component: &Component) -> Value {
     })
 }
 
+pub fn host(host: &Host) -> Value {
+    json!({
+        "id": host.id,
+        "name": host.name,
+        "state": host_state(host),
+        "roles": host.roles,
+        "labels": labels(&host.labels),
+        "running": host.running,
+        "capacity": host.capacity,
+        "address": (!host.address.is_empty()).then_some(&host.address),
+        "version": host.version,
+        "started_at": instant(host.started_at),
+        "lease_until": instant(host.lease_until),
+        "lease_left": seconds(host.lease_left),
+    })
+}
+
+/// The word for a host's state.
+pub fn host_state(host: &Host) -> &'static str {
+    match host.state() {
+        host::State::Active => "active",
+        host::State::Cordoned => "cordoned",
+        host::State::Draining => "draining",
+        host::State::Unspecified => "unknown",
+    }
+}
+
+/// `KEY=VALUE` texts as an object.
+fn labels(labels: &[String]) -> Value {
+    labels.iter().map(|label| label.split_once('=').unwrap_or((label, ""))).collect()
+}
+
 /// The word for a component's shape.
 pub fn shape(component: &Component) -> &'static str {
     match component.shape() {
@@ -50,6 +82,7 @@ pub fn spec(spec: &TaskSpec) -> Value {
         "timeout": seconds(spec.timeout),
         "memory_bytes": spec.memory_bytes,
         "allow_http": spec.allow_http,
+        "requires": labels(&spec.requires),
         "retry": {
             "max_attempts": retry.max_attempts,
             "initial_backoff": seconds(retry.initial_backoff),

@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod component;
 mod demo;
+mod hosts;
 mod json;
 mod output;
 mod parse;
@@ -90,6 +91,8 @@ enum Command {
     Run(run::Args),
     #[command(subcommand)]
     Runs(runs::Command),
+    #[command(subcommand)]
+    Hosts(hosts::Command),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -119,6 +122,7 @@ pub async fn main() -> ExitCode {
         Command::Trigger(command) => trigger::run(command, &global).await,
         Command::Run(args) => run::run(args, &global).await,
         Command::Runs(command) => runs::run(command, &global).await,
+        Command::Hosts(command) => hosts::run(command, &global).await,
         Command::Bench(args) => bench::run(args, &global).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
@@ -144,7 +148,8 @@ fn describe(error: &anyhow::Error) -> String {
         Some(status) => {
             let hint = match status.code() {
                 Code::NotFound => {
-                    "; `inn task ls`, `inn trigger ls`, `inn runs ls` and `inn component ls` tell what there is"
+                    "; `inn task ls`, `inn trigger ls`, `inn runs ls`, `inn component ls` and `inn hosts ls` tell \
+                     what there is"
                 }
                 Code::DeadlineExceeded | Code::Cancelled => "; the host took too long to answer, try again",
                 _ => "",

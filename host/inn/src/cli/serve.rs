@@ -1,14 +1,21 @@
 //! `inn serve`: the host.
 
-use super::{Global, Verdict};
+use super::{Global, Usage, Verdict, parse};
 use crate::host::{Host, HostConfig};
 use anyhow::Result;
+use innkeeper_domain::host::{Labels, Role};
+use innkeeper_domain::limits::{DRAIN_GRACE_MAX, LEASE_MAX, LEASE_MIN};
+use innkeeper_domain::name::Name;
 use innkeeper_runtime::network::Network;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Runs the host until it is told to stop (Ctrl-C or SIGTERM).
+///
+/// Then it claims no more runs, lets those end that it executes (--drain-grace), and hands back the rest. Told a
+/// second time it goes at once, as if it were killed.
 ///
 /// Everything it keeps is in the data folder (`--data`): the store, uploaded and compiled components, and
 /// `admin.token`, the token that clients on the same machine find by themselves. Started again on the same
@@ -17,11 +24,32 @@ use tracing_subscriber::EnvFilter;
 #[command(after_help = "Examples:
   inn serve
   inn serve --data ./data --listen 127.0.0.1:7071
+  inn serve --name gpu-1 --label gpu=a100 --label zone=eu
   inn serve --open-network 10.1.0.0/16     tasks may reach this private network, if granted its hosts")]
 pub struct Args {
     /// Where to listen; a loopback address. Port 0 takes a free one, told in DIR/address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
+
+    /// What people call the host, in `inn hosts`; a-z 0-9 - [default: the machine's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+
+    /// The parts it plays: api answers calls, scheduler starts runs that are due, worker executes them
+    #[arg(long, value_name = "ROLE,...", value_delimiter = ',', default_value = "api,scheduler,worker")]
+    roles: Vec<Role>,
+
+    /// What it offers to tasks that require it (`inn task create --require`); can be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+
+    /// How long it may go without a sign of life before its runs are taken up again, 1s to 10m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
+    lease: Duration,
+
+    /// How long runs may take to end when it stops or is drained, at most 24h
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = drain_grace)]
+    drain_grace: Duration,
 
     /// Attempts to execute at one time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -47,22 +75,51 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let usual = HostConfig::new(data.clone(), args.listen);
     let config = HostConfig {
+        name: args.name.unwrap_or_else(|| usual.name.clone()),
+        roles: args.roles.into_iter().collect(),
+        labels: Labels::parse(args.labels.iter().map(String::as_str)).map_err(|e| Usage(e.to_string()))?,
         capacity: args.capacity,
+        lease: args.lease,
+        drain_grace: args.drain_grace,
         open_networks: args.open_network,
-        ..HostConfig::new(data.clone(), args.listen)
+        ..usual
     };
+    let name = config.name.clone();
     let host = Host::start(config).await?;
-    tracing::info!(address = %host.address(), data = %data.display(), "the host serves");
+    match host.address() {
+        Some(address) => tracing::info!(%name, %address, data = %data.display(), "the host serves"),
+        None => tracing::info!(%name, data = %data.display(), "the host works; it answers no calls"),
+    }
     let verdict = tokio::select! {
         _ = interrupt.recv() => Verdict::Succeeded,
         _ = terminate.recv() => Verdict::Succeeded,
         () = host.failed() => Verdict::Failed,
     };
     tracing::info!("the host stops: it waits for its runs");
-    host.stop().await;
-    tracing::info!("the host has stopped");
+    tokio::select! {
+        () = host.stop() => tracing::info!("the host has stopped"),
+        _ = interrupt.recv() => tracing::warn!("told again, the host goes at once; its runs are lost"),
+        _ = terminate.recv() => tracing::warn!("told again, the host goes at once; its runs are lost"),
+    }
     Ok(verdict)
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    within(text, LEASE_MIN, LEASE_MAX)
+}
+
+fn drain_grace(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO, DRAIN_GRACE_MAX)
+}
+
+fn within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let duration = parse::duration(text)?;
+    if !(min..=max).contains(&duration) {
+        return Err(format!("it can be {min:?} to {max:?}"));
+    }
+    Ok(duration)
 }
 
 /// Logs to stderr. `RUST_LOG` chooses what; `info` by default.

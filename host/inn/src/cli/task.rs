@@ -19,7 +19,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   inn task create hello --component hello.wasm
   inn task create report --component sha256:4ec8... --timeout 2s --memory 64MiB --config REGION=eu
-  inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s")]
+  inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s
+  inn task create train --component train.wasm --require gpu=a100")]
     Create {
         name: String,
         #[command(flatten)]
@@ -39,6 +40,9 @@ pub enum Command {
         /// Grant no hosts any more (those of --allow-http are granted anew)
         #[arg(long)]
         clear_allow_http: bool,
+        /// Require nothing of hosts any more (labels of --require are required anew)
+        #[arg(long)]
+        clear_requires: bool,
         /// Pass no arguments any more (those of --arg are passed anew)
         #[arg(long)]
         clear_args: bool,
@@ -89,6 +93,9 @@ pub struct Options {
     /// A host that it may speak HTTP with, exact, with a port unless that is 80 or 443; can be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_http: Vec<String>,
+    /// A label that a host must have to execute it (`inn serve --label`); can be repeated
+    #[arg(long = "require", value_name = "KEY=VALUE", value_parser = parse::pair)]
+    requires: Vec<(String, String)>,
     /// How often a run is tried in all [default: 1]
     #[arg(long, value_name = "N")]
     attempts: Option<u32>,
@@ -129,6 +136,7 @@ impl Options {
             || !self.config.is_empty()
             || !self.arguments.is_empty()
             || !self.allow_http.is_empty()
+            || !self.requires.is_empty()
             || self.change_retry()
     }
 
@@ -165,6 +173,10 @@ impl Options {
             if !spec.allow_http.contains(&host) {
                 spec.allow_http.push(host);
             }
+        }
+        for (key, value) in self.requires {
+            spec.requires.retain(|label| label.split_once('=').is_none_or(|(of, _)| of != key));
+            spec.requires.push(format!("{key}={value}"));
         }
         if change_retry {
             let retry =
@@ -210,8 +222,9 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let task = client.tasks().create_task(call(CreateTaskRequest { name, spec: Some(spec) })).await?;
             show(global.output, task.get_ref())?;
         }
-        Command::Update { name, options, unset_config, clear_allow_http, clear_args } => {
-            if unset_config.is_empty() && !clear_allow_http && !clear_args && !options.change_anything() {
+        Command::Update { name, options, unset_config, clear_allow_http, clear_requires, clear_args } => {
+            let clears = clear_allow_http || clear_requires || clear_args;
+            if unset_config.is_empty() && !clears && !options.change_anything() {
                 return Err(
                     Usage("say what is to change; `inn task update --help` lists what can".into()).into()
                 );
@@ -225,6 +238,9 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             }
             if clear_allow_http {
                 spec.allow_http.clear();
+            }
+            if clear_requires {
+                spec.requires.clear();
             }
             if clear_args {
                 spec.arguments.clear();
@@ -352,6 +368,7 @@ fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
         ("arguments", spec.arguments.join(" ")),
         ("config", config.join("\n")),
         ("allow http", spec.allow_http.join("\n")),
+        ("requires", spec.requires.join("\n")),
     ]
 }
 

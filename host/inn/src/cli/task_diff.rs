@@ -103,6 +103,8 @@ mod tests {
         );
         let arguments = vec!["a".into(), "b".into()];
         assert_eq!(names(&spec, &TaskSpec { arguments, ..spec.clone() }), ["arguments"]);
+        let requires = vec!["gpu=a100".into()];
+        assert_eq!(names(&spec, &TaskSpec { requires, ..spec.clone() }), ["requires"]);
         let retry = Some(RetryPolicy { jitter_percent: Some(50), ..RetryPolicy::default() });
         assert_eq!(names(&spec, &TaskSpec { retry, ..spec.clone() }), ["retry"]);
     }

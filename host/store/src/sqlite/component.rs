@@ -3,6 +3,7 @@
 use super::SqliteStore;
 use super::files::ComponentFiles;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use crate::words::{ComponentQuery, component_used};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::component::{Component, Digest};
@@ -10,9 +11,6 @@ use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::time::{from_micros, to_micros};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
-
-/// Hex digits that a shortened digest needs.
-const PREFIX_DIGITS_MIN: usize = 12;
 
 #[async_trait]
 impl ComponentStore for SqliteStore {
@@ -76,9 +74,7 @@ impl ComponentStore for SqliteStore {
                 )
                 .optional()?;
             if let Some(task) = user {
-                return Err(StoreError::Conflict(format!(
-                    "task `{task}` has a revision of component {digest}; delete the task first"
-                )));
+                return Err(component_used(&task, digest));
             }
             let deleted = c.execute(
                 "DELETE FROM component WHERE tenant_id = ?1 AND digest = ?2",
@@ -173,23 +169,9 @@ fn shape(row: &Row) -> rusqlite::Result<innkeeper_domain::component::Shape> {
 
 /// The tenant's component whose digest begins so.
 pub(super) fn component(c: &Connection, tenant: TenantId, digest: &str) -> Result<Component, StoreError> {
-    let hex = digest.strip_prefix("sha256:").unwrap_or(digest).to_ascii_lowercase();
-    let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_hex || !(PREFIX_DIGITS_MIN..=64).contains(&hex.len()) {
-        return Err(StoreError::Invalid(format!(
-            "`{}` is not a digest: expected `sha256:` and 64 hex digits, or {PREFIX_DIGITS_MIN} or more of them",
-            digest.chars().take(80).collect::<String>()
-        )));
-    }
-    let bound = |fill: &str| hex::decode(format!("{hex}{}", fill.repeat(64 - hex.len()))).unwrap_or_default();
-    let (low, high) = (bound("0"), bound("f"));
+    let query = ComponentQuery::parse(digest)?;
     let mut get =
         c.prepare_cached(&format!("{SELECT} WHERE tenant_id = ?1 AND digest BETWEEN ?2 AND ?3 LIMIT 2"))?;
-    let rows = get.query_map(params![Id(tenant.0), low, high], read_component)?;
-    let mut found: Vec<Component> = rows.collect::<Result<_, _>>()?;
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(StoreError::NotFound(format!("component {digest}"))),
-        _ => Err(StoreError::NotFound(format!("one component {digest}: several begin so, give more digits"))),
-    }
+    let rows = get.query_map(params![Id(tenant.0), query.low, query.high], read_component)?;
+    query.only_one(rows.collect::<Result<_, _>>()?)
 }

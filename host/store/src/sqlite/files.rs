@@ -2,6 +2,7 @@
 
 use super::unavailable;
 use crate::StoreError;
+use crate::words::damaged;
 use innkeeper_domain::component::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
@@ -54,7 +55,7 @@ impl ComponentFiles {
         if Sha256::digest(&bytes)[..] == digest.0 {
             Ok(bytes)
         } else {
-            Err(StoreError::Corrupt(format!("{} doesn't have its digest; upload it again", path.display())))
+            Err(damaged(&path.display().to_string()))
         }
     }
 

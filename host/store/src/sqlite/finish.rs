@@ -3,21 +3,12 @@
 
 use super::cancel::count_down;
 use super::row::{At, Id, Json, micros, signed};
-use crate::{AttemptNews, Finish, StoreError};
+use crate::ending::{Ended, LeaseEnd, Leased};
+use crate::{AttemptNews, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::ids::RunId;
-use innkeeper_domain::limits::HOST_LOSSES_MAX;
-use innkeeper_domain::run::{Lease, LogLine, RunEvent, RunState};
+use innkeeper_domain::run::{Lease, LogLine, RunState};
 use rusqlite::{Connection, OptionalExtension, params};
-
-/// A leased run's row, as far as its end needs it.
-struct Leased {
-    started_at: Timestamp,
-    cancel_requested: bool,
-    losses: u32,
-    nominal_at: Timestamp,
-}
 
 fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
     let mut get = c.prepare_cached(
@@ -35,99 +26,54 @@ fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
     row.optional()?.ok_or(StoreError::LeaseLost)
 }
 
-/// Commits the end of an attempt.
-pub(super) fn finish(c: &Connection, end: &Finish, now: Timestamp) -> Result<RunState, StoreError> {
-    let run = leased(c, end.lease)?;
-    let event = RunEvent::of_attempt(&end.end.outcome, end.again_at.is_some(), run.cancel_requested);
-    let state = next(event)?;
-    record_attempt(c, end.lease, run.started_at, &end.end, now)?;
-    write_lines(c, end.lease.run, &end.lines)?;
-    let again_at = end.again_at.filter(|_| state == RunState::Waiting);
-    let finished_at = Some(now).filter(|_| state.is_final());
-    match &end.end.outcome {
-        Outcome::Output(output) => c
-            .prepare_cached(
-                "UPDATE run SET state = ?2, finished_at = ?3, output_type = ?4, output = ?5, failure_kind = NULL,
-                     failure_code = NULL, failure_message = NULL WHERE id = ?1",
-            )?
-            .execute(params![
-                Id(end.lease.run.0),
-                state.as_str(),
-                finished_at.map(At),
-                output.content_type,
-                output.bytes
-            ])?,
-        Outcome::Failure(failure) => c
-            .prepare_cached(
-                "UPDATE run SET state = ?2, finished_at = ?3, available_at = coalesce(?4, available_at),
-                     failure_kind = ?5, failure_code = ?6, failure_message = ?7 WHERE id = ?1",
-            )?
-            .execute(params![
-                Id(end.lease.run.0),
-                state.as_str(),
-                finished_at.map(At),
-                again_at.map(At),
-                failure.kind.as_str(),
-                failure.code,
-                failure.message,
-            ])?,
-    };
-    if state == RunState::Succeeded {
-        c.prepare_cached(
-            "UPDATE trigger SET last_success_nominal = max(coalesce(last_success_nominal, ?2), ?2)
-             WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
-        )?
-        .execute(params![Id(end.lease.run.0), At(run.nominal_at)])?;
-    }
-    if state.is_final() {
-        count_down(c, end.lease.run)?;
-    }
-    Ok(state)
-}
-
-/// Hands a run back without an outcome.
-pub(super) fn release(c: &Connection, lease: Lease, now: Timestamp) -> Result<(), StoreError> {
-    leased(c, lease)?;
-    let state = next(RunEvent::LeaseEnded { again: true })?;
-    c.prepare_cached(
-        "UPDATE run SET state = ?2, host_id = NULL, interruptions = interruptions + 1, available_at = ?3
-         WHERE id = ?1",
-    )?
-    .execute(params![Id(lease.run.0), state.as_str(), At(now)])?;
-    Ok(())
-}
-
-/// Takes a run from a host that was lost: it is ready again, or failed after too many losses.
-pub(super) fn lose(c: &Connection, lease: Lease, now: Timestamp) -> Result<(), StoreError> {
+/// Ends a lease. `LeaseLost`: nothing was written.
+pub(super) fn end(
+    c: &Connection,
+    lease: Lease,
+    end: LeaseEnd,
+    now: Timestamp,
+) -> Result<RunState, StoreError> {
     let run = leased(c, lease)?;
-    let again = run.losses + 1 < HOST_LOSSES_MAX && !run.cancel_requested;
-    let state = if run.cancel_requested {
-        next(RunEvent::AttemptCancelled)?
-    } else {
-        next(RunEvent::LeaseEnded { again })?
-    };
-    let message = format!("the host was lost while the attempt ran (loss {} of this run)", run.losses + 1);
-    let failure = Failure::new(FailureKind::HostLost, message);
-    let end = AttemptEnd { outcome: Outcome::Failure(failure.clone()), usage: Usage::default() };
-    record_attempt(c, lease, run.started_at, &end, now)?;
+    let ended = run.end(end, now)?;
+    record_attempt(c, lease, run.started_at, &ended, now)?;
+    if let LeaseEnd::Outcome(finish) = end {
+        write_lines(c, lease.run, &finish.lines)?;
+    }
+    let failure = ended.failure.as_deref();
     c.prepare_cached(
-        "UPDATE run SET state = ?2, host_id = NULL, interruptions = interruptions + 1, losses = losses + 1,
-             available_at = ?3, finished_at = ?4, failure_kind = ?5, failure_code = ?6, failure_message = ?7
+        "UPDATE run SET state = ?2, available_at = coalesce(?3, available_at), finished_at = ?4,
+             output_type = ?5, output = ?6, failure_kind = CASE WHEN ?7 THEN ?8 ELSE failure_kind END,
+             failure_code = CASE WHEN ?7 THEN ?9 ELSE failure_code END,
+             failure_message = CASE WHEN ?7 THEN ?10 ELSE failure_message END,
+             host_id = CASE WHEN ?11 THEN NULL ELSE host_id END, interruptions = interruptions + ?11,
+             losses = losses + ?12
          WHERE id = ?1",
     )?
     .execute(params![
         Id(lease.run.0),
-        state.as_str(),
-        At(now),
-        Some(now).filter(|_| state.is_final()).map(At),
-        failure.kind.as_str(),
-        failure.code,
-        failure.message,
+        ended.state.as_str(),
+        ended.available_at.map(At),
+        ended.finished_at.map(At),
+        ended.output.map(|output| &output.content_type),
+        ended.output.map(|output| &output.bytes),
+        ended.attempt.is_some(),
+        failure.map(|f| f.kind.as_str()),
+        failure.map(|f| &f.code),
+        failure.map(|f| &f.message),
+        ended.interrupted,
+        ended.lost,
     ])?;
-    if state.is_final() {
+    if ended.state == RunState::Succeeded {
+        c.prepare_cached(
+            "UPDATE trigger SET last_success_nominal = max(coalesce(last_success_nominal, ?2), ?2)
+             WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
+        )?
+        .execute(params![Id(lease.run.0), At(run.nominal_at)])?;
+    }
+    if ended.state.is_final() {
         count_down(c, lease.run)?;
     }
-    Ok(())
+    Ok(ended.state)
 }
 
 /// Keeps what a running attempt has said.
@@ -144,21 +90,15 @@ pub(super) fn news(c: &Connection, news: &AttemptNews) -> Result<(), StoreError>
     Ok(())
 }
 
-fn next(event: RunEvent) -> Result<RunState, StoreError> {
-    RunState::Running.next(event).map_err(|e| StoreError::Conflict(e.to_string()))
-}
-
 fn record_attempt(
     c: &Connection,
     lease: Lease,
     started_at: Timestamp,
-    end: &AttemptEnd,
+    ended: &Ended,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let failure = match &end.outcome {
-        Outcome::Output(_) => None,
-        Outcome::Failure(failure) => Some(failure),
-    };
+    let Some(usage) = ended.attempt else { return Ok(()) };
+    let failure = ended.failure.as_deref();
     c.prepare_cached(
         "INSERT INTO attempt (run_id, number, host_id, started_at, finished_at, failure_kind, failure_code,
              failure_message, wall, peak_memory)
@@ -173,8 +113,8 @@ fn record_attempt(
         failure.map(|f| f.kind.as_str()),
         failure.map(|f| &f.code),
         failure.map(|f| &f.message),
-        micros(end.usage.wall),
-        signed(end.usage.peak_memory),
+        micros(usage.wall),
+        signed(usage.peak_memory),
     ])?;
     Ok(())
 }

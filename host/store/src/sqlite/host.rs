@@ -1,8 +1,9 @@
 //! Hosts in SQLite. There is only ever one: the folder's lock sees to that.
 
 use super::SqliteStore;
-use super::finish::{lose, release};
+use super::finish::end;
 use super::row::{At, Id, Json, Word, unsigned};
+use crate::ending::LeaseEnd;
 use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -89,7 +90,9 @@ impl HostStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let stop = move |c: &Connection| {
             let leases = leases(c, host)?;
-            leases.iter().try_for_each(|lease| release(c, *lease, now))?;
+            for lease in &leases {
+                end(c, *lease, LeaseEnd::HandedBack, now)?;
+            }
             c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;
             Ok(leases.len() as u64)
         };
@@ -123,8 +126,8 @@ impl HostStore for SqliteStore {
         let release = move |c: &Connection| {
             let mut released = 0;
             for lease in &leases {
-                match release(c, *lease, now) {
-                    Ok(()) => released += 1,
+                match end(c, *lease, LeaseEnd::HandedBack, now) {
+                    Ok(_) => released += 1,
                     Err(StoreError::LeaseLost) => {}
                     Err(error) => return Err(error),
                 }
@@ -195,7 +198,7 @@ fn reap(c: &Connection, which: &str, parameters: impl Params, now: Timestamp) ->
     for host in lost {
         let leases = leases(c, host)?;
         for lease in &leases {
-            lose(c, *lease, now)?;
+            end(c, *lease, LeaseEnd::HostLost, now)?;
         }
         count += leases.len() as u64;
         c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;

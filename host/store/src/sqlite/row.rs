@@ -1,14 +1,14 @@
 //! Between rows and the domain's types.
 
 use super::SqliteStore;
-use crate::{Page, Paged, StoreError};
+use crate::StoreError;
+pub(super) use crate::columns::{bad_token, limit, micros, paged, signed, unsigned};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::time::{from_micros, to_micros};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::str::FromStr;
-use std::time::Duration;
 use uuid::Uuid;
 
 impl From<rusqlite::Error> for StoreError {
@@ -89,39 +89,6 @@ impl<T: DeserializeOwned> FromSql for Json<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
     }
-}
-
-/// A whole number that isn't negative. SQLite's are signed 64 bits.
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// [`signed`]'s inverse.
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// A duration in microseconds, as stored.
-pub(super) fn micros(duration: Duration) -> i64 {
-    signed(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// Makes a page of up to one row more than it has: the surplus row tells that there is a next page.
-pub(super) fn paged<T>(mut items: Vec<T>, page: &Page, token: impl FnOnce(&T) -> String) -> Paged<T> {
-    let more = items.len() > page.size;
-    items.truncate(page.size);
-    let next = items.last().filter(|_| more).map(token);
-    Paged { items, next }
-}
-
-/// The `LIMIT` that goes with [`paged`].
-pub(super) fn limit(page: &Page) -> i64 {
-    i64::try_from(page.size.saturating_add(1)).unwrap_or(i64::MAX)
-}
-
-/// A page token that isn't one.
-pub(super) fn bad_token() -> StoreError {
-    StoreError::Invalid("the page token is not one that this list gave".into())
 }
 
 impl SqliteStore {

@@ -2,9 +2,10 @@
 
 use super::cancel::end_unbegun;
 use super::claim::{claim, next_ready};
-use super::finish::{finish, news};
+use super::finish::{end, news};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
 use super::{SqliteStore, start, task, trigger};
+use crate::ending::LeaseEnd;
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -118,16 +119,16 @@ impl RunStore for SqliteStore {
         self.writer.write(move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
     }
 
-    async fn run_finish_if_leased(&self, end: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+    async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
         let hints = Arc::clone(&self.hints);
-        let run = end.lease.run;
+        let run = finish.lease.run;
         let wake = move |state: &RunState| {
             hints.run_changed(run);
             if !state.is_final() {
                 hints.runs_ready.notify_one();
             }
         };
-        self.writer.write(move |c| finish(c, &end, now), wake).await
+        self.writer.write(move |c| end(c, finish.lease, LeaseEnd::Outcome(&finish), now), wake).await
     }
 }
 

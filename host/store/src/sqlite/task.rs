@@ -4,6 +4,7 @@ use super::SqliteStore;
 use super::cancel::cancel_unbegun;
 use super::component::component;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged};
+use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -42,10 +43,7 @@ impl TaskStore for SqliteStore {
         self.write(move |c| {
             let task = get(c, tenant, &name)?;
             if let Some(expected) = expected.filter(|expected| *expected != task.revision) {
-                return Err(StoreError::Conflict(format!(
-                    "task `{name}` is at revision {}, not {expected}: somebody changed it meanwhile; look at it and try again",
-                    task.revision
-                )));
+                return Err(changed_meanwhile(&name, task.revision, expected));
             }
             revise(c, tenant, task.id, task.revision + 1, &spec, None, now)?;
             get(c, tenant, &name)

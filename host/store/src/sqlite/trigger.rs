@@ -4,6 +4,7 @@ use super::cancel::cancel_unbegun;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
 use super::{SqliteStore, task, trigger_advance};
+use crate::words::{has_finished, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -243,26 +244,17 @@ pub(super) fn get(c: &Connection, tenant: TenantId, name: &Name) -> Result<Trigg
 fn unfinished(c: &Connection, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
     let trigger = get(c, tenant, name)?;
     if trigger.state == TriggerState::Finished {
-        return Err(StoreError::Conflict(format!(
-            "trigger `{name}` has finished: its schedule has no more times; create a new one"
-        )));
+        return Err(has_finished(name));
     }
     Ok(trigger)
 }
 
 /// The task's name and the first number that makes it a free one.
 fn free_name(c: &Connection, tenant: TenantId, task: &Name) -> Result<Name, StoreError> {
-    for number in 1..10_000 {
-        let suffix = format!("-{number}");
-        let room = innkeeper_domain::limits::NAME_CHARS_MAX - suffix.len();
-        let stem: String = task.as_str().chars().take(room).collect();
-        let name: Name =
-            format!("{stem}{suffix}").parse().map_err(|e| StoreError::Corrupt(format!("{e}")))?;
+    for name in numbered_names(task) {
         if find(c, tenant, &name)?.is_none() {
             return Ok(name);
         }
     }
-    Err(StoreError::Conflict(format!(
-        "task `{task}` has too many triggers without a name; give this one a name"
-    )))
+    Err(too_many_unnamed(task))
 }

@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use super::row::{At, Id, signed, unsigned};
-use crate::upload_errors::{misplaced, missing, too_many};
+use crate::words::{misplaced, missing, too_many};
 use crate::{StoreError, UploadStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;

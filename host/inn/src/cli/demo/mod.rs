@@ -63,14 +63,15 @@ pub async fn run(args: Args) -> Result<Verdict> {
         ..HostConfig::new(folder.path().into(), SocketAddr::from(([127, 0, 0, 1], 0)))
     });
     let host = host.await?;
+    let address = host.address().context("the host listens nowhere")?;
     let global = Global {
         output: Format::Table,
-        host: Some(format!("http://{}", host.address())),
+        host: Some(format!("http://{address}")),
         token: None,
         token_file: None,
         data: Some(folder.path().into()),
     };
-    output::note(&format!("a host serves on {}, a web site on {site}", host.address()));
+    output::note(&format!("a host serves on {address}, a web site on {site}"));
 
     let result = async {
         let client = Client::connect(&global).await?;

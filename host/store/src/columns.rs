@@ -1,0 +1,37 @@
+//! What drivers put into columns alike, and how they make pages of rows.
+
+use crate::{Page, Paged, StoreError};
+use std::time::Duration;
+
+/// A whole number that isn't negative. Databases' are signed 64 bits.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// [`signed`]'s inverse.
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A duration in microseconds, as stored.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    signed(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Makes a page of up to one row more than it has: the surplus row tells that there is a next page.
+pub(crate) fn paged<T>(mut items: Vec<T>, page: &Page, token: impl FnOnce(&T) -> String) -> Paged<T> {
+    let more = items.len() > page.size;
+    items.truncate(page.size);
+    let next = items.last().filter(|_| more).map(token);
+    Paged { items, next }
+}
+
+/// The `LIMIT` that goes with [`paged`].
+pub(crate) fn limit(page: &Page) -> i64 {
+    i64::try_from(page.size.saturating_add(1)).unwrap_or(i64::MAX)
+}
+
+/// A page token that isn't one.
+pub(crate) fn bad_token() -> StoreError {
+    StoreError::Invalid("the page token is not one that this list gave".into())
+}

@@ -1,0 +1,107 @@
+//! How a lease ends, decided for every driver alike. A driver reads [`Leased`] under the fence, and writes
+//! what [`Ended`] says.
+
+use crate::{Finish, StoreError};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::failure::{Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::limits::HOST_LOSSES_MAX;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::run::{RunEvent, RunState};
+use std::borrow::Cow;
+
+/// A leased run's row, as far as its end needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leased {
+    pub started_at: Timestamp,
+    pub cancel_requested: bool,
+    pub losses: u32,
+    pub nominal_at: Timestamp,
+}
+
+/// What ends a lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeaseEnd<'a> {
+    /// Its attempt ended.
+    Outcome(&'a Finish),
+    /// Its host gives it back, with no outcome.
+    HandedBack,
+    /// Its host gave no sign of life.
+    HostLost,
+}
+
+/// What becomes of the run's row.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended<'a> {
+    pub state: RunState,
+    /// None: as it was.
+    pub available_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub output: Option<&'a Payload>,
+    pub failure: Option<Cow<'a, Failure>>,
+    /// What the attempt used, to be put on record with `failure`; none if it is as if it had never been. Then
+    /// an earlier failure stays.
+    pub attempt: Option<Usage>,
+    /// Whether it ended without an outcome of the guest's: no host has the run any more, and it was no try.
+    pub interrupted: bool,
+    /// Whether that counts as a loss of a host.
+    pub lost: bool,
+}
+
+impl Leased {
+    /// Decides.
+    pub fn end<'a>(&self, end: LeaseEnd<'a>, now: Timestamp) -> Result<Ended<'a>, StoreError> {
+        let next = |event| RunState::Running.next(event).map_err(|e| StoreError::Conflict(e.to_string()));
+        let finished = |state: RunState| Some(now).filter(|_| state.is_final());
+        match end {
+            LeaseEnd::Outcome(finish) => {
+                let outcome = &finish.end.outcome;
+                let again = finish.again_at.is_some();
+                let state = next(RunEvent::of_attempt(outcome, again, self.cancel_requested))?;
+                let (output, failure) = match outcome {
+                    Outcome::Output(output) => (Some(output), None),
+                    Outcome::Failure(failure) => (None, Some(Cow::Borrowed(failure))),
+                };
+                Ok(Ended {
+                    state,
+                    available_at: finish.again_at.filter(|_| state == RunState::Waiting),
+                    finished_at: finished(state),
+                    output,
+                    failure,
+                    attempt: Some(finish.end.usage),
+                    interrupted: false,
+                    lost: false,
+                })
+            }
+            LeaseEnd::HandedBack => Ok(Ended {
+                state: next(RunEvent::LeaseEnded { again: true })?,
+                available_at: Some(now),
+                finished_at: None,
+                output: None,
+                failure: None,
+                attempt: None,
+                interrupted: true,
+                lost: false,
+            }),
+            LeaseEnd::HostLost => {
+                let losses = self.losses + 1;
+                let event = if self.cancel_requested {
+                    RunEvent::AttemptCancelled
+                } else {
+                    RunEvent::LeaseEnded { again: losses < HOST_LOSSES_MAX }
+                };
+                let state = next(event)?;
+                let message = format!("the host was lost while the attempt ran (loss {losses} of this run)");
+                Ok(Ended {
+                    state,
+                    available_at: Some(now),
+                    finished_at: finished(state),
+                    output: None,
+                    failure: Some(Cow::Owned(Failure::new(FailureKind::HostLost, message))),
+                    attempt: Some(Usage::default()),
+                    interrupted: true,
+                    lost: true,
+                })
+            }
+        }
+    }
+}

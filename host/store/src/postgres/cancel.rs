@@ -1,0 +1,96 @@
+//! Runs that end without an attempt, and the counts that every end changes.
+
+use super::row::{At, execute, rows};
+use crate::StoreError;
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::RunId;
+use innkeeper_domain::run::{RunEvent, RunState};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// How many runs of tasks and triggers are over, to be taken off their counts of unfinished ones.
+#[derive(Debug, Default)]
+pub(super) struct CountsDown {
+    tasks: BTreeMap<Uuid, i64>,
+    /// With the newest nominal time that has succeeded.
+    triggers: BTreeMap<Uuid, (i64, Option<At>)>,
+}
+
+impl CountsDown {
+    pub fn add(&mut self, task: Uuid, trigger: Option<Uuid>) {
+        *self.tasks.entry(task).or_default() += 1;
+        if let Some(trigger) = trigger {
+            self.triggers.entry(trigger).or_default().0 += 1;
+        }
+    }
+
+    pub fn succeeded(&mut self, trigger: Uuid, nominal: Timestamp) {
+        let (_, newest) = self.triggers.entry(trigger).or_default();
+        if newest.as_ref().is_none_or(|newest| newest.0 < nominal) {
+            *newest = Some(At(nominal));
+        }
+    }
+
+    /// The last writes of a transaction: many others change the same rows.
+    pub async fn write(&self, c: &impl GenericClient) -> Result<(), StoreError> {
+        if !self.tasks.is_empty() {
+            let (ids, counts): (Vec<&Uuid>, Vec<&i64>) = self.tasks.iter().unzip();
+            execute(
+                c,
+                "WITH locked AS MATERIALIZED (
+                     SELECT t.id, e.count FROM task t JOIN unnest($1::uuid[], $2::bigint[]) AS e (id, count)
+                         ON t.id = e.id ORDER BY t.id FOR NO KEY UPDATE OF t)
+                 UPDATE task t SET unfinished = t.unfinished - l.count FROM locked l WHERE t.id = l.id",
+                &[&ids, &counts],
+            )
+            .await?;
+        }
+        if !self.triggers.is_empty() {
+            let ids: Vec<&Uuid> = self.triggers.keys().collect();
+            let (counts, newest): (Vec<&i64>, Vec<&Option<At>>) =
+                self.triggers.values().map(|(count, newest)| (count, newest)).unzip();
+            execute(
+                c,
+                "WITH locked AS MATERIALIZED (
+                     SELECT g.id, e.count, e.newest FROM trigger g
+                         JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS e (id, count, newest) ON g.id = e.id
+                         ORDER BY g.id FOR NO KEY UPDATE OF g)
+                 UPDATE trigger g SET unfinished = g.unfinished - l.count,
+                     last_success_nominal = greatest(g.last_success_nominal, l.newest)
+                 FROM locked l WHERE g.id = l.id",
+                &[&ids, &counts, &newest],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Cancels the runs that have not begun and have `id` in `column`.
+pub(super) async fn cancel_unbegun(
+    c: &impl GenericClient,
+    column: &'static str,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<Vec<RunId>, StoreError> {
+    // The same for both: neither has an attempt that executes.
+    let cancelled =
+        RunState::Queued.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
+    let cancel = format!(
+        "WITH locked AS MATERIALIZED (
+             SELECT id FROM run WHERE {column} = $1 AND state IN ('queued', 'waiting')
+             ORDER BY id FOR NO KEY UPDATE)
+         UPDATE run r SET state = $2, cancel_requested = TRUE, finished_at = $3 FROM locked l
+         WHERE r.id = l.id RETURNING r.id, r.task_id, r.trigger_id"
+    );
+    let found = rows(c, &cancel, &[&id, &cancelled.as_str(), &At(now)]).await?;
+    let mut counts = CountsDown::default();
+    let mut runs = Vec::with_capacity(found.len());
+    for row in found {
+        counts.add(row.try_get(1)?, row.try_get(2)?);
+        runs.push(RunId(row.try_get(0)?));
+    }
+    counts.write(c).await?;
+    Ok(runs)
+}

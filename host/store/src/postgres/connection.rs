@@ -1,0 +1,252 @@
+//! Connections to the database: where it is, TLS, limits of time, and a pool of them.
+
+use super::row::from_postgres;
+use crate::StoreError;
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use innkeeper_domain::limits::{DATABASE_CONNECTIONS, DATABASE_TIMEOUT};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call waits for a connection that is free.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may say nothing before the connection counts as broken.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Where a database is: `postgres://USER:PASSWORD@HOST:PORT/NAME`.
+///
+/// A database beyond loopback is spoken with by TLS, and its certificate checked: against the roots that
+/// browsers trust, or those in the file that the parameter `sslrootcert` names. `sslmode=disable` trusts the
+/// network instead; `sslmode=require` asks for TLS on loopback too.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    config: tokio_postgres::Config,
+    roots: Option<String>,
+}
+
+/// Without the password.
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "postgres://{:?}/{}", self.config.get_hosts(), self.config.get_dbname().unwrap_or_default())
+    }
+}
+
+/// Text that doesn't say where a database is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no database's URL ({0}); expected postgres://USER:PASSWORD@HOST:PORT/NAME")]
+pub struct DatabaseUrlError(String);
+
+impl FromStr for DatabaseUrl {
+    type Err = DatabaseUrlError;
+    fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err(DatabaseUrlError("it doesn't begin with postgres://".into()));
+        }
+        let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
+        let (mut roots, mut rest) = (None, Vec::new());
+        for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+            match parameter.split_once('=') {
+                Some(("sslrootcert", file)) => roots = Some(file.to_string()),
+                // The certificate is checked whenever there is TLS.
+                Some(("sslmode", "verify-full" | "verify-ca")) => rest.push("sslmode=require"),
+                _ => rest.push(parameter),
+            }
+        }
+        let mode_given = rest.iter().any(|parameter| parameter.starts_with("sslmode="));
+        let mut config: tokio_postgres::Config = format!("{place}?{}", rest.join("&"))
+            .parse()
+            .map_err(|e: tokio_postgres::Error| DatabaseUrlError(words(&e)))?;
+        if config.get_user().is_none() {
+            return Err(DatabaseUrlError("it names no user".into()));
+        }
+        if !mode_given {
+            let near = config.get_hosts().iter().all(is_near);
+            config.ssl_mode(if near && roots.is_none() { SslMode::Disable } else { SslMode::Require });
+        }
+        config.application_name("innkeeper");
+        config.connect_timeout(CONNECT_TIMEOUT);
+        config.keepalives_idle(SILENCE);
+        config.tcp_user_timeout(SILENCE);
+        Ok(Self { config, roots })
+    }
+}
+
+fn is_near(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
+        Host::Unix(_) => true,
+    }
+}
+
+/// An error with what caused it.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words = format!("{words}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    if words.contains("server does not support TLS") {
+        words.push_str("; give it a certificate, or add ?sslmode=disable to the URL to trust the network");
+    }
+    words
+}
+
+impl DatabaseUrl {
+    /// The parameters and the TLS that connections are made with.
+    pub(super) fn parts(&self) -> Result<(tokio_postgres::Config, MakeRustlsConnect), StoreError> {
+        let mut roots = RootCertStore::empty();
+        match &self.roots {
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(file) => {
+                let unreadable = |e: &dyn std::fmt::Display| {
+                    StoreError::Conflict(format!(
+                        "the certificates in {file} (sslrootcert) can't be read: {e}"
+                    ))
+                };
+                let certificates = CertificateDer::pem_file_iter(file).map_err(|e| unreadable(&e))?;
+                for certificate in certificates {
+                    let added = certificate.map_err(|e| unreadable(&e)).map(|c| roots.add(c));
+                    added?.map_err(|e| unreadable(&e))?;
+                }
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.map_err(|e| StoreError::Conflict(format!("TLS can't be set up: {e}")))?;
+        let tls = tls.with_root_certificates(roots).with_no_client_auth();
+        Ok((self.config.clone(), MakeRustlsConnect::new(tls)))
+    }
+
+    /// A pool of connections; it makes them when they are needed.
+    pub(super) fn pool(&self) -> Result<Pool, StoreError> {
+        let (config, tls) = self.parts()?;
+        let manager =
+            Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let prepare = format!(
+            "SET statement_timeout = {timeout}; SET lock_timeout = {timeout};
+             SET idle_in_transaction_session_timeout = {timeout};
+             SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') = 'off'",
+            timeout = DATABASE_TIMEOUT.as_millis()
+        );
+        let prepare = Arc::new(prepare);
+        let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+            let prepare = Arc::clone(&prepare);
+            Box::pin(async move { client.batch_execute(&prepare).await.map_err(HookError::Backend) })
+        });
+        let timeouts = Timeouts {
+            wait: Some(WAIT_TIMEOUT),
+            create: Some(CONNECT_TIMEOUT * 2),
+            recycle: Some(CONNECT_TIMEOUT),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(DATABASE_CONNECTIONS)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .post_create(hook)
+            .build();
+        pool.map_err(|e| StoreError::Conflict(format!("no connections can be made: {e}")))
+    }
+}
+
+/// A connection of the pool.
+pub(super) async fn connection(pool: &Pool) -> Result<Object, StoreError> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => match from_postgres(error) {
+            StoreError::Unavailable(why) => StoreError::Unavailable(why),
+            other => StoreError::Unavailable(format!("no connection to the database: {other}")),
+        },
+        other => StoreError::Unavailable(format!("no connection to the database: {}", words(&other))),
+    })
+}
+
+/// Runs the statements of one transaction and commits it. What got in the way of another transaction is run
+/// again, so the statements must not use up what they are made from. A connection that doesn't answer in
+/// time is thrown away.
+macro_rules! in_transaction {
+    ($pool:expr, |$transaction:ident| $statements:expr) => {{
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut connection = $crate::postgres::connection::connection($pool).await?;
+            let attempt = async {
+                let $transaction = connection.transaction().await?;
+                let value = $statements;
+                $transaction.commit().await?;
+                Ok::<_, $crate::StoreError>(value)
+            };
+            let limit = innkeeper_domain::limits::DATABASE_TIMEOUT * 2;
+            match tokio::time::timeout(limit, attempt).await {
+                Ok(Err(error)) if $crate::postgres::row::is_in_the_way(&error) && tries < 5 => {
+                    tracing::debug!(%error, "a transaction is run again");
+                }
+                Ok(result) => break result,
+                Err(_) => {
+                    drop(deadpool_postgres::Object::take(connection));
+                    break Err($crate::postgres::row::silent());
+                }
+            }
+        }
+    }};
+}
+
+/// Runs statements that only read, each for itself.
+macro_rules! reading {
+    ($pool:expr, |$connection:ident| $statements:expr) => {{
+        let $connection = $crate::postgres::connection::connection($pool).await?;
+        let reading = async { Ok::<_, $crate::StoreError>($statements) };
+        match tokio::time::timeout(innkeeper_domain::limits::DATABASE_TIMEOUT * 2, reading).await {
+            Ok(result) => result,
+            Err(_) => {
+                drop(deadpool_postgres::Object::take($connection));
+                Err($crate::postgres::row::silent())
+            }
+        }
+    }};
+}
+
+pub(super) use {in_transaction, reading};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_for_what_is_far() {
+        for (url, mode) in [
+            ("postgres://a@127.0.0.1/b", SslMode::Disable),
+            ("postgres://a@localhost:5433/b", SslMode::Disable),
+            ("postgres://a@db.example.com/b", SslMode::Require),
+            ("postgres://a@db.example.com/b?sslmode=disable", SslMode::Disable),
+            ("postgresql://a@localhost/b?sslmode=verify-full&connect_timeout=3", SslMode::Require),
+        ] {
+            assert_eq!(url.parse::<DatabaseUrl>().unwrap().config.get_ssl_mode(), mode, "{url}");
+        }
+    }
+
+    #[test]
+    fn mistakes_have_words_and_passwords_stay_hidden() {
+        for (url, expected) in [
+            ("mysql://a@b/c", "begin with postgres://"),
+            ("postgres://b/c", "no user"),
+            ("postgres://a@b/c?nonsense=1", "nonsense"),
+        ] {
+            let error = url.parse::<DatabaseUrl>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let url: DatabaseUrl = "postgres://a:secret@b/c".parse().unwrap();
+        assert!(!format!("{url:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,152 @@
+//! The store of a fleet: PostgreSQL, which any number of hosts share.
+//!
+//! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
+//! first, always in this order: hosts, runs, tasks, triggers, each kind by its ids; what is started or
+//! triggered locks tasks and triggers, and then only inserts. Should two transactions get in each other's way
+//! all the same, PostgreSQL ends one of them, and it is run again.
+//!
+//! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes
+//! the others (`wake`); whoever isn't woken polls. The database's clock is every host's (`time`).
+
+mod batch;
+mod cancel;
+mod claim;
+mod component;
+mod connection;
+mod finish;
+mod host;
+mod migrate;
+mod retention;
+mod row;
+mod run;
+mod start;
+mod task;
+mod tenant;
+mod time;
+mod trigger;
+mod trigger_advance;
+mod upload;
+mod wake;
+
+pub use connection::{DatabaseUrl, DatabaseUrlError};
+
+use crate::{Finish, Hints, StartError, Started, Store, StoreError};
+use batch::Batches;
+use deadpool_postgres::Pool;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::limits::{FINISHES_PER_COMMIT_MAX, STARTS_PER_COMMIT_MAX};
+use innkeeper_domain::run::RunState;
+use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::time::Now;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Revisions whose specs are kept in memory.
+const SPECS_CACHED_MAX: usize = 10_000;
+
+/// How often the database's clock is read.
+const READ_CLOCK: Duration = Duration::from_secs(10);
+
+/// How long a host waits for its database when it starts.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Starts = (TenantId, Vec<crate::NewRun>, Timestamp);
+
+/// The store of a fleet. Dropping it ends its connections.
+#[derive(Debug)]
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    starts: Batches<Starts, Vec<Result<Started, StartError>>>,
+    finishes: Batches<(Finish, Timestamp), RunState>,
+    stop: CancellationToken,
+}
+
+/// What calls and background work have in common.
+#[derive(Debug)]
+struct Shared {
+    pool: Pool,
+    hints: Arc<Hints>,
+    wakes: wake::Wakes,
+    time: time::DatabaseTime,
+    /// Revisions never change.
+    specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
+}
+
+impl PostgresStore {
+    /// Opens the store in this database, and brings the database to this version's schema; several hosts may
+    /// do so at once. A database that doesn't answer is waited for, for a while. `Conflict` if a newer version
+    /// of Innkeeper has written it.
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let pool = url.pool()?;
+        let begun = std::time::Instant::now();
+        while let Err(error) = migrate::migrate(&pool, migrate::MIGRATIONS.len()).await {
+            if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the database can't be used yet; it tries again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let hints = Arc::new(Hints::default());
+        let shared = Arc::new(Shared {
+            time: time::DatabaseTime::read(&pool).await?,
+            wakes: wake::Wakes::new(Arc::clone(&hints)),
+            specs: Mutex::default(),
+            hints,
+            pool,
+        });
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (worker, stopped) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move { worker.wakes.send(&worker.pool, &stopped).await });
+        let (worker, stopped, url) = (Arc::clone(&shared), stop.clone(), url.clone());
+        tasks.spawn(async move { worker.wakes.listen(&url, &stopped).await });
+        let (worker, stopped) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move { worker.keep_time(&stopped).await });
+        let worker = Arc::clone(&shared);
+        let starts = Batches::start(&tasks, STARTS_PER_COMMIT_MAX, move |calls| {
+            let worker = Arc::clone(&worker);
+            async move { start::start_all(&worker, &calls).await }
+        });
+        let worker = Arc::clone(&shared);
+        let finishes = Batches::start(&tasks, FINISHES_PER_COMMIT_MAX, move |calls| {
+            let worker = Arc::clone(&worker);
+            async move { finish::finish_all(&worker, &calls).await }
+        });
+        Ok(Self { shared, starts, finishes, stop })
+    }
+
+    /// The database's clock.
+    pub fn now(&self) -> Now {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || shared.time.now())
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    async fn keep_time(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(READ_CLOCK) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.time.refresh(&self.pool).await {
+                tracing::warn!(%error, "the database's clock can't be read; this machine's goes on from the last time");
+            }
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn hints(&self) -> &Arc<Hints> {
+        &self.shared.hints
+    }
+}

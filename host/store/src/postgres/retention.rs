@@ -1,0 +1,81 @@
+//! Clearing away what is old, in PostgreSQL. What another host is clearing away is passed by.
+
+use super::PostgresStore;
+use super::connection::in_transaction;
+use super::row::{At, Parameters, execute, rows, signed};
+use crate::{Keep, RetentionStore, StoreError, Swept};
+use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::ids::RunId;
+use uuid::Uuid;
+
+#[async_trait]
+impl RetentionStore for PostgresStore {
+    async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError> {
+        let limit = signed(limit as u64);
+        in_transaction!(&self.shared.pool, |c| {
+            // Ids are in the order of creation, and what was created later hasn't ended before.
+            let runs = ids(
+                &c,
+                "SELECT id FROM run WHERE id < $1 AND state IN ('succeeded', 'failed', 'cancelled')
+                     AND finished_at < $2
+                 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
+                &[&RunId::first(keep.runs_since).0, &At(keep.runs_since), &limit],
+            )
+            .await?;
+            let logs = ids(
+                &c,
+                "SELECT r.id FROM run r WHERE r.id IN (
+                     SELECT l.run_id FROM run_log l JOIN run o ON o.id = l.run_id
+                     WHERE l.run_id < $1 AND o.state IN ('succeeded', 'failed', 'cancelled') AND o.finished_at < $2
+                     GROUP BY l.run_id ORDER BY l.run_id LIMIT $3)
+                 FOR UPDATE SKIP LOCKED",
+                &[&RunId::first(keep.logs_since).0, &At(keep.logs_since), &limit],
+            )
+            .await?;
+            execute(&c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&runs]).await?;
+            execute(&c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
+            execute(&c, "DELETE FROM run WHERE id = ANY($1)", &[&runs]).await?;
+            execute(&c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&logs]).await?;
+            let triggers = ids(
+                &c,
+                "SELECT g.id FROM trigger g WHERE g.deleted_at < $1
+                 AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = g.id)
+                 AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = g.id)
+                 ORDER BY g.id LIMIT $2 FOR UPDATE OF g SKIP LOCKED",
+                &[&At(keep.runs_since), &limit],
+            )
+            .await?;
+            let tasks = ids(
+                &c,
+                "SELECT t.id FROM task t WHERE t.deleted_at < $1
+                 AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = t.id)
+                 AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = t.id)
+                 ORDER BY t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
+                &[&At(keep.runs_since), &limit],
+            )
+            .await?;
+            execute(&c, "DELETE FROM trigger WHERE id = ANY($1)", &[&triggers]).await?;
+            execute(&c, "DELETE FROM task_revision WHERE task_id = ANY($1)", &[&tasks]).await?;
+            execute(&c, "DELETE FROM task WHERE id = ANY($1)", &[&tasks]).await?;
+            let skips = "DELETE FROM skip WHERE id IN (
+                SELECT id FROM skip WHERE last_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+            let skips = execute(&c, skips, &[&At(keep.skips_since), &limit]).await?;
+            let uploads = "DELETE FROM upload WHERE (tenant_id, digest) IN (
+                SELECT tenant_id, digest FROM upload WHERE changed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+            let uploads = execute(&c, uploads, &[&At(keep.uploads_since), &limit]).await?;
+            Swept {
+                runs: runs.len() as u64,
+                logs: logs.len() as u64,
+                skips,
+                uploads,
+                definitions: (triggers.len() + tasks.len()) as u64,
+            }
+        })
+    }
+}
+
+async fn ids(c: &impl GenericClient, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Uuid>, StoreError> {
+    let found = rows(c, sql, parameters).await?;
+    found.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

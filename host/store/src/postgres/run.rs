@@ -1,0 +1,238 @@
+//! Runs in PostgreSQL: started, read, cancelled. Claims and ends are in `claim` and `finish`.
+
+use super::cancel::cancel_unbegun;
+use super::connection::{in_transaction, reading};
+use super::row::{At, Json, Small, Word, bad_token, execute, limit, paged, row, rows, unsigned};
+use super::{PostgresStore, claim, finish, task, trigger};
+use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
+use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::host::Labels;
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+#[async_trait]
+impl RunStore for PostgresStore {
+    async fn runs_start(
+        &self,
+        tenant: TenantId,
+        starts: Vec<NewRun>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+        self.starts.call((tenant, starts, now)).await
+    }
+
+    async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+        reading!(&self.shared.pool, |c| get(&c, tenant, id).await?)
+    }
+
+    async fn run_list(
+        &self,
+        tenant: TenantId,
+        filter: RunFilter,
+        page: Page,
+    ) -> Result<Paged<Run>, StoreError> {
+        reading!(&self.shared.pool, |c| list(&c, tenant, &filter, &page).await?)
+    }
+
+    async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
+        let run = in_transaction!(&self.shared.pool, |c| {
+            let lock = "SELECT state FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
+            let found = row(&c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            match found.try_get::<_, Word<RunState>>(0)?.0 {
+                RunState::Queued | RunState::Waiting => {
+                    cancel_unbegun(&c, "id", id.0, now).await?;
+                }
+                RunState::Running => {
+                    execute(&c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
+                }
+                RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
+            }
+            get(&c, tenant, id).await?
+        })?;
+        self.shared.wakes.runs_changed([id]);
+        self.shared.wakes.orders();
+        Ok(run)
+    }
+
+    async fn run_logs(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        after: (u32, u32),
+        limit: usize,
+    ) -> Result<Vec<LogLine>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let exists = "SELECT 1 FROM run WHERE id = $1 AND tenant_id = $2";
+            row(&c, exists, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            let found = rows(
+                &c,
+                "SELECT attempt, sequence, at, level, text FROM run_log
+                 WHERE run_id = $1 AND (attempt, sequence) > ($2, $3) ORDER BY attempt, sequence LIMIT $4",
+                &[&id.0, &Small(after.0), &Small(after.1), &i64::try_from(limit).unwrap_or(i64::MAX)],
+            )
+            .await?;
+            let read = |row: &Row| {
+                Ok::<_, StoreError>(LogLine {
+                    attempt: row.try_get::<_, Small>(0)?.0,
+                    sequence: row.try_get::<_, Small>(1)?.0,
+                    at: row.try_get::<_, At>(2)?.0,
+                    level: LogLevel::from_number(
+                        u8::try_from(row.try_get::<_, Small>(3)?.0).unwrap_or(u8::MAX),
+                    ),
+                    text: row.try_get(4)?,
+                })
+            };
+            found.iter().map(read).collect::<Result<_, _>>()?
+        })
+    }
+
+    async fn runs_claim(
+        &self,
+        host: HostId,
+        labels: &Labels,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        claim::claim(&self.shared, host, labels, limit, now).await
+    }
+
+    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError> {
+        claim::next_ready(&self.shared, labels).await
+    }
+
+    async fn runs_news(&self, all: Vec<AttemptNews>) -> Result<(), StoreError> {
+        finish::news(&self.shared, &all).await
+    }
+
+    async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+        self.finishes.call((finish, now)).await
+    }
+}
+
+fn missing(run: RunId) -> StoreError {
+    StoreError::NotFound(format!("run {run}"))
+}
+
+/// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
+const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
+    r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
+    r.created_at, r.available_at, r.started_at, r.finished_at";
+const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
+
+fn read_run(row: &Row) -> Result<Run, StoreError> {
+    let at = |column: usize| row.try_get::<_, Option<At>>(column).map(|at| at.map(|at| at.0));
+    Ok(Run {
+        id: RunId(row.try_get(0)?),
+        task_id: TaskId(row.try_get(1)?),
+        task: row.try_get::<_, Word<_>>(2)?.0,
+        revision: row.try_get::<_, Small>(3)?.0,
+        trigger: row.try_get::<_, Option<Word<_>>>(4)?.map(|name| name.0),
+        nominal_at: row.try_get::<_, At>(5)?.0,
+        state: row.try_get::<_, Word<_>>(6)?.0,
+        attempt: row.try_get::<_, Small>(7)?.0,
+        idempotency_key: row.try_get(8)?,
+        input: Payload::default(),
+        output: None,
+        failure: read_failure(row, 9)?,
+        progress: row
+            .try_get::<_, Option<Json<(u64, Option<u64>, String)>>>(12)?
+            .map(|Json((done, total, note))| Progress { done, total, note }),
+        cancel_requested: row.try_get(13)?,
+        created_at: row.try_get::<_, At>(14)?.0,
+        available_at: row.try_get::<_, At>(15)?.0,
+        started_at: at(16)?,
+        finished_at: at(17)?,
+        attempts: Vec::new(),
+    })
+}
+
+/// Reads kind, code and message from three columns in a row.
+fn read_failure(row: &Row, first: usize) -> Result<Option<Failure>, StoreError> {
+    let Some(Word(kind)) = row.try_get::<_, Option<Word<_>>>(first)? else { return Ok(None) };
+    let (code, message) = (row.try_get(first + 1)?, row.try_get(first + 2)?);
+    Ok(Some(Failure { kind, code, message, retry: RetryAdvice::ByPolicy }))
+}
+
+/// The tenant's run of that id, with its payloads and attempts, all of one moment.
+async fn get(c: &impl GenericClient, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+    let get = format!(
+        "SELECT {COLUMNS}, r.input_type, r.input, r.output_type, r.output,
+             (SELECT coalesce(json_agg(json_build_array(number, host_id, started_at, finished_at, failure_kind,
+                  failure_code, failure_message, wall, peak_memory) ORDER BY number), '[]')::text
+              FROM attempt WHERE run_id = r.id) {TABLES}
+         WHERE r.id = $1 AND r.tenant_id = $2"
+    );
+    let row = row(c, &get, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+    let mut run = read_run(&row)?;
+    run.input = Payload { content_type: row.try_get(18)?, bytes: row.try_get(19)? };
+    if let Some(content_type) = row.try_get(20)? {
+        run.output = Some(Payload { content_type, bytes: row.try_get(21)? });
+    }
+    let attempts = row.try_get::<_, Json<Vec<AttemptColumns>>>(22)?.0;
+    run.attempts = attempts.into_iter().map(read_attempt).collect::<Result<_, _>>()?;
+    Ok(run)
+}
+
+type AttemptColumns = (u32, Uuid, i64, i64, Option<String>, Option<String>, Option<String>, i64, i64);
+
+fn read_attempt(columns: AttemptColumns) -> Result<Attempt, StoreError> {
+    let (number, host, started_at, finished_at, kind, code, message, wall, peak_memory) = columns;
+    let failure = match kind {
+        None => None,
+        Some(kind) => Some(Failure {
+            kind: kind.parse().map_err(|_| StoreError::Corrupt(format!("`{kind}` is unknown")))?,
+            code: code.unwrap_or_default(),
+            message: message.unwrap_or_default(),
+            retry: RetryAdvice::ByPolicy,
+        }),
+    };
+    Ok(Attempt {
+        number,
+        host: HostId(host),
+        started_at: innkeeper_domain::time::from_micros(started_at),
+        finished_at: innkeeper_domain::time::from_micros(finished_at),
+        failure,
+        usage: Usage { wall: Duration::from_micros(unsigned(wall)), peak_memory: unsigned(peak_memory) },
+    })
+}
+
+async fn list(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    filter: &RunFilter,
+    page: &Page,
+) -> Result<Paged<Run>, StoreError> {
+    let mut sql = format!("SELECT {COLUMNS} {TABLES} WHERE r.tenant_id = $1");
+    let mut values: Vec<Box<dyn ToSql + Sync + Send>> = vec![Box::new(tenant.0)];
+    if let Some(name) = &filter.task {
+        values.push(Box::new(task::get(c, tenant, name).await?.id.0));
+        sql.push_str(&format!(" AND r.task_id = ${}", values.len()));
+    }
+    if let Some(name) = &filter.trigger {
+        values.push(Box::new(trigger::get(c, tenant, name).await?.id.0));
+        sql.push_str(&format!(" AND r.trigger_id = ${}", values.len()));
+    }
+    if !filter.states.is_empty() {
+        let words: Vec<String> = filter.states.iter().map(|state| format!("'{state}'")).collect();
+        sql.push_str(&format!(" AND r.state IN ({})", words.join(", ")));
+    }
+    if let Some(token) = &page.after {
+        values.push(Box::new(Uuid::parse_str(token).map_err(|_| bad_token())?));
+        sql.push_str(&format!(" AND r.id < ${}", values.len()));
+    }
+    values.push(Box::new(limit(page)));
+    sql.push_str(&format!(" ORDER BY r.id DESC LIMIT ${}", values.len()));
+    let values: Vec<&(dyn ToSql + Sync)> =
+        values.iter().map(|value| value.as_ref() as &(dyn ToSql + Sync)).collect();
+    let found = rows(c, &sql, &values).await?;
+    let runs = found.iter().map(read_run).collect::<Result<_, _>>()?;
+    Ok(paged(runs, page, |last: &Run| last.id.to_string()))
+}

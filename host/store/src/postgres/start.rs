@@ -1,0 +1,295 @@
+//! Starting runs in PostgreSQL.
+
+use super::connection::in_transaction;
+use super::row::{At, Small, execute, rows, text, unsigned};
+use super::{Shared, Starts};
+use crate::{NewRun, StartError, Started, StoreError};
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
+use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::{Timestamp, time};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// Runs to insert, a column each.
+#[derive(Debug, Default)]
+pub(super) struct NewRows<'a> {
+    ids: Vec<Uuid>,
+    tenants: Vec<Uuid>,
+    tasks: Vec<Uuid>,
+    revisions: Vec<Small>,
+    requires: Vec<Cow<'a, str>>,
+    triggers: Vec<Option<Uuid>>,
+    occurrences: Vec<Option<String>>,
+    nominal_at: Vec<At>,
+    last_success_nominal: Vec<Option<At>>,
+    idempotency_keys: Vec<Option<Cow<'a, str>>>,
+    created_at: Vec<At>,
+    input_types: Vec<Cow<'a, str>>,
+    inputs: Vec<&'a [u8]>,
+}
+
+/// A run to insert.
+pub(super) struct NewRow<'a> {
+    pub id: RunId,
+    pub tenant: TenantId,
+    pub task: TaskId,
+    pub revision: u32,
+    /// See [`innkeeper_domain::host::Labels`].
+    pub requires: Cow<'a, str>,
+    pub trigger: Option<(TriggerId, String)>,
+    pub nominal_at: Timestamp,
+    pub last_success_nominal: Option<Timestamp>,
+    pub idempotency_key: Option<&'a str>,
+    pub input: &'a Payload,
+}
+
+impl<'a> NewRows<'a> {
+    pub fn push(&mut self, run: NewRow<'a>, now: Timestamp) {
+        self.ids.push(run.id.0);
+        self.tenants.push(run.tenant.0);
+        self.tasks.push(run.task.0);
+        self.revisions.push(Small(run.revision));
+        self.requires.push(run.requires);
+        let (trigger, occurrence) = run.trigger.unzip();
+        self.triggers.push(trigger.map(|id| id.0));
+        self.occurrences.push(occurrence);
+        self.nominal_at.push(At(run.nominal_at));
+        self.last_success_nominal.push(run.last_success_nominal.map(At));
+        self.idempotency_keys.push(run.idempotency_key.map(text));
+        self.created_at.push(At(now));
+        self.input_types.push(text(&run.input.content_type));
+        self.inputs.push(&run.input.bytes);
+    }
+
+    /// Inserts them as queued. The counts of unfinished runs are the caller's to keep.
+    pub async fn insert(&self, c: &impl GenericClient) -> Result<(), StoreError> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        execute(
+            c,
+            "INSERT INTO run (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
+                 last_success_nominal, idempotency_key, created_at, available_at, input_type, input, state)
+             SELECT id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
+                 last_success_nominal, idempotency_key, created_at, created_at, input_type, input, 'queued'
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::text[],
+                 $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bytea[])
+                 AS e (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
+                     last_success_nominal, idempotency_key, created_at, input_type, input)",
+            &[
+                &self.ids,
+                &self.tenants,
+                &self.tasks,
+                &self.revisions,
+                &self.requires,
+                &self.triggers,
+                &self.occurrences,
+                &self.nominal_at,
+                &self.last_success_nominal,
+                &self.idempotency_keys,
+                &self.created_at,
+                &self.input_types,
+                &self.inputs,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Adds to the counts of unfinished runs of tasks that the transaction has locked.
+pub(super) async fn count_up(c: &impl GenericClient, tasks: &BTreeMap<Uuid, i64>) -> Result<(), StoreError> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    let (ids, counts): (Vec<&Uuid>, Vec<&i64>) = tasks.iter().unzip();
+    execute(
+        c,
+        "UPDATE task t SET unfinished = t.unfinished + e.count
+         FROM unnest($1::uuid[], $2::bigint[]) AS e (id, count) WHERE t.id = e.id",
+        &[&ids, &counts],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A task that runs are started of, with the count that the transaction has reached.
+struct Target {
+    id: TaskId,
+    revision: u32,
+    requires: String,
+    unfinished: u64,
+}
+
+/// A key that names a run.
+struct Key<'a> {
+    run: RunId,
+    input: Cow<'a, Payload>,
+    created_at: Timestamp,
+}
+
+type Targets<'a> = HashMap<(TenantId, &'a str), Target>;
+type Keys<'a> = HashMap<(TaskId, Cow<'a, str>), Key<'a>>;
+
+/// Starts runs by hand: of all calls in one transaction, in the order given.
+pub(super) async fn start_all(
+    shared: &Shared,
+    calls: &[Starts],
+) -> Result<Vec<Result<Vec<Result<Started, StartError>>, StoreError>>, StoreError> {
+    let results = in_transaction!(&shared.pool, |c| {
+        let targets = targets(shared, &c, calls).await?;
+        let keys = keys(&c, calls, &targets).await?;
+        let mut starting = Starting { targets, keys, rows: NewRows::default(), expired: Vec::new() };
+        let mut results = Vec::with_capacity(calls.len());
+        for (tenant, starts, now) in calls {
+            let started = starts.iter().map(|start| starting.start(*tenant, start, *now));
+            results.push(started.collect::<Result<Vec<_>, StoreError>>()?);
+        }
+        if !starting.expired.is_empty() {
+            let forget = "UPDATE run SET idempotency_key = NULL WHERE id = ANY($1)";
+            execute(&c, forget, &[&starting.expired]).await?;
+        }
+        starting.rows.insert(&c).await?;
+        let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
+        starting.rows.tasks.iter().for_each(|task| *counts.entry(*task).or_default() += 1);
+        count_up(&c, &counts).await?;
+        results
+    })?;
+    shared.wakes.runs_ready();
+    Ok(results.into_iter().map(Ok).collect())
+}
+
+/// The tasks that are named, locked.
+async fn targets<'a>(
+    shared: &Shared,
+    c: &impl GenericClient,
+    calls: &'a [Starts],
+) -> Result<Targets<'a>, StoreError> {
+    let named =
+        calls.iter().flat_map(|(tenant, starts, _)| starts.iter().map(|s| (*tenant, s.task.as_str())));
+    let named: std::collections::HashSet<(TenantId, &str)> = named.collect();
+    let (tenants, names): (Vec<Uuid>, Vec<&str>) =
+        named.iter().map(|(tenant, name)| (tenant.0, name)).unzip();
+    let found = rows(
+        c,
+        "SELECT tenant_id, name, id, revision, unfinished FROM task
+         WHERE (tenant_id, name) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) AND deleted_at IS NULL
+         ORDER BY id FOR NO KEY UPDATE",
+        &[&tenants, &names],
+    )
+    .await?;
+    let mut targets = HashMap::with_capacity(found.len());
+    for row in &found {
+        let (id, revision) = (TaskId(row.try_get(2)?), row.try_get::<_, Small>(3)?.0);
+        let requires = shared.spec(c, id, revision).await?.requires.to_string();
+        let target = Target { id, revision, requires, unfinished: unsigned(row.try_get(4)?) };
+        let (tenant, name): (_, &str) = (TenantId(row.try_get(0)?), row.try_get(1)?);
+        if let Some(key) = named.iter().find(|key| **key == (tenant, name)) {
+            targets.insert(*key, target);
+        }
+    }
+    Ok(targets)
+}
+
+/// The keys that are named and name runs already.
+async fn keys<'a>(
+    c: &impl GenericClient,
+    calls: &'a [Starts],
+    targets: &Targets<'a>,
+) -> Result<Keys<'a>, StoreError> {
+    let (mut tasks, mut texts) = (Vec::new(), Vec::new());
+    for (tenant, starts, _) in calls {
+        for start in starts {
+            let target = targets.get(&(*tenant, start.task.as_str()));
+            if let (Some(target), Some(key)) = (target, &start.idempotency_key) {
+                tasks.push(target.id.0);
+                texts.push(text(key));
+            }
+        }
+    }
+    if tasks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = rows(
+        c,
+        "SELECT task_id, idempotency_key, id, input_type, input, created_at FROM run
+         WHERE (task_id, idempotency_key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))",
+        &[&tasks, &texts],
+    )
+    .await?;
+    let mut keys = HashMap::with_capacity(found.len());
+    for row in &found {
+        let input = Payload { content_type: row.try_get(3)?, bytes: row.try_get(4)? };
+        let key = Key {
+            run: RunId(row.try_get(2)?),
+            input: Cow::Owned(input),
+            created_at: row.try_get::<_, At>(5)?.0,
+        };
+        keys.insert((TaskId(row.try_get(0)?), Cow::Owned(row.try_get(1)?)), key);
+    }
+    Ok(keys)
+}
+
+/// A transaction that starts runs.
+struct Starting<'a> {
+    targets: Targets<'a>,
+    keys: Keys<'a>,
+    rows: NewRows<'a>,
+    /// Runs that lose their key, which is older than keys are kept.
+    expired: Vec<Uuid>,
+}
+
+impl<'a> Starting<'a> {
+    fn start(
+        &mut self,
+        tenant: TenantId,
+        start: &'a NewRun,
+        now: Timestamp,
+    ) -> Result<Result<Started, StartError>, StoreError> {
+        let Some(target) = self.targets.get_mut(&(tenant, start.task.as_str())) else {
+            return Ok(Err(StartError::NoTask(start.task.clone())));
+        };
+        let key = start.idempotency_key.as_deref().map(|key| (target.id, text(key)));
+        let mut same_key = None;
+        if let Some(known) = key.as_ref().and_then(|key| self.keys.get(key)) {
+            if known.created_at >= time::before(now, IDEMPOTENCY_KEY_KEPT) {
+                same_key = Some(SameKey { run: known.run, same_input: *known.input == start.input });
+            } else {
+                self.expired.push(known.run.0);
+            }
+        }
+        let state =
+            AdmissionState { unfinished_of_task: target.unfinished, unfinished_of_trigger: 0, same_key };
+        match admit(Asker::Hand, state) {
+            Verdict::Run => {}
+            Verdict::Existing(id) => return Ok(Ok(Started { id, existed: true })),
+            Verdict::Reject(rejection) => return Ok(Err(rejection.into())),
+            Verdict::Skip(reason) => {
+                return Err(StoreError::Corrupt(format!("a start by hand was skipped: {reason}")));
+            }
+        }
+        target.unfinished += 1;
+        let row = NewRow {
+            id: start.id,
+            tenant,
+            task: target.id,
+            revision: target.revision,
+            requires: Cow::Owned(target.requires.clone()),
+            trigger: None,
+            nominal_at: now,
+            last_success_nominal: None,
+            idempotency_key: start.idempotency_key.as_deref(),
+            input: &start.input,
+        };
+        self.rows.push(row, now);
+        if let Some(key) = key {
+            let named = Key { run: start.id, input: Cow::Borrowed(&start.input), created_at: now };
+            self.keys.insert(key, named);
+        }
+        Ok(Ok(Started { id: start.id, existed: false }))
+    }
+}

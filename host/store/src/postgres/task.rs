@@ -1,0 +1,239 @@
+//! Tasks in PostgreSQL.
+
+use super::cancel::cancel_unbegun;
+use super::component::hold;
+use super::connection::{in_transaction, reading};
+use super::row::{At, Json, Small, Word, bad_token, execute, limit, paged, row, rows};
+use super::{PostgresStore, SPECS_CACHED_MAX, Shared};
+use crate::words::changed_meanwhile;
+use crate::{NewTask, Page, Paged, StoreError, TaskStore};
+use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use std::sync::{Arc, PoisonError};
+use tokio_postgres::Row;
+
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError> {
+        in_transaction!(&self.shared.pool, |c| {
+            let inserted = execute(
+                &c,
+                "INSERT INTO task (id, tenant_id, name, revision, created_at) VALUES ($1, $2, $3, 1, $4)
+                 ON CONFLICT DO NOTHING",
+                &[&task.id.0, &tenant.0, &task.name.as_str(), &At(now)],
+            )
+            .await?;
+            if inserted == 0 {
+                return Err(StoreError::Exists(format!("task `{}`", task.name)));
+            }
+            revise(&c, tenant, task.id, 1, &task.spec, None, now).await?;
+            get(&c, tenant, &task.name).await?
+        })
+    }
+
+    async fn task_update(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        spec: TaskSpec,
+        expected: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Task, StoreError> {
+        in_transaction!(&self.shared.pool, |c| {
+            let (task, revision) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
+            if let Some(expected) = expected.filter(|expected| *expected != revision) {
+                return Err(changed_meanwhile(name, revision, expected));
+            }
+            revise(&c, tenant, task, revision + 1, &spec, None, now).await?;
+            get(&c, tenant, name).await?
+        })
+    }
+
+    async fn task_rollback(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        to: u32,
+        now: Timestamp,
+    ) -> Result<Task, StoreError> {
+        in_transaction!(&self.shared.pool, |c| {
+            let (task, revision) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
+            let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
+            let old = spec(&c, task, to).await?.ok_or_else(missing)?;
+            revise(&c, tenant, task, revision + 1, &old, Some(to), now).await?;
+            get(&c, tenant, name).await?
+        })
+    }
+
+    async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
+        reading!(&self.shared.pool, |c| get(&c, tenant, name).await?)
+    }
+
+    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let list = format!(
+                "{SELECT} WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND t.name > $2 ORDER BY t.name LIMIT $3"
+            );
+            let after = page.after.as_deref().unwrap_or("");
+            let rows = rows(&c, &list, &[&tenant.0, &after, &limit(&page)]).await?;
+            let rows = rows.iter().map(read_task).collect::<Result<_, _>>()?;
+            paged(rows, &page, |last: &Task| last.name.to_string())
+        })
+    }
+
+    async fn task_revisions(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<Revision>, StoreError> {
+        let before: u32 = match &page.after {
+            None => u32::MAX,
+            Some(token) => token.parse().map_err(|_| bad_token())?,
+        };
+        reading!(&self.shared.pool, |c| {
+            let task = get(&c, tenant, name).await?;
+            let rows = rows(
+                &c,
+                "SELECT number, spec, rollback_of, created_at FROM task_revision
+                 WHERE task_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
+                &[&task.id.0, &Small(before), &limit(&page)],
+            )
+            .await?;
+            let read = |row: &Row| {
+                Ok::<_, StoreError>(Revision {
+                    number: row.try_get::<_, Small>(0)?.0,
+                    spec: row.try_get::<_, Json<_>>(1)?.0,
+                    rollback_of: row.try_get::<_, Option<Small>>(2)?.map(|number| number.0),
+                    created_at: row.try_get::<_, At>(3)?.0,
+                })
+            };
+            let rows = rows.iter().map(read).collect::<Result<_, _>>()?;
+            paged(rows, &page, |last: &Revision| last.number.to_string())
+        })
+    }
+
+    async fn task_spec(&self, task: TaskId, revision: u32) -> Result<Arc<TaskSpec>, StoreError> {
+        if let Some(known) = self.shared.known_spec(task, revision) {
+            return Ok(known);
+        }
+        reading!(&self.shared.pool, |c| self.shared.spec(&c, task, revision).await?)
+    }
+
+    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+        let cancelled = in_transaction!(&self.shared.pool, |c| {
+            let (task, _) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
+            execute(&c, "UPDATE task SET deleted_at = $2 WHERE id = $1", &[&task.0, &At(now)]).await?;
+            execute(
+                &c,
+                "WITH locked AS MATERIALIZED (SELECT id FROM trigger WHERE task_id = $1 AND deleted_at IS NULL
+                     ORDER BY id FOR NO KEY UPDATE)
+                 UPDATE trigger g SET deleted_at = $2, state = 'finished', next_at = NULL FROM locked l
+                 WHERE g.id = l.id",
+                &[&task.0, &At(now)],
+            )
+            .await?;
+            cancel_unbegun(&c, "task_id", task.0, now).await?
+        })?;
+        let count = cancelled.len() as u64;
+        self.shared.wakes.runs_changed(cancelled);
+        Ok(count)
+    }
+}
+
+const SELECT: &str = "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at
+    FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision";
+
+fn read_task(row: &Row) -> Result<Task, StoreError> {
+    Ok(Task {
+        id: TaskId(row.try_get(0)?),
+        name: row.try_get::<_, Word<_>>(1)?.0,
+        revision: row.try_get::<_, Small>(2)?.0,
+        spec: row.try_get::<_, Json<_>>(3)?.0,
+        created_at: row.try_get::<_, At>(4)?.0,
+        updated_at: row.try_get::<_, At>(5)?.0,
+    })
+}
+
+/// The tenant's task of that name.
+pub(super) async fn get(c: &impl GenericClient, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
+    let get = format!("{SELECT} WHERE t.tenant_id = $1 AND t.name = $2 AND t.deleted_at IS NULL");
+    match row(c, &get, &[&tenant.0, &name.as_str()]).await? {
+        Some(found) => read_task(&found),
+        None => Err(StoreError::NotFound(format!("task `{name}`"))),
+    }
+}
+
+/// Locks the tenant's task of that name, as `FOR` says, and tells its current revision.
+pub(super) async fn lock(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    name: &Name,
+    strength: &'static str,
+) -> Result<(TaskId, u32), StoreError> {
+    let lock = format!(
+        "SELECT id, revision FROM task WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL FOR {strength}"
+    );
+    let found = row(c, &lock, &[&tenant.0, &name.as_str()]).await?;
+    let found = found.ok_or_else(|| StoreError::NotFound(format!("task `{name}`")))?;
+    Ok((TaskId(found.try_get(0)?), found.try_get::<_, Small>(1)?.0))
+}
+
+impl Shared {
+    fn known_spec(&self, task: TaskId, revision: u32) -> Option<Arc<TaskSpec>> {
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner).get(&(task, revision)).cloned()
+    }
+
+    /// What a revision says, from memory if it is known.
+    pub(super) async fn spec(
+        &self,
+        c: &impl GenericClient,
+        task: TaskId,
+        revision: u32,
+    ) -> Result<Arc<TaskSpec>, StoreError> {
+        if let Some(known) = self.known_spec(task, revision) {
+            return Ok(known);
+        }
+        let missing = || StoreError::Corrupt(format!("revision {revision} of task {task} is missing"));
+        let found = Arc::new(spec(c, task, revision).await?.ok_or_else(missing)?);
+        let mut known = self.specs.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SPECS_CACHED_MAX {
+            known.clear();
+        }
+        known.insert((task, revision), Arc::clone(&found));
+        Ok(found)
+    }
+}
+
+async fn spec(c: &impl GenericClient, task: TaskId, revision: u32) -> Result<Option<TaskSpec>, StoreError> {
+    let get = "SELECT spec FROM task_revision WHERE task_id = $1 AND number = $2";
+    match row(c, get, &[&task.0, &Small(revision)]).await? {
+        Some(found) => Ok(Some(found.try_get::<_, Json<_>>(0)?.0)),
+        None => Ok(None),
+    }
+}
+
+async fn revise(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    task: TaskId,
+    number: u32,
+    spec: &TaskSpec,
+    rollback_of: Option<u32>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    hold(c, tenant, spec.component).await?;
+    execute(
+        c,
+        "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        &[&task.0, &Small(number), &&spec.component.0[..], &Json(spec), &rollback_of.map(Small), &At(now)],
+    )
+    .await?;
+    execute(c, "UPDATE task SET revision = $2 WHERE id = $1", &[&task.0, &Small(number)]).await?;
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Triggers in PostgreSQL: made, changed, read.
+
+use super::cancel::cancel_unbegun;
+use super::claim::instant;
+use super::connection::{in_transaction, reading};
+use super::row::{At, Json, Word, bad_token, execute, limit, paged, row, rows, text, unsigned};
+use super::{PostgresStore, task, trigger_advance};
+use crate::words::{has_finished, numbered_names, too_many_unnamed};
+use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
+use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
+use tokio_postgres::Row;
+
+#[async_trait]
+impl TriggerStore for PostgresStore {
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        trigger: NewTrigger,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        let created = in_transaction!(&self.shared.pool, |c| {
+            // Not to be deleted before there is the trigger.
+            let (task, _) = task::lock(&c, tenant, &trigger.task, "SHARE").await?;
+            let name = match &trigger.name {
+                Some(name) => {
+                    if !insert(&c, tenant, task, name, &trigger, now).await? {
+                        return Err(StoreError::Exists(format!("trigger `{name}`")));
+                    }
+                    name.clone()
+                }
+                None => {
+                    let mut names = numbered_names(&trigger.task);
+                    loop {
+                        let name = names.next().ok_or_else(|| too_many_unnamed(&trigger.task))?;
+                        let free = find(&c, tenant, &name).await?.is_none();
+                        if free && insert(&c, tenant, task, &name, &trigger, now).await? {
+                            break name;
+                        }
+                    }
+                }
+            };
+            get(&c, tenant, &name).await?
+        })?;
+        self.shared.wakes.triggers_changed();
+        Ok(created)
+    }
+
+    async fn trigger_get(&self, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
+        reading!(&self.shared.pool, |c| get(&c, tenant, name).await?)
+    }
+
+    async fn trigger_list(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        page: Page,
+    ) -> Result<Paged<Trigger>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let task = match task {
+                Some(name) => Some(task::get(&c, tenant, name).await?.id.0),
+                None => None,
+            };
+            let list = format!(
+                "{SELECT} WHERE g.tenant_id = $1 AND g.deleted_at IS NULL AND g.name > $2
+                 AND ($3::uuid IS NULL OR g.task_id = $3) ORDER BY g.name LIMIT $4"
+            );
+            let after = page.after.as_deref().unwrap_or("");
+            let rows = rows(&c, &list, &[&tenant.0, &after, &task, &limit(&page)]).await?;
+            let rows = rows.iter().map(read_trigger).collect::<Result<_, _>>()?;
+            paged(rows, &page, |last: &Trigger| last.name.to_string())
+        })
+    }
+
+    async fn trigger_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        in_transaction!(&self.shared.pool, |c| {
+            // What inserts its runs holds the same lock.
+            let id = lock_unfinished(&c, tenant, name).await?;
+            execute(
+                &c,
+                "UPDATE trigger SET state = 'paused', pause_note = $2, paused_at = coalesce(paused_at, $3) WHERE id = $1",
+                &[&id.0, &text(&note), &At(now)],
+            )
+            .await?;
+            get(&c, tenant, name).await?
+        })
+    }
+
+    async fn trigger_resume(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<Trigger, StoreError> {
+        let resumed = in_transaction!(&self.shared.pool, |c| {
+            let id = lock_unfinished(&c, tenant, name).await?;
+            execute(
+                &c,
+                "UPDATE trigger SET state = 'active', pause_note = '', paused_at = NULL, paused_through = $2
+                 WHERE id = $1 AND state = 'paused'",
+                &[&id.0, &At(now)],
+            )
+            .await?;
+            get(&c, tenant, name).await?
+        })?;
+        self.shared.wakes.triggers_changed();
+        Ok(resumed)
+    }
+
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+        let cancelled = in_transaction!(&self.shared.pool, |c| {
+            let (id, _) = lock(&c, tenant, name).await?;
+            execute(
+                &c,
+                "UPDATE trigger SET deleted_at = $2, state = 'finished', next_at = NULL WHERE id = $1",
+                &[&id.0, &At(now)],
+            )
+            .await?;
+            cancel_unbegun(&c, "trigger_id", id.0, now).await?
+        })?;
+        let count = cancelled.len() as u64;
+        self.shared.wakes.runs_changed(cancelled);
+        Ok(count)
+    }
+
+    async fn trigger_skips(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        page: Page,
+    ) -> Result<Paged<SkipRange>, StoreError> {
+        let before: i64 = match &page.after {
+            None => i64::MAX,
+            Some(token) => token.parse().map_err(|_| bad_token())?,
+        };
+        reading!(&self.shared.pool, |c| {
+            let trigger = get(&c, tenant, name).await?.id;
+            let found = rows(
+                &c,
+                "SELECT id, first_at, last_at, count, reason FROM skip WHERE trigger_id = $1 AND id < $2
+                 ORDER BY id DESC LIMIT $3",
+                &[&trigger.0, &before, &limit(&page)],
+            )
+            .await?;
+            let read = |row: &Row| {
+                let range = SkipRange {
+                    from: row.try_get::<_, At>(1)?.0,
+                    to: row.try_get::<_, At>(2)?.0,
+                    count: unsigned(row.try_get(3)?),
+                    reason: row.try_get::<_, Word<_>>(4)?.0,
+                };
+                Ok::<_, StoreError>((row.try_get::<_, i64>(0)?, range))
+            };
+            let found = found.iter().map(read).collect::<Result<_, _>>()?;
+            let found = paged(found, &page, |last: &(i64, _)| last.0.to_string());
+            Paged { items: found.items.into_iter().map(|(_, range)| range).collect(), next: found.next }
+        })
+    }
+
+    async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let due = rows(&c, trigger_advance::DUE, &[&At(now), &limit]).await?;
+            due.iter().map(trigger_advance::read_due).collect::<Result<_, _>>()?
+        })
+    }
+
+    async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError> {
+        reading!(&self.shared.pool, |c| instant(row(&c, trigger_advance::NEXT_DUE, &[]).await?)?)
+    }
+
+    async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+        let created = trigger_advance::advance_all(&self.shared, &advances, now).await?;
+        if created > 0 {
+            self.shared.wakes.runs_ready();
+        }
+        Ok(created)
+    }
+}
+
+const SELECT: &str =
+    "SELECT g.id, g.task_id, t.name, g.name, g.spec, g.input_type, g.input, g.state, g.pause_note,
+    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at
+    FROM trigger g JOIN task t ON t.id = g.task_id";
+
+fn read_trigger(row: &Row) -> Result<Trigger, StoreError> {
+    let state = match row.try_get(7)? {
+        "active" => TriggerState::Active,
+        "paused" => TriggerState::Paused { note: row.try_get(8)?, at: row.try_get::<_, At>(9)?.0 },
+        _ => TriggerState::Finished,
+    };
+    Ok(Trigger {
+        id: TriggerId(row.try_get(0)?),
+        task_id: TaskId(row.try_get(1)?),
+        task: row.try_get::<_, Word<_>>(2)?.0,
+        name: row.try_get::<_, Word<_>>(3)?.0,
+        spec: row.try_get::<_, Json<_>>(4)?.0,
+        input: Payload { content_type: row.try_get(5)?, bytes: row.try_get(6)? },
+        state,
+        next_at: row.try_get::<_, Option<At>>(10)?.map(|at| at.0),
+        last_nominal: row.try_get::<_, Option<At>>(11)?.map(|at| at.0),
+        started: unsigned(row.try_get(12)?),
+        skipped: unsigned(row.try_get(13)?),
+        created_at: row.try_get::<_, At>(14)?.0,
+    })
+}
+
+async fn find(c: &impl GenericClient, tenant: TenantId, name: &Name) -> Result<Option<Trigger>, StoreError> {
+    let get = format!("{SELECT} WHERE g.tenant_id = $1 AND g.name = $2 AND g.deleted_at IS NULL");
+    row(c, &get, &[&tenant.0, &name.as_str()]).await?.as_ref().map(read_trigger).transpose()
+}
+
+/// The tenant's trigger of that name.
+pub(super) async fn get(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    name: &Name,
+) -> Result<Trigger, StoreError> {
+    find(c, tenant, name).await?.ok_or_else(|| missing(name))
+}
+
+fn missing(name: &Name) -> StoreError {
+    StoreError::NotFound(format!("trigger `{name}`"))
+}
+
+/// Locks the tenant's trigger of that name, and tells whether it has finished.
+async fn lock(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    name: &Name,
+) -> Result<(TriggerId, bool), StoreError> {
+    let lock = "SELECT id, state FROM trigger WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL
+        FOR NO KEY UPDATE";
+    let found = row(c, lock, &[&tenant.0, &name.as_str()]).await?.ok_or_else(|| missing(name))?;
+    Ok((TriggerId(found.try_get(0)?), !matches!(found.try_get(1)?, "active" | "paused")))
+}
+
+async fn lock_unfinished(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    name: &Name,
+) -> Result<TriggerId, StoreError> {
+    match lock(c, tenant, name).await? {
+        (id, false) => Ok(id),
+        (_, true) => Err(has_finished(name)),
+    }
+}
+
+/// Inserts an active trigger; false if there is one of that name.
+async fn insert(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    task: TaskId,
+    name: &Name,
+    trigger: &NewTrigger,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let inserted = execute(
+        c,
+        "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', $8, $9) ON CONFLICT DO NOTHING",
+        &[
+            &trigger.id.0,
+            &tenant.0,
+            &task.0,
+            &name.as_str(),
+            &Json(&trigger.spec),
+            &text(&trigger.input.content_type),
+            &trigger.input.bytes,
+            &At(trigger.next_at),
+            &At(now),
+        ],
+    )
+    .await?;
+    Ok(inserted > 0)
+}

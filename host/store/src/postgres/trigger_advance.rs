@@ -1,0 +1,243 @@
+//! Due triggers in PostgreSQL: runs, skips and the trigger's next time, together or not at all.
+
+use super::Shared;
+use super::connection::in_transaction;
+use super::row::{At, Json, Small, Word, execute, row, rows, signed, unsigned};
+use super::start::{NewRow, NewRows, count_up};
+use crate::{Advance, DueTrigger, StoreError};
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::admit::{AdmissionState, AdmittedFiring, admit_firing};
+use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::time::to_micros;
+use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger
+    WHERE state = 'active' AND next_at <= $1 ORDER BY next_at LIMIT $2";
+
+pub(super) const NEXT_DUE: &str =
+    "SELECT next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1";
+
+pub(super) fn read_due(row: &Row) -> Result<DueTrigger, StoreError> {
+    Ok(DueTrigger {
+        id: TriggerId(row.try_get(0)?),
+        spec: row.try_get::<_, Json<_>>(1)?.0,
+        due: row.try_get::<_, At>(2)?.0,
+        paused_through: row.try_get::<_, Option<At>>(3)?.map(|at| at.0),
+    })
+}
+
+/// A trigger as the transaction finds it, active.
+struct Due {
+    tenant: TenantId,
+    task: TaskId,
+    due: Timestamp,
+    overlap: OverlapPolicy,
+    input: Payload,
+    last_nominal: Option<Timestamp>,
+    last_success_nominal: Option<Timestamp>,
+    unfinished: u64,
+}
+
+/// A task of a due trigger, with the count that the transaction has reached.
+struct Target {
+    revision: u32,
+    requires: String,
+    unfinished: u64,
+}
+
+/// Applies decisions in one transaction, and says how many runs they created.
+pub(super) async fn advance_all(
+    shared: &Shared,
+    advances: &[Advance],
+    now: Timestamp,
+) -> Result<u32, StoreError> {
+    let ids: Vec<Uuid> = advances.iter().map(|advance| advance.id.0).collect();
+    in_transaction!(&shared.pool, |c| {
+        let mut targets = targets(shared, &c, &ids).await?;
+        let due = lock(&c, &ids).await?;
+        let (mut rows, mut steps) = (NewRows::default(), Steps::default());
+        let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
+        let mut skips = Vec::new();
+        for advance in advances {
+            let found = due.get(&advance.id).filter(|due| due.due == advance.due);
+            let Some((due, target)) = found.and_then(|due| Some((due, targets.get_mut(&due.task)?))) else {
+                continue;
+            };
+            let state = AdmissionState {
+                unfinished_of_task: target.unfinished,
+                unfinished_of_trigger: due.unfinished,
+                same_key: None,
+            };
+            let admitted = admit_firing(due.overlap, state, &advance.firing);
+            let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
+            let started = admitted.runs.len();
+            target.unfinished += started as u64;
+            *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
+            steps.push(advance, last_nominal, started, admitted.skips.iter().map(|skip| skip.count).sum());
+            skips.extend(admitted.skips.into_iter().map(|skip| (advance.id, skip, last_nominal)));
+        }
+        rows.insert(&c).await?;
+        for (trigger, skip, last_run) in &skips {
+            record(&c, *trigger, skip, *last_run).await?;
+        }
+        count_up(&c, &counts).await?;
+        steps.write(&c).await?;
+        u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX)
+    })
+}
+
+/// The tasks of these triggers, locked.
+async fn targets(
+    shared: &Shared,
+    c: &impl GenericClient,
+    triggers: &[Uuid],
+) -> Result<HashMap<TaskId, Target>, StoreError> {
+    let found = rows(
+        c,
+        "SELECT id, revision, unfinished FROM task
+         WHERE id IN (SELECT task_id FROM trigger WHERE id = ANY($1)) ORDER BY id FOR NO KEY UPDATE",
+        &[&triggers],
+    )
+    .await?;
+    let mut targets = HashMap::with_capacity(found.len());
+    for row in &found {
+        let (id, revision) = (TaskId(row.try_get(0)?), row.try_get::<_, Small>(1)?.0);
+        let requires = shared.spec(c, id, revision).await?.requires.to_string();
+        targets.insert(id, Target { revision, requires, unfinished: unsigned(row.try_get(2)?) });
+    }
+    Ok(targets)
+}
+
+/// Those of these triggers that are active, locked.
+async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<TriggerId, Due>, StoreError> {
+    let found = rows(
+        c,
+        "SELECT id, tenant_id, task_id, next_at, spec, input_type, input, last_nominal, last_success_nominal,
+             unfinished
+         FROM trigger WHERE id = ANY($1) AND state = 'active' AND next_at IS NOT NULL
+         ORDER BY id FOR NO KEY UPDATE",
+        &[&triggers],
+    )
+    .await?;
+    let mut due = HashMap::with_capacity(found.len());
+    for row in &found {
+        let read = Due {
+            tenant: TenantId(row.try_get(1)?),
+            task: TaskId(row.try_get(2)?),
+            due: row.try_get::<_, At>(3)?.0,
+            overlap: row.try_get::<_, Json<TriggerSpec>>(4)?.0.overlap,
+            input: Payload { content_type: row.try_get(5)?, bytes: row.try_get(6)? },
+            last_nominal: row.try_get::<_, Option<At>>(7)?.map(|at| at.0),
+            last_success_nominal: row.try_get::<_, Option<At>>(8)?.map(|at| at.0),
+            unfinished: unsigned(row.try_get(9)?),
+        };
+        due.insert(TriggerId(row.try_get(0)?), read);
+    }
+    Ok(due)
+}
+
+impl Due {
+    /// Adds the admitted runs, and says what the trigger's last nominal time with a run is then.
+    fn start<'a>(
+        &'a self,
+        advance: &Advance,
+        admitted: &AdmittedFiring,
+        target: &Target,
+        rows: &mut NewRows<'a>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut last_nominal = self.last_nominal;
+        let runs = advance.firing.runs.iter().zip(&advance.run_ids).enumerate();
+        for (_, (nominal, id)) in runs.filter(|(place, _)| admitted.runs.contains(place)) {
+            let row = NewRow {
+                id: *id,
+                tenant: self.tenant,
+                task: self.task,
+                revision: target.revision,
+                requires: Cow::Owned(target.requires.clone()),
+                trigger: Some((advance.id, to_micros(*nominal).to_string())),
+                nominal_at: *nominal,
+                last_success_nominal: self.last_success_nominal,
+                idempotency_key: None,
+                input: &self.input,
+            };
+            rows.push(row, now);
+            last_nominal = Some(*nominal);
+        }
+        last_nominal
+    }
+}
+
+/// Changes of triggers' rows, a column each.
+#[derive(Default)]
+struct Steps {
+    ids: Vec<Uuid>,
+    next_at: Vec<Option<At>>,
+    last_nominal: Vec<Option<At>>,
+    started: Vec<i64>,
+    skipped: Vec<i64>,
+}
+
+impl Steps {
+    fn push(&mut self, advance: &Advance, last_nominal: Option<Timestamp>, started: usize, skipped: u64) {
+        self.ids.push(advance.id.0);
+        self.next_at.push(advance.firing.next.map(At));
+        self.last_nominal.push(last_nominal.map(At));
+        self.started.push(signed(started as u64));
+        self.skipped.push(signed(skipped));
+    }
+
+    async fn write(&self, c: &impl GenericClient) -> Result<(), StoreError> {
+        execute(
+            c,
+            "UPDATE trigger g SET next_at = e.next_at,
+                 state = CASE WHEN e.next_at IS NULL THEN 'finished' ELSE g.state END,
+                 last_nominal = e.last_nominal, started = g.started + e.started, skipped = g.skipped + e.skipped,
+                 unfinished = g.unfinished + e.started
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                 AS e (id, next_at, last_nominal, started, skipped)
+             WHERE g.id = e.id",
+            &[&self.ids, &self.next_at, &self.last_nominal, &self.started, &self.skipped],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Records a skip; one that only goes on from the last one makes that longer.
+async fn record(
+    c: &impl GenericClient,
+    trigger: TriggerId,
+    skip: &SkipRange,
+    last_run: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let last = "SELECT id, last_at, reason FROM skip WHERE trigger_id = $1 ORDER BY id DESC LIMIT 1";
+    let continued = match row(c, last, &[&trigger.0]).await? {
+        None => None,
+        Some(last) => {
+            let (to, reason) = (last.try_get::<_, At>(1)?.0, last.try_get::<_, Word<SkipReason>>(2)?.0);
+            Some(last.try_get::<_, i64>(0)?).filter(|_| skip.continues(to, reason, last_run))
+        }
+    };
+    match continued {
+        Some(id) => {
+            let longer = "UPDATE skip SET last_at = $2, count = count + $3 WHERE id = $1";
+            execute(c, longer, &[&id, &At(skip.to), &signed(skip.count)]).await?;
+        }
+        None => {
+            execute(
+                c,
+                "INSERT INTO skip (trigger_id, first_at, last_at, count, reason) VALUES ($1, $2, $3, $4, $5)",
+                &[&trigger.0, &At(skip.from), &At(skip.to), &signed(skip.count), &skip.reason.as_str()],
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}

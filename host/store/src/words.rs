@@ -1,0 +1,96 @@
+//! What drivers say alike of requests that can't be met, and read alike of what people write.
+
+use crate::StoreError;
+use innkeeper_domain::component::{Component, Digest};
+use innkeeper_domain::limits::UPLOADS_BEGUN_MAX;
+use innkeeper_domain::name::Name;
+
+/// Hex digits that a shortened digest needs.
+const PREFIX_DIGITS_MIN: usize = 12;
+
+/// A digest that may be shortened.
+pub(crate) struct ComponentQuery<'a> {
+    text: &'a str,
+    /// The least digest that begins so.
+    pub low: Vec<u8>,
+    /// The greatest.
+    pub high: Vec<u8>,
+}
+
+impl<'a> ComponentQuery<'a> {
+    pub fn parse(text: &'a str) -> Result<Self, StoreError> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+        let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_hex || !(PREFIX_DIGITS_MIN..=64).contains(&hex.len()) {
+            return Err(StoreError::Invalid(format!(
+                "`{}` is not a digest: expected `sha256:` and 64 hex digits, or {PREFIX_DIGITS_MIN} or more of them",
+                text.chars().take(80).collect::<String>()
+            )));
+        }
+        let bound =
+            |fill: &str| hex::decode(format!("{hex}{}", fill.repeat(64 - hex.len()))).unwrap_or_default();
+        Ok(Self { text, low: bound("0"), high: bound("f") })
+    }
+
+    /// The component found; two are as bad as none.
+    pub fn only_one(&self, mut found: Vec<Component>) -> Result<Component, StoreError> {
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => Err(StoreError::NotFound(format!("component {}", self.text))),
+            _ => Err(StoreError::NotFound(format!(
+                "one component {}: several begin so, give more digits",
+                self.text
+            ))),
+        }
+    }
+}
+
+pub(crate) fn component_used(task: &str, digest: Digest) -> StoreError {
+    StoreError::Conflict(format!("task `{task}` has a revision of component {digest}; delete the task first"))
+}
+
+pub(crate) fn damaged(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} doesn't have its digest; upload it again"))
+}
+
+pub(crate) fn changed_meanwhile(task: &Name, current: u32, expected: u32) -> StoreError {
+    StoreError::Conflict(format!(
+        "task `{task}` is at revision {current}, not {expected}: somebody changed it meanwhile; look at it and try again"
+    ))
+}
+
+pub(crate) fn has_finished(trigger: &Name) -> StoreError {
+    StoreError::Conflict(format!(
+        "trigger `{trigger}` has finished: its schedule has no more times; create a new one"
+    ))
+}
+
+/// The names that a trigger without one can have: its task's, and a number.
+pub(crate) fn numbered_names(task: &Name) -> impl Iterator<Item = Name> {
+    (1..10_000).filter_map(move |number| {
+        let suffix = format!("-{number}");
+        let room = innkeeper_domain::limits::NAME_CHARS_MAX - suffix.len();
+        let stem: String = task.as_str().chars().take(room).collect();
+        format!("{stem}{suffix}").parse().ok()
+    })
+}
+
+pub(crate) fn too_many_unnamed(task: &Name) -> StoreError {
+    StoreError::Conflict(format!("task `{task}` has too many triggers without a name; give this one a name"))
+}
+
+pub(crate) fn too_many() -> StoreError {
+    StoreError::Conflict(format!(
+        "{UPLOADS_BEGUN_MAX} uploads have begun and not ended; go on with one, or wait until they are forgotten"
+    ))
+}
+
+pub(crate) fn missing(digest: Digest) -> StoreError {
+    StoreError::NotFound(format!("upload of {digest}"))
+}
+
+pub(crate) fn misplaced(at: u64, bytes: usize, received: u64, size: u64) -> StoreError {
+    StoreError::Conflict(format!(
+        "{bytes} bytes at {at} don't fit an upload that has {received} of {size}; ask how many it has and go on there"
+    ))
+}
