@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "differential/generate.rs"]
 mod generate;
 #[path = "differential/observe.rs"]
@@ -16,6 +18,7 @@ mod side;
 
 use generate::Generator;
 use innkeeper_store::Store;
+use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
 use observe::{Seen, difference};
 use operation::{Operation, Step};
@@ -51,6 +54,13 @@ fn sqlite(folders: &mut Vec<TempDir>) -> Arc<dyn Store> {
 async fn two_of_sqlite() -> Stores {
     let mut folders = Vec::new();
     ((sqlite(&mut folders), sqlite(&mut folders)), folders)
+}
+
+async fn sqlite_and_postgres() -> Stores {
+    let mut folders = Vec::new();
+    let url = cluster::database().parse().expect("a URL");
+    let postgres = Arc::new(PostgresStore::open(&url).await.expect("a new store"));
+    ((sqlite(&mut folders), postgres), folders)
 }
 
 /// What differs, and after how many operations.
@@ -152,10 +162,11 @@ async fn seeds(test: &str, stores: impl AsyncFn() -> Stores) {
             let asked = steps.len();
             let shorter = shrink(&mut steps, &stores, Duration::ZERO).await;
             panic!(
-                "seed {seed}: after {asked} operations {}\n\n{} of them will do:\n{steps:#?}\n{shorter}\n\n\
+                "seed {seed}: after {asked} operations {}\n\n{} of them will do:\n{}\n{shorter}\n\n\
                  again: INN_SEED={seed} cargo test --locked -p inn --test differential {test}",
                 found.what,
-                steps.len()
+                steps.len(),
+                steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>().join("\n")
             );
         }
         done += 1;
@@ -168,6 +179,11 @@ async fn sqlite_is_like_sqlite() {
     seeds("sqlite_is_like_sqlite", two_of_sqlite).await;
 }
 
+#[tokio::test]
+async fn postgres_is_like_sqlite() {
+    seeds("postgres_is_like_sqlite", sqlite_and_postgres).await;
+}
+
 /// The harness finds a store that is a microsecond late, and says so with few words.
 #[tokio::test]
 async fn a_difference_is_found_and_made_short() {
@@ -177,4 +193,25 @@ async fn a_difference_is_found_and_made_short() {
     assert!(found.is_some());
     shrink(&mut steps, &two_of_sqlite, late).await;
     assert!(steps.len() <= 3, "{steps:#?}");
+}
+
+/// Found by a seed: both stores took a chunk of nothing, and then none in its place.
+#[tokio::test]
+async fn an_upload_goes_on_after_a_chunk_of_nothing() {
+    let ((left, right), _folders) = sqlite_and_postgres().await;
+    for side in [Side::new(left).await, Side::new(right).await] {
+        let digest = side::digest(b"x");
+        let append =
+            |bytes: &[u8]| Operation::UploadAppend { tenant: 0, digest, first: 0, bytes: bytes.into() };
+        for (operation, answer) in [
+            (Operation::UploadBegin { tenant: 0, digest, size: 1 }, "Ok(0)"),
+            (append(b""), "Ok(0)"),
+            (append(b"x"), "Ok(1)"),
+        ] {
+            assert_eq!(
+                side.apply(&Step { at: innkeeper_domain::Timestamp::UNIX_EPOCH, operation }).await.text,
+                answer
+            );
+        }
+    }
 }

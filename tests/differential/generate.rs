@@ -416,7 +416,6 @@ impl Generator {
 
     fn host_start(&mut self) -> Option<Operation> {
         let ending = self.random.pick(&[Ending::Stopped, Ending::Reaped])?;
-        let before = self.host.map(|(id, _)| (id, ending));
         if let (Some((_, until)), Ending::Reaped) = (self.host, ending) {
             self.now = self.now.max(time::after(until, Duration::from_micros(1)));
         }
@@ -433,7 +432,7 @@ impl Generator {
             labels: self.labels(),
             capacity: self.random.below(100) as u32,
         };
-        Some(Operation::HostStart { host, before, lease_until })
+        Some(Operation::HostStart { host, before: ending, lease_until })
     }
 
     fn host_renew(&mut self) -> Option<Operation> {

@@ -148,7 +148,12 @@ pub fn difference(left: &str, right: &str) -> Option<String> {
     if left == right {
         return None;
     }
+    // PostgreSQL's texts have no NUL: the sign for what can't be shown takes its place.
+    let (left, right) = (left.replace("\\0", "\u{fffd}"), right.replace("\\0", "\u{fffd}"));
+    if left == right {
+        return None;
+    }
     let same = left.chars().zip(right.chars()).take_while(|(one, other)| one == other).count();
-    let around = |text: &str| text.chars().skip(same.saturating_sub(200)).take(500).collect::<String>();
+    let around = |text: String| text.chars().skip(same.saturating_sub(200)).take(500).collect::<String>();
     Some(format!("\n  left:  ...{}\n  right: ...{}", around(left), around(right)))
 }

@@ -20,11 +20,12 @@ pub struct Step {
     pub operation: Operation,
 }
 
-/// How the host before ends: on SQLite there is only ever one, so all stores are asked for no more.
+/// How the host that lives ends before the next one starts: on SQLite there is only ever one, so no store is
+/// asked for more.
 #[derive(Debug, Clone, Copy)]
 pub enum Ending {
     Stopped,
-    /// The time given is later than its lease.
+    /// As one that was lost.
     Reaped,
 }
 
@@ -179,7 +180,7 @@ pub enum Operation {
     RunFinish(Finish),
     HostStart {
         host: Host,
-        before: Option<(HostId, Ending)>,
+        before: Ending,
         lease_until: Timestamp,
     },
     HostRenew {

@@ -106,7 +106,14 @@ impl Side {
                 text(s.component_put(of(tenant), component(bytes, now), bytes.clone()).await)
             }
             O::ComponentGet { tenant, digest } => text(s.component_get(of(tenant), digest).await),
-            O::ComponentDelete { tenant, digest } => text(s.component_delete(of(tenant), *digest).await),
+            O::ComponentDelete { tenant, digest } => {
+                let deleted = s.component_delete(of(tenant), *digest).await;
+                // Which of its tasks is named is the store's choice.
+                text(deleted.map_err(|error| match error {
+                    StoreError::Conflict(words) => StoreError::Conflict(words.split('`').skip(2).collect()),
+                    error => error,
+                }))
+            }
             O::ComponentBytes(digest) => text(s.component_bytes(*digest).await),
             O::ComponentList { tenant, size } => {
                 pages(*size, |page| s.component_list(of(tenant), page)).await
@@ -120,11 +127,7 @@ impl Side {
             O::UploadBytes { tenant, digest } => text(s.upload_bytes(of(tenant), *digest).await),
             O::UploadEnd { tenant, digest } => text(s.upload_end(of(tenant), *digest).await),
             O::HostStart { host, before, lease_until } => {
-                let ended = match before {
-                    None => Ok(0),
-                    Some((id, Ending::Stopped)) => s.host_stop(*id, now).await,
-                    Some((_, Ending::Reaped)) => s.hosts_reap(now).await,
-                };
+                let ended = self.end_hosts(*before, now).await;
                 text((ended, s.host_start(host.clone(), *lease_until, now).await))
             }
             O::HostRenew { host, lease_until } => text(s.host_renew(*host, *lease_until).await),
@@ -220,6 +223,18 @@ impl Side {
         assert!(due.is_sorted_by_key(|due| due.due), "the longest due comes first: {due:?}");
         due.sort_by_key(|due| (due.due, due.id));
         Ok(due)
+    }
+
+    /// Ends the host that lives, if one does.
+    async fn end_hosts(&self, how: Ending, now: Timestamp) -> Result<u64, StoreError> {
+        let mut ended = match how {
+            Ending::Reaped => self.store.hosts_reap(now).await?,
+            Ending::Stopped => 0,
+        };
+        for living in self.store.host_list().await? {
+            ended += self.store.host_stop(living.host.id, now).await?;
+        }
+        Ok(ended)
     }
 
     /// How much is deleted in all, and that it ends.
