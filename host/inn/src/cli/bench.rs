@@ -22,7 +22,7 @@ use innkeeper_domain::payload::Payload as DomainPayload;
 use innkeeper_domain::task::TaskSpec as DomainSpec;
 use innkeeper_domain::time;
 use innkeeper_runtime::bench::{ECHO, Measured};
-use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
+use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::{ComponentStore, Finish, HostStore, NewRun, NewTask, RunStore, TaskStore, TenantStore};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         capacity: 16,
         cancel_grace: CANCEL_GRACE,
         open_networks: Vec::new(),
-        bytes: Arc::new(NoBytes),
+        components: Arc::new(NoComponents),
         now: Arc::new(now),
     })?;
     let (measured, floor) = match args.scenario {
@@ -118,12 +118,20 @@ fn print(format: Format, args: Args, measured: &Measured, floor: &[(&str, Measur
     })
 }
 
-struct NoBytes;
+struct NoComponents;
 
 #[async_trait]
-impl ComponentBytes for NoBytes {
+impl ComponentSource for NoComponents {
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
         Err(format!("the bench has no component {digest}"))
+    }
+
+    async fn artifact(&self, _digest: Digest, _variant: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    async fn share_artifact(&self, _digest: Digest, _variant: &str, _bytes: Vec<u8>) -> Result<(), String> {
+        Ok(())
     }
 }
 
