@@ -136,9 +136,12 @@ async fn what_cannot_become_a_component_is_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_push_goes_on_with_an_earlier() {
-    let host = Host::start();
+    let mut host = Host::start();
     let whole = large_command(3 * MIB);
     cut_off(&host, &digest(&whole), &whole, 2 * MIB).await;
+    // What is kept is on disk.
+    host.kill();
+    host.restart(&[]);
     let pushed = host.push(&whole);
     assert_eq!(pushed.code, 0, "{}", pushed.stderr);
     assert!(pushed.stderr.contains("the host has 2.0 MiB of 3.0 MiB"), "{}", pushed.stderr);
