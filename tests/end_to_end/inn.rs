@@ -82,6 +82,11 @@ impl Host {
         self.folder.path().into()
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill().expect("it was running");
