@@ -10,6 +10,7 @@ mod error;
 mod hints;
 pub mod postgres;
 pub mod sqlite;
+pub mod transfer;
 mod words;
 
 pub use contract::*;
