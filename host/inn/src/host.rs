@@ -1,8 +1,9 @@
 //! The composition root: the only file that names concrete types of every room.
 
+use crate::data_folder::{ADDRESS_FILE, admin_token, artifact_key, forget, private_folder, write_private};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
+use innkeeper_api::auth::TENANT_DEFAULT;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
@@ -10,33 +11,26 @@ use innkeeper_domain::host::{Labels, Role as HostRole};
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE, UPLOADS_MAX};
 use innkeeper_domain::name::Name;
-use innkeeper_engine::clock::{Clock, SystemClock};
+use innkeeper_domain::time::Now;
+use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{Executor, NoExecutor};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_runtime::network::Network;
-use innkeeper_runtime::{ComponentBytes, Runtime, RuntimeConfig};
+use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
+use innkeeper_store::postgres::{DatabaseUrl, PostgresStore};
 use innkeeper_store::sqlite::SqliteStore;
-use innkeeper_store::{Role, Store, TenantStore, TokenHolder};
+use innkeeper_store::{FolderLock, Store};
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// The file of the first admin's token, in the data folder.
-pub const ADMIN_TOKEN_FILE: &str = "admin.token";
-/// The file that tells where the host listens, in the data folder.
-pub const ADDRESS_FILE: &str = "address";
-/// The file of the key that artifacts are authenticated with, in the data folder.
-const ARTIFACT_KEY_FILE: &str = "artifact.key";
 
 /// How long after its runs' grace a host waits for its clients.
 const STOP_SLACK: Duration = Duration::from_secs(5);
@@ -58,6 +52,10 @@ pub struct HostConfig {
     pub drain_grace: Duration,
     /// Networks that are closed to guests by default, and that are open here.
     pub open_networks: Vec<Network>,
+    /// The database that it shares with the hosts of its fleet; without one, the store is in `data`.
+    pub database: Option<DatabaseUrl>,
+    /// The file of the key that artifacts are authenticated with; without one, the key is in `data`.
+    pub key_file: Option<PathBuf>,
 }
 
 impl HostConfig {
@@ -73,6 +71,8 @@ impl HostConfig {
             lease: LEASE,
             drain_grace: DRAIN_GRACE,
             open_networks: Vec::new(),
+            database: None,
+            key_file: None,
         }
     }
 }
@@ -84,6 +84,7 @@ pub struct Host {
     tasks: TaskTracker,
     address_file: PathBuf,
     drain_grace: Duration,
+    _lock: Option<FolderLock>,
 }
 
 /// The instant, from the machine's clock.
@@ -103,17 +104,17 @@ impl Host {
             );
         }
         private_folder(&config.data)?;
-        let store = Arc::new(SqliteStore::open(&config.data)?);
+        let Opened { store, now, lock } = open(&config).await?;
         // For executing, and for looking at what is uploaded.
         let runtime = if is(HostRole::Worker) || is(HostRole::Api) {
             Some(Arc::new(Runtime::new(RuntimeConfig {
                 artifacts: config.data.join("artifacts"),
-                artifact_key: artifact_key(&config.data)?,
+                artifact_key: artifact_key(&config.data, config.key_file.as_deref())?,
                 capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
                 cancel_grace: CANCEL_GRACE,
                 open_networks: config.open_networks,
-                bytes: Arc::new(Uploads(Arc::clone(&store))),
-                now: Arc::new(now),
+                components: Arc::new(Components(Arc::clone(&store))),
+                now: Arc::clone(&now),
             })?))
         } else {
             None
@@ -135,8 +136,7 @@ impl Host {
         }
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store: Arc<dyn Store> = store;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
@@ -168,7 +168,7 @@ impl Host {
             let api = Api {
                 store,
                 inspector: Arc::new(Inspection(runtime)),
-                now: Arc::new(now),
+                now,
                 host: id,
                 version: env!("CARGO_PKG_VERSION"),
                 stop: stop.clone(),
@@ -183,7 +183,7 @@ impl Host {
             });
         }
         tasks.close();
-        Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace })
+        Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace, _lock: lock })
     }
 
     /// Where it listens, if it answers calls.
@@ -207,30 +207,49 @@ impl Host {
     }
 }
 
-/// Removes a file, if it is there.
-fn forget(file: &Path) -> Result<()> {
-    match fs::remove_file(file) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("can't remove {}", file.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// What this machine is called, as far as that makes a name.
 fn machine_name() -> Name {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
     name.parse().or_else(|_| "host".parse()).unwrap_or_else(|_| unreachable!("`host` is a name"))
 }
 
-/// Uploaded bytes, from the store to the runtime.
-struct Uploads(Arc<SqliteStore>);
+/// A store that is open, and what goes with it.
+struct Opened {
+    store: Arc<dyn Store>,
+    now: Now,
+    /// The embedded store has its own.
+    lock: Option<FolderLock>,
+}
+
+async fn open(config: &HostConfig) -> Result<Opened> {
+    match &config.database {
+        None => {
+            let store = Arc::new(SqliteStore::open(&config.data)?);
+            Ok(Opened { store, now: Arc::new(now), lock: None })
+        }
+        Some(url) => {
+            let lock = Some(FolderLock::take(&config.data)?);
+            let store = Arc::new(PostgresStore::open(url).await?);
+            Ok(Opened { now: store.now(), store, lock })
+        }
+    }
+}
+
+/// Components, from the store to the runtime.
+struct Components(Arc<dyn Store>);
 
 #[async_trait]
-impl ComponentBytes for Uploads {
+impl ComponentSource for Components {
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
-        let store: &dyn Store = self.0.as_ref();
-        store.component_bytes(digest).await.map_err(|e| e.to_string())
+        self.0.component_bytes(digest).await.map_err(|e| e.to_string())
+    }
+
+    async fn artifact(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, String> {
+        self.0.artifact_get(digest, variant).await.map_err(|e| e.to_string())
+    }
+
+    async fn share_artifact(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), String> {
+        self.0.artifact_put(digest, variant, bytes).await.map_err(|e| e.to_string())
     }
 }
 
@@ -242,63 +261,4 @@ impl Inspector for Inspection {
     async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
         self.0.inspect(digest, bytes).await
     }
-}
-
-/// Sees to it that the token in the data folder is an admin's; without the file there is a new one.
-async fn admin_token(data: &Path, store: &dyn TenantStore) -> Result<()> {
-    let path = data.join(ADMIN_TOKEN_FILE);
-    let token = match fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => token.trim().to_string(),
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("can't read {}", path.display()));
-        }
-        _ => {
-            let token = format!("inn_{}", hex::encode(random_bytes()?));
-            write_private(&path, format!("{token}\n").as_bytes())?;
-            token
-        }
-    };
-    let holder = TokenHolder { tenant: None, role: Role::Admin };
-    Ok(store.token_put(token_hash(&token), holder, now()).await?)
-}
-
-fn artifact_key(data: &Path) -> Result<[u8; 32]> {
-    let path = data.join(ARTIFACT_KEY_FILE);
-    match fs::read(&path) {
-        Ok(key) => match key.try_into() {
-            Ok(key) => Ok(key),
-            Err(_) => bail!("{} doesn't have 32 bytes; remove it, and a new key is made", path.display()),
-        },
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let key = random_bytes()?;
-            write_private(&path, &key)?;
-            Ok(key)
-        }
-        Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
-    }
-}
-
-fn random_bytes() -> Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
-    Ok(bytes)
-}
-
-/// Makes the folder if it isn't there; only this user can look into it.
-fn private_folder(path: &Path) -> Result<()> {
-    let make = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    make.with_context(|| format!("can't create the data folder {}", path.display()))
-}
-
-/// Writes a file that only this user can read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let unfinished = path.with_extension("part");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
 }

@@ -1,6 +1,7 @@
 //! `inn`: the host and its command line, in one binary.
 
 mod cli;
+mod data_folder;
 mod host;
 
 use std::process::ExitCode;

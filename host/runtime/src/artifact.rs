@@ -1,5 +1,6 @@
 //! Compiled artifacts on disk. Loading one means to run its machine code, so only files that this host's
-//! key has authenticated, for this engine and this component, are ever loaded; any other counts as absent.
+//! key has authenticated, for this engine and this component, are ever loaded; any other counts as absent. Hosts
+//! of a fleet that have the same key and engine can use each other's.
 
 use hmac::{Hmac, Mac};
 use innkeeper_domain::component::{Digest, Shape};
@@ -31,15 +32,46 @@ impl Artifacts {
         Ok(Self { folder: folder.into(), key: *key, engine: engine.clone(), engine_hash })
     }
 
+    /// Whose artifacts are as good as this host's: those of an engine with the same settings on the same
+    /// kind of processor, authenticated with the same key.
+    pub fn variant(&self) -> String {
+        let key = self.authenticate(b"innkeeper variant 1", &[]).finalize().into_bytes();
+        format!("{}-{}", hex::encode(&self.engine_hash[..16]), hex::encode(&key[..8]))
+    }
+
+    /// Whether there is a file of a component; it may not be good.
+    pub fn contains(&self, digest: Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    /// The artifact of a component as bytes, for other hosts of this variant.
+    pub fn read(&self, digest: Digest) -> Option<Vec<u8>> {
+        fs::read(self.path(digest)).ok()
+    }
+
+    /// Keeps another host's artifact, if it is good.
+    pub fn adopt(&self, digest: Digest, file: &[u8]) -> io::Result<()> {
+        if self.content(digest, file).is_none() {
+            tracing::warn!(%digest, "an artifact that was shared is not good; it is made anew");
+            return Ok(());
+        }
+        self.write(digest, file)
+    }
+
+    /// What a file holds that a host with this key has written for this engine and component.
+    fn content<'a>(&self, digest: Digest, file: &'a [u8]) -> Option<&'a [u8]> {
+        let (tag, content) = file.split_at_checked(TAG_BYTES)?;
+        self.mac(digest, content).verify_slice(tag).is_ok().then_some(content)
+    }
+
     /// The artifact of a component, if there is one that is good.
     pub fn load(&self, digest: Digest) -> Option<(Component, Shape)> {
         let path = self.path(digest);
         let file = fs::read(&path).ok()?;
-        let (tag, content) = file.split_at_checked(TAG_BYTES)?;
-        if self.mac(digest, content).verify_slice(tag).is_err() {
+        let Some(content) = self.content(digest, &file) else {
             tracing::warn!(path = %path.display(), "an artifact is not what this host has written; it is made anew");
             return None;
-        }
+        };
         let (shape, code) = content.split_first()?;
         let shape = if *shape == 0 { Shape::Handler } else { Shape::Command };
         // SAFETY: the bytes are what `precompile_component` of an engine with these settings gave: `save`
@@ -58,12 +90,15 @@ impl Artifacts {
         content.push(u8::from(shape == Shape::Command));
         content.extend_from_slice(code);
         let tag = self.mac(digest, &content).finalize().into_bytes();
+        self.write(digest, &[&tag, &content[..]].concat())
+    }
+
+    fn write(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(digest);
         let unfinished = path.with_extension(format!("{}.part", uuid::Uuid::now_v7()));
         let write = || {
             let mut file = File::create(&unfinished)?;
-            file.write_all(&tag)?;
-            file.write_all(&content)?;
+            file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&unfinished, &path)?;
             File::open(&self.folder)?.sync_all()
@@ -75,18 +110,19 @@ impl Artifacts {
     }
 
     fn mac(&self, digest: Digest, content: &[u8]) -> Hmac<Sha256> {
+        self.authenticate(b"innkeeper artifact 1", &[&digest.0, &self.engine_hash, content])
+    }
+
+    fn authenticate(&self, purpose: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
         #[allow(clippy::unwrap_used, reason = "HMAC takes keys of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap();
-        mac.update(b"innkeeper artifact 1");
-        mac.update(&digest.0);
-        mac.update(&self.engine_hash);
-        mac.update(content);
+        mac.update(purpose);
+        parts.iter().for_each(|part| mac.update(part));
         mac
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        let engine: String = self.engine_hash[..8].iter().map(|b| format!("{b:02x}")).collect();
-        self.folder.join(format!("{}-{engine}", digest.hex()))
+        self.folder.join(format!("{}-{}", digest.hex(), hex::encode(&self.engine_hash[..8])))
     }
 }
 

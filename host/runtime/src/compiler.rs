@@ -1,7 +1,7 @@
 //! From uploaded bytes to a component that is ready to run: inspected once, compiled once, pre-linked and
 //! kept by digest.
 
-use crate::ComponentBytes;
+use crate::ComponentSource;
 use crate::admission::{self, Admitted};
 use crate::artifact::Artifacts;
 use crate::bindings::TaskPre;
@@ -23,12 +23,19 @@ pub(crate) enum Ready {
     Command(CommandPre<Guest>),
 }
 
+/// Where a ready component came from.
+enum Made {
+    Compiled,
+    /// From an artifact that was there.
+    Found,
+}
+
 /// Makes components ready.
 pub(crate) struct Compiler {
     engine: Engine,
     linker: Linker<Guest>,
     artifacts: Artifacts,
-    bytes: Arc<dyn ComponentBytes>,
+    components: Arc<dyn ComponentSource>,
     permits: Arc<Semaphore>,
     compilations: AtomicU64,
     ready: Mutex<Shelf>,
@@ -46,14 +53,14 @@ impl Compiler {
         engine: Engine,
         linker: Linker<Guest>,
         artifacts: Artifacts,
-        bytes: Arc<dyn ComponentBytes>,
+        components: Arc<dyn ComponentSource>,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(COMPILATIONS_MAX));
         Self {
             engine,
             linker,
             artifacts,
-            bytes,
+            components,
             permits,
             compilations: AtomicU64::new(0),
             ready: Mutex::default(),
@@ -62,6 +69,7 @@ impl Compiler {
 
     /// See [`crate::Runtime::inspect`].
     pub async fn inspect(self: &Arc<Self>, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+        self.adopt_shared(digest).await;
         let (inspected, ready) = self.compile(digest, bytes).await?;
         // Whatever was there before is as good; the first one stays.
         let _ = self.slot(digest).set(ready);
@@ -83,13 +91,43 @@ impl Compiler {
     }
 
     async fn make_ready(self: &Arc<Self>, digest: Digest) -> Result<Ready, String> {
+        self.adopt_shared(digest).await;
         let compiler = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || compiler.artifacts.load(digest));
         if let Some((component, shape)) = loaded.await.map_err(|e| e.to_string())? {
             return self.link(&component, shape).map_err(|e| format!("{e:#}"));
         }
-        let bytes = self.bytes.component_bytes(digest).await?;
+        let bytes = self.components.component_bytes(digest).await?;
         self.compile(digest, bytes).await.map(|(_, ready)| ready).map_err(|refusal| refusal.to_string())
+    }
+
+    /// Takes over what another host has compiled, if this one hasn't. That it can't is no harm: then this one
+    /// compiles.
+    async fn adopt_shared(self: &Arc<Self>, digest: Digest) {
+        if self.artifacts.contains(digest) {
+            return;
+        }
+        match self.components.artifact(digest, &self.artifacts.variant()).await {
+            Ok(None) => {}
+            Ok(Some(file)) => {
+                let compiler = Arc::clone(self);
+                let adopted = tokio::task::spawn_blocking(move || compiler.artifacts.adopt(digest, &file));
+                if let Ok(Err(error)) = adopted.await {
+                    tracing::warn!(%digest, %error, "a compiled component that was shared can't be kept");
+                }
+            }
+            Err(error) => tracing::warn!(%digest, %error, "shared compiled components can't be asked for"),
+        }
+    }
+
+    /// Lets other hosts have what this one has compiled.
+    async fn share(self: &Arc<Self>, digest: Digest) {
+        let compiler = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || compiler.artifacts.read(digest)).await;
+        let Ok(Some(file)) = read else { return };
+        if let Err(error) = self.components.share_artifact(digest, &self.artifacts.variant(), file).await {
+            tracing::warn!(%digest, %error, "a compiled component can't be shared; other hosts compile it too");
+        }
     }
 
     /// Inspects and compiles on a thread of its own. One that takes too long is given up; its thread goes
@@ -107,7 +145,12 @@ impl Compiler {
             compiler.compile_blocking(digest, &bytes)
         });
         match tokio::time::timeout(COMPILE_TIME_MAX, work).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(Ok((inspected, ready, Made::Compiled)))) => {
+                self.share(digest).await;
+                Ok((inspected, ready))
+            }
+            Ok(Ok(Ok((inspected, ready, Made::Found)))) => Ok((inspected, ready)),
+            Ok(Ok(Err(refusal))) => Err(refusal),
             Ok(Err(panic)) => {
                 Err(Refusal::NotCompiled(format!("the compiler failed on this component: {panic}")))
             }
@@ -115,12 +158,12 @@ impl Compiler {
         }
     }
 
-    fn compile_blocking(&self, digest: Digest, bytes: &[u8]) -> Result<(Inspected, Ready), Refusal> {
+    fn compile_blocking(&self, digest: Digest, bytes: &[u8]) -> Result<(Inspected, Ready, Made), Refusal> {
         let Admitted { component, inspected } = admission::admit(bytes)?;
         if let Some((component, shape)) = self.artifacts.load(digest)
             && let Ok(ready) = self.link(&component, shape)
         {
-            return Ok((inspected, ready));
+            return Ok((inspected, ready, Made::Found));
         }
         self.compilations.fetch_add(1, Ordering::Relaxed);
         let code = self.engine.precompile_component(&component);
@@ -133,7 +176,7 @@ impl Compiler {
         let ready = self.link(&component, inspected.shape);
         let ready =
             ready.map_err(|e| Refusal::NotATask(format!("the component doesn't fit the host: {e:#}")))?;
-        Ok((inspected, ready))
+        Ok((inspected, ready, Made::Compiled))
     }
 
     fn link(&self, component: &Component, shape: Shape) -> wasmtime::Result<Ready> {

@@ -1,7 +1,7 @@
 //! The sandbox: wasmtime behind the engine's `Executor`.
 //!
 //! An invocation goes in, an outcome comes out. This is the only crate that knows wasmtime, and it knows
-//! no store: uploaded bytes come through [`ComponentBytes`], everything a guest asks of the host passes
+//! no store: components come through [`ComponentSource`], everything a guest asks of the host passes
 //! `capability` and the engine's `AttemptPort`.
 
 mod admission;
@@ -35,11 +35,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Engine;
 
-/// Gives back what was uploaded.
+/// Where components come from, and where compiled ones are shared with other hosts. Errors are for people.
 #[async_trait]
-pub trait ComponentBytes: Send + Sync + 'static {
-    /// The bytes that have this digest. The error is for people.
+pub trait ComponentSource: Send + Sync + 'static {
+    /// The bytes that have this digest, as uploaded.
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String>;
+
+    /// A compiled component that a host has shared; none if none has. Not to be trusted: this runtime
+    /// authenticates it. Hosts whose variants are the same can use each other's.
+    async fn artifact(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, String>;
+
+    /// Shares a compiled component with the other hosts, if there are any.
+    async fn share_artifact(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), String>;
 }
 
 /// What a runtime needs.
@@ -55,7 +62,7 @@ pub struct RuntimeConfig {
     pub cancel_grace: Duration,
     /// Networks that are closed to guests by default, and that the operator has opened.
     pub open_networks: Vec<Network>,
-    pub bytes: Arc<dyn ComponentBytes>,
+    pub components: Arc<dyn ComponentSource>,
     /// What the time is.
     pub now: Now,
 }
@@ -88,7 +95,7 @@ impl Runtime {
         let artifacts = artifact::Artifacts::open(&config.artifacts, &config.artifact_key, &engine);
         let artifacts = artifacts.map_err(RuntimeError::Artifacts)?;
         Ok(Self {
-            compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.bytes)),
+            compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.components)),
             http: Arc::new(capability::http::Client::new(config.open_networks)),
             engine,
             cancel_grace: config.cancel_grace,

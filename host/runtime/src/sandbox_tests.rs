@@ -1,7 +1,7 @@
 //! The sandbox as a whole: guests that end in every way there is, each told apart, and neighbours unharmed.
 
 use crate::testing::{bound_module, command, handler_with};
-use crate::{ComponentBytes, Runtime, RuntimeConfig};
+use crate::{ComponentSource, Runtime, RuntimeConfig};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Shape};
@@ -43,12 +43,24 @@ impl AttemptPort for Port {
 }
 
 #[derive(Default)]
-struct Uploads(Mutex<HashMap<Digest, Vec<u8>>>);
+struct Uploads {
+    bytes: Mutex<HashMap<Digest, Vec<u8>>>,
+    shared: Mutex<HashMap<(Digest, String), Vec<u8>>>,
+}
 
 #[async_trait]
-impl ComponentBytes for Uploads {
+impl ComponentSource for Uploads {
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
-        self.0.lock().unwrap().get(&digest).cloned().ok_or_else(|| "never uploaded".into())
+        self.bytes.lock().unwrap().get(&digest).cloned().ok_or_else(|| "never uploaded".into())
+    }
+
+    async fn artifact(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.shared.lock().unwrap().get(&(digest, variant.to_string())).cloned())
+    }
+
+    async fn share_artifact(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), String> {
+        self.shared.lock().unwrap().insert((digest, variant.to_string()), bytes);
+        Ok(())
     }
 }
 
@@ -70,7 +82,7 @@ impl Sandbox {
 
     fn upload(&self, bytes: Vec<u8>) -> TaskSpec {
         let digest = Digest(Sha256::digest(&bytes).into());
-        self.uploads.0.lock().unwrap().insert(digest, bytes);
+        self.uploads.bytes.lock().unwrap().insert(digest, bytes);
         TaskSpec { timeout: Duration::from_secs(20), ..TaskSpec::new(digest) }
     }
 
@@ -103,7 +115,7 @@ fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, key: [u8; 32]) -> R
         capacity: 4,
         cancel_grace: Duration::from_millis(200),
         open_networks: Vec::new(),
-        bytes: Arc::clone(uploads) as Arc<dyn ComponentBytes>,
+        components: Arc::clone(uploads) as Arc<dyn ComponentSource>,
         now: Arc::new(epoch),
     })
     .unwrap()
@@ -420,4 +432,24 @@ async fn what_passes_the_gate_but_is_not_valid_is_refused() {
     bytes[at..at + 8].fill(0xff);
     let refusal = sandbox.runtime.inspect(Digest([1; 32]), bytes).await.unwrap_err().to_string();
     assert!(refusal.contains("not valid") || refusal.contains("damaged"), "{refusal}");
+}
+
+#[tokio::test]
+async fn hosts_with_the_same_key_share_what_one_has_compiled() {
+    let sandbox = Sandbox::new();
+    let bytes = bound_module(include_str!("../guests/echo.wat"));
+    let spec = sandbox.upload(bytes.clone());
+    sandbox.runtime.inspect(spec.component, bytes).await.unwrap();
+    let compilations_of_another_host = async |key| {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime(folder.path(), &sandbox.uploads, key);
+        let port: Arc<dyn AttemptPort> = Arc::new(Port::default());
+        let end = runtime.execute(invocation(spec.clone(), b"hello"), port).await;
+        assert!(matches!(&end.outcome, Outcome::Output(o) if o.bytes == b"hello"), "{end:?}");
+        runtime.compilations()
+    };
+    assert_eq!(compilations_of_another_host([7; 32]).await, 0);
+    assert_eq!(compilations_of_another_host([8; 32]).await, 1, "a stranger's is not loaded");
+    sandbox.uploads.shared.lock().unwrap().values_mut().for_each(|artifact| artifact[40] ^= 1);
+    assert_eq!(compilations_of_another_host([7; 32]).await, 1, "nor a changed one");
 }

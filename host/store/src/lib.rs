@@ -7,6 +7,7 @@ mod columns;
 mod contract;
 mod ending;
 mod error;
+mod folder;
 mod hints;
 pub mod postgres;
 pub mod sqlite;
@@ -15,4 +16,5 @@ mod words;
 
 pub use contract::*;
 pub use error::StoreError;
+pub use folder::FolderLock;
 pub use hints::{Hints, RunWatch};

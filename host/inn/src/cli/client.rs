@@ -1,7 +1,7 @@
 //! The connection to a host.
 
 use super::{Global, Usage};
-use crate::host::{ADDRESS_FILE, ADMIN_TOKEN_FILE};
+use crate::data_folder::{ADDRESS_FILE, ADMIN_TOKEN_FILE};
 use anyhow::{Context, Result};
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
 use innkeeper_api::proto::host_service_client::HostServiceClient;

@@ -7,7 +7,9 @@ use innkeeper_domain::host::{Labels, Role};
 use innkeeper_domain::limits::{DRAIN_GRACE_MAX, LEASE_MAX, LEASE_MIN};
 use innkeeper_domain::name::Name;
 use innkeeper_runtime::network::Network;
+use innkeeper_store::postgres::DatabaseUrl;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 #[command(after_help = "Examples:
   inn serve
   inn serve --data ./data --listen 127.0.0.1:7071
+  inn serve --database-url postgres://inn:secret@db.example.com/inn --key-file /etc/innkeeper/key
   inn serve --name gpu-1 --label gpu=a100 --label zone=eu
   inn serve --open-network 10.1.0.0/16     tasks may reach this private network, if granted its hosts")]
 pub struct Args {
@@ -60,6 +63,16 @@ pub struct Args {
     #[arg(long, value_name = "NETWORK")]
     open_network: Vec<Network>,
 
+    /// The PostgreSQL database that it shares with the hosts of its fleet, postgres://USER:PASSWORD@HOST/NAME; without
+    /// one the store is in the data folder, for this host alone [env: INN_DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<DatabaseUrl>,
+
+    /// The key that compiled components are authenticated with, 32 bytes or 64 hex digits; hosts of a fleet that have
+    /// the same compile each component once. Without one the host makes its own [env: INN_KEY has the digits]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
     /// How the host logs
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -84,6 +97,8 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         lease: args.lease,
         drain_grace: args.drain_grace,
         open_networks: args.open_network,
+        database: database(args.database_url)?,
+        key_file: args.key_file,
         ..usual
     };
     let name = config.name.clone();
@@ -104,6 +119,16 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         _ = terminate.recv() => tracing::warn!("told again, the host goes at once; its runs are lost"),
     }
     Ok(verdict)
+}
+
+/// The flag's word, else the environment's.
+fn database(flag: Option<DatabaseUrl>) -> Result<Option<DatabaseUrl>> {
+    match std::env::var("INN_DATABASE_URL") {
+        Ok(url) if flag.is_none() && !url.is_empty() => {
+            Ok(Some(url.parse().map_err(|e| Usage(format!("INN_DATABASE_URL: {e}")))?))
+        }
+        _ => Ok(flag),
+    }
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

@@ -29,6 +29,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// network instead; `sslmode=require` asks for TLS on loopback too.
 #[derive(Clone)]
 pub struct DatabaseUrl {
+    text: String,
     config: tokio_postgres::Config,
     roots: Option<String>,
 }
@@ -94,7 +95,7 @@ impl FromStr for DatabaseUrl {
         config.connect_timeout(CONNECT_TIMEOUT);
         config.keepalives_idle(SILENCE);
         config.tcp_user_timeout(SILENCE);
-        Ok(Self { config, roots })
+        Ok(Self { text: text.into(), config, roots })
     }
 }
 
@@ -125,6 +126,11 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
 }
 
 impl DatabaseUrl {
+    /// The URL as it was given, its password too.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The parameters and the TLS that connections are made with.
     pub(super) fn parts(&self) -> Result<(tokio_postgres::Config, MakeRustlsConnect), StoreError> {
         let mut roots = RootCertStore::empty();

@@ -1,7 +1,7 @@
 //! Component bytes as files, one for each digest, whole or not there.
 
-use super::unavailable;
 use crate::StoreError;
+use crate::folder::unavailable;
 use crate::words::damaged;
 use innkeeper_domain::component::Digest;
 use sha2::{Digest as _, Sha256};

@@ -30,14 +30,13 @@ mod trigger_advance;
 mod upload;
 mod writer;
 
-use crate::{Hints, Store, StoreError};
+use crate::{FolderLock, Hints, Store, StoreError};
 use files::ComponentFiles;
 use innkeeper_domain::ids::TaskId;
 use innkeeper_domain::task::TaskSpec;
 use readers::Readers;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use writer::Writer;
@@ -63,7 +62,7 @@ pub struct SqliteStore {
     hints: Arc<Hints>,
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
     // Last, so that it is freed after the connections are closed.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl SqliteStore {
@@ -71,8 +70,7 @@ impl SqliteStore {
     /// schema. `Conflict` if another process has it open, it was moved elsewhere, or a newer version of
     /// Innkeeper has written it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(folder).map_err(|e| unavailable("create the data folder", folder, &e))?;
-        let lock = lock(folder)?;
+        let lock = FolderLock::take(folder)?;
         moved::check(folder)?;
         let path = folder.join("innkeeper.db");
         let mut connection = connect(&path, OpenFlags::default())?;
@@ -93,28 +91,6 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn hints(&self) -> &Arc<Hints> {
         &self.hints
-    }
-}
-
-fn unavailable(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable(format!("can't {what} {}: {error}", path.display()))
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| unavailable("open", &path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Conflict(format!(
-            "another process has the data folder {} open; stop it, or use another folder",
-            folder.display()
-        ))),
-        Err(TryLockError::Error(e)) => Err(unavailable("lock", &path, &e)),
     }
 }
 

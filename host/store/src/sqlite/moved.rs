@@ -1,7 +1,7 @@
 //! The mark of a store that was moved elsewhere: a file, so that people find it.
 
-use super::unavailable;
 use crate::StoreError;
+use crate::folder::unavailable;
 use crate::words::moved;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

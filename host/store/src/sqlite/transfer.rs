@@ -1,12 +1,13 @@
 //! The embedded store as the source and the target of a transfer.
 
 use super::files::ComponentFiles;
-use super::{MIGRATIONS, connect, lock, migrate, newer, unavailable, version};
-use crate::StoreError;
+use super::{MIGRATIONS, connect, migrate, newer, version};
+use crate::folder::unavailable;
 use crate::transfer::{
     Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Header, NEEDED_COMPONENTS, Part, Parts, Row, Sender,
     Summary, TABLES, Table, Value, component, unfit,
 };
+use crate::{FolderLock, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::limits::BACKUP_TRIES_MAX;
@@ -23,9 +24,9 @@ const UNFINISHED: &str = "restoring";
 
 /// Keeps hosts from the folder for as long as it lives. `Conflict` if one has it; `NotFound` if there is no
 /// store in it.
-pub(crate) fn hold(folder: &Path) -> Result<File, StoreError> {
+pub(crate) fn hold(folder: &Path) -> Result<FolderLock, StoreError> {
     database(folder)?;
-    lock(folder)
+    FolderLock::take(folder)
 }
 
 fn database(folder: &Path) -> Result<PathBuf, StoreError> {
@@ -129,8 +130,7 @@ fn read(value: ValueRef<'_>) -> Result<Value, StoreError> {
 
 /// Takes all rows: makes the store beside its place, and puts it there when it is whole.
 pub(crate) fn import(folder: &Path, mut parts: Parts) -> Result<Summary, StoreError> {
-    fs::create_dir_all(folder).map_err(|e| unavailable("create the data folder", folder, &e))?;
-    let _lock = lock(folder)?;
+    let _lock = FolderLock::take(folder)?;
     // A log that another store has left behind would become a part of this one.
     for file in [DATABASE, "innkeeper.db-wal", "innkeeper.db-journal"].map(|name| folder.join(name)) {
         if file.exists() {
