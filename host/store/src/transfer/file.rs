@@ -108,7 +108,7 @@ impl<W: Write> Writer<W> {
 }
 
 fn unwritten(error: &io::Error) -> StoreError {
-    StoreError::Unavailable(format!("the backup can't be written: {error}"))
+    StoreError::Conflict(format!("the backup can't be written: {error}"))
 }
 
 /// Reads all parts. `Invalid` if it is no backup, is damaged or was cut off.
@@ -239,5 +239,5 @@ impl<R: Read> Reader<R> {
 }
 
 fn unread(error: &io::Error) -> StoreError {
-    StoreError::Unavailable(format!("the backup can't be read: {error}"))
+    StoreError::Conflict(format!("the backup can't be read: {error}"))
 }
