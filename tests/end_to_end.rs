@@ -6,6 +6,8 @@
 mod hosts;
 #[path = "end_to_end/inn.rs"]
 mod inn;
+#[path = "end_to_end/uploads.rs"]
+mod uploads;
 
 use inn::{Host, guest, wat_command};
 use serde_json::{Value, json};

@@ -9,6 +9,7 @@ use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::limits::RETENTION_STEP;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::retry::RetryPolicy;
@@ -18,6 +19,7 @@ use innkeeper_domain::trigger::{CatchUp, SkipReason, TriggerSpec};
 use innkeeper_engine::clock::{Clock, ManualClock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
+use innkeeper_engine::retention::{Kept, Retention};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::*;
@@ -270,4 +272,45 @@ async fn a_host_that_stops_hands_back_what_does_not_end() {
     tasks.wait().await;
     let run = engine.store.run_get(engine.tenant.id, id).await.unwrap();
     assert_eq!((run.state, run.attempts.len()), (RunState::Queued, 0));
+}
+
+#[tokio::test]
+async fn what_is_old_is_cleared_away_in_steps() {
+    const DAY: i64 = 24 * 3600;
+    let engine = Engine::new(at(0)).await;
+    let start = |_| NewRun {
+        id: RunId::new(at(0)),
+        task: name("work"),
+        input: Payload::default(),
+        idempotency_key: None,
+    };
+    let starts = (0..=RETENTION_STEP).map(start).collect();
+    engine.store.runs_start(engine.tenant.id, starts, at(0)).await.unwrap();
+    engine.store.task_delete(engine.tenant.id, &name("work"), at(0)).await.unwrap();
+    let left = async || {
+        let page = Page { size: 1_000, after: None };
+        engine.store.run_list(engine.tenant.id, RunFilter::default(), page).await.unwrap().items.len()
+    };
+    let clock = Arc::new(ManualClock::new(at(30 * DAY)));
+    let retention = Retention::new(Arc::clone(&engine.store), Arc::clone(&clock) as _, Kept::default());
+    assert_eq!(retention.step().await, Ok(Swept::default()), "not yet older than 30 days");
+
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let stopped = stop.clone();
+    tasks.spawn(async move { retention.run(stopped).await });
+    tasks.close();
+    // It looks every minute, and after a step only makes a pause.
+    let until = async |wanted: usize, turn: i64| {
+        let turned = async {
+            while left().await != wanted {
+                clock.set(at(clock.now().as_second() + turn));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), turned).await.expect("a step");
+    };
+    clock.set(at(30 * DAY + 60));
+    until(1, 0).await;
+    until(0, 1).await;
+    stop.cancel();
+    tasks.wait().await;
 }

@@ -49,6 +49,7 @@ conformance!(
     every_change_of_a_task_is_a_revision
     deleting_a_task_cancels_what_has_not_begun
     an_idempotency_key_names_one_run
+    an_idempotency_key_is_free_again_after_7_days
     starts_of_a_batch_succeed_or_fail_by_themselves
     a_run_goes_from_start_to_success
     a_failed_attempt_waits_for_its_next_time
@@ -64,6 +65,19 @@ conformance!(
     after_a_pause_nothing_is_created
     a_trigger_without_more_times_has_finished
     tenants_do_not_see_each_other
+    runs_go_to_hosts_that_have_what_they_require
+    a_run_keeps_what_its_revision_requires
+    a_host_that_is_not_active_claims_nothing
+    a_lost_host_that_was_cordoned_is_so_when_it_comes_again
+    a_host_hands_back_what_it_does_not_know
+    a_host_that_is_gone_has_no_orders
+    an_upload_goes_on_where_it_stopped
+    uploads_of_tenants_are_their_own
+    a_tenant_begins_so_many_uploads
+    retention_takes_old_runs_in_steps
+    retention_takes_logs_before_their_runs
+    retention_takes_skips_and_uploads
+    a_deleted_task_stays_as_long_as_a_run_does
 );
 
 #[tokio::test]

@@ -12,10 +12,10 @@ fn only(hosts: &Value) -> &Value {
 
 #[test]
 fn a_host_that_is_cordoned_or_drained_claims_nothing() {
-    let host = Host::start();
+    let host = Host::start_with(&["--drain-grace", "100ms"]);
     host.ok(&["task", "create", "hello", "--component", &guest("hello")]);
     let forever = host.file("loop.wasm", &wat_command("(loop (br 0))"));
-    host.ok(&["task", "create", "loop", "--component", &forever, "--timeout", "2s"]);
+    host.ok(&["task", "create", "loop", "--component", &forever, "--timeout", "1h"]);
     let listed = host.json(&["hosts", "ls"]);
     let name = only(&listed)["name"].as_str().unwrap();
     assert_eq!(
@@ -24,12 +24,15 @@ fn a_host_that_is_cordoned_or_drained_claims_nothing() {
     );
     assert!(listed[0]["lease_left"].as_f64().unwrap() > 0.0, "{listed}");
 
-    let runs = host.ok(&["run", "loop"]).stdout;
-    host.until("it runs", || host.json(&["runs", "show", runs.trim()])["state"] == "running");
+    let long = host.ok(&["run", "loop"]).stdout;
+    let long = || host.json(&["runs", "show", long.trim()]);
+    host.until("it runs", || long()["state"] == "running");
     let drained = host.ok(&["hosts", "drain", name, "-o", "json"]);
     assert!(drained.stderr.contains("still executes 1"), "{}", drained.stderr);
     let drained: Value = serde_json::from_str(&drained.stdout).unwrap();
     assert_eq!((&only(&drained)["state"], &drained[0]["running"]), (&json!("draining"), &json!(0)));
+    // It didn't end in its grace.
+    assert_eq!(long()["state"], "queued");
 
     let waits = host.ok(&["run", "hello", "--input", r#"{"name": "x"}"#]).stdout;
     let state = || host.json(&["runs", "show", waits.trim()])["state"].clone();
@@ -37,12 +40,13 @@ fn a_host_that_is_cordoned_or_drained_claims_nothing() {
     assert_eq!(only(&host.json(&["hosts", "cordon", name]))["state"], "cordoned");
     assert_eq!(state(), "queued");
     assert_eq!(only(&host.json(&["hosts", "uncordon", name]))["state"], "active");
-    host.until("it claims again", || state() == "succeeded");
+    host.until("it claims again", || state() == "succeeded" && long()["state"] == "running");
+    assert_eq!(long()["attempt"], 2);
 
     let unknown = host.inn(&["hosts", "drain", "nobody"]);
     assert!(unknown.code == 3 && unknown.stderr.contains("host `nobody`"), "{}", unknown.stderr);
     let text = host.ok(&["hosts", "ls"]).stdout;
-    assert!(text.contains("0/64") && text.contains("api,scheduler,worker"), "{text}");
+    assert!(text.contains("1/64") && text.contains("api,scheduler,worker"), "{text}");
 }
 
 /// What a host that stops hands back is executed again, and that it was cut off counts as no try.
@@ -103,6 +107,8 @@ fn bad_flags_of_a_host_are_refused() {
         (["--lease", "500ms"], "1s to 600s"),
         (["--drain-grace", "25h"], "86400s"),
         (["--name", "My Host"], "a-z"),
+        (["--keep-runs", "1s"], "60s"),
+        (["--keep-logs", "31d"], "longer than their runs"),
         (["--label", "gpu"], "KEY=VALUE"),
     ] {
         let refused = run_without_host(&["serve", "--data", "/nonexistent/innkeeper", flags[0], flags[1]]);

@@ -1,5 +1,16 @@
 //! What every driver of the store does alike. Time is an argument here: no case waits.
 
+#[path = "fleet.rs"]
+mod fleet;
+#[path = "retention.rs"]
+mod retention;
+#[path = "uploads.rs"]
+mod uploads;
+
+pub use fleet::*;
+pub use retention::*;
+pub use uploads::*;
+
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::calendar::Schedule;
@@ -227,6 +238,21 @@ pub async fn an_idempotency_key_names_one_run(f: Fixture) {
     let both = vec![f.new_run("3", Some("c")), f.new_run("3", Some("c"))];
     let both = f.store.runs_start(f.tenant.id, both, at(2)).await.unwrap();
     assert_eq!(both[1], Ok(Started { id: both[0].clone().unwrap().id, existed: true }));
+}
+
+pub async fn an_idempotency_key_is_free_again_after_7_days(f: Fixture) {
+    let week = 7 * 24 * 3600;
+    let start = async |input: &str, now: i64| {
+        let new = NewRun { id: RunId::new(at(now)), ..f.new_run(input, Some("a")) };
+        f.store.runs_start(f.tenant.id, vec![new], at(now)).await.unwrap().remove(0)
+    };
+    let first = start("1", 10).await.unwrap();
+    assert_eq!(start("1", 10 + week - 1).await, Ok(Started { id: first.id, existed: true }));
+    // Another input is no conflict any more, and the first run is still there.
+    let second = start("2", 10 + week + 1).await.unwrap();
+    assert!(!second.existed && second.id != first.id);
+    assert_eq!(f.run(first.id).await.input, Payload::json("1"));
+    assert_eq!(start("2", 10 + week + 2).await, Ok(Started { id: second.id, existed: true }));
 }
 
 pub async fn starts_of_a_batch_succeed_or_fail_by_themselves(f: Fixture) {

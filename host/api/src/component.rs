@@ -1,17 +1,17 @@
-//! Uploads, and what was uploaded.
+//! Components, and how they come.
 
 use crate::Api;
 use crate::auth::Caller;
 use crate::convert::{from_instant, page};
 use crate::proto::component_service_server::ComponentService;
-use crate::proto::push_component_request::{Header, Part};
+use crate::proto::push_component_request::Part;
 use crate::proto::{self, component::Shape as ProtoShape};
 use crate::status::{invalid, of_refusal, of_store};
+use crate::upload::{self, Upload};
 use innkeeper_domain::component::{Component, Digest, Refusal, Shape};
 use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, UPLOAD_CHUNK_BYTES_MAX, UPLOADS_MAX};
+use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, UPLOADS_MAX};
 use innkeeper_store::StoreError;
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, Streaming};
 
 #[tonic::async_trait]
@@ -25,10 +25,7 @@ impl ComponentService for Api {
         let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
             return Err(invalid("an upload begins with its header"));
         };
-        let digest: Digest = header.digest.parse().map_err(invalid)?;
-        if header.size > COMPONENT_BYTES_MAX {
-            return Err(of_refusal(&Refusal::TooLarge { bytes: header.size, max: COMPONENT_BYTES_MAX }));
-        }
+        let digest = announced(&header.digest, header.size)?;
         if let Some(component) = self.known(tenant, digest).await? {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::PushComponentResponse { component, existed: true }));
@@ -36,9 +33,18 @@ impl ComponentService for Api {
         let busy = || {
             Status::resource_exhausted(format!("{UPLOADS_MAX} uploads are under way; try again in a while"))
         };
-        let _upload = self.uploads.try_acquire().map_err(|_| busy())?;
-        let bytes = receive(&mut parts, &header, digest).await?;
-        let inspected = self.inspector.inspect(digest, bytes.clone()).await.map_err(|e| of_refusal(&e))?;
+        let _permit = self.uploads.try_acquire().map_err(|_| busy())?;
+        let mut upload = Upload::begin(self, tenant, digest, &header).await?;
+        upload.receive(&mut parts).await?;
+        let inspected = match self.inspector.inspect(digest, upload.bytes.clone()).await {
+            Ok(inspected) => inspected,
+            Err(refusal) => {
+                if !matches!(refusal, Refusal::Unavailable(_)) {
+                    upload.end().await;
+                }
+                return Err(of_refusal(&refusal));
+            }
+        };
         let component = Component {
             digest,
             size: header.size,
@@ -47,9 +53,26 @@ impl ComponentService for Api {
             imports: inspected.imports,
             created_at: (self.now)(),
         };
+        let bytes = std::mem::take(&mut upload.bytes);
         let existed = self.store.component_put(tenant, component.clone(), bytes).await.map_err(of_store)?;
+        upload.end().await;
         let component = Some(from_component(component));
         Ok(Response::new(proto::PushComponentResponse { component, existed }))
+    }
+
+    async fn begin_upload(
+        &self,
+        request: Request<proto::BeginUploadRequest>,
+    ) -> Result<Response<proto::BeginUploadResponse>, Status> {
+        let tenant = Caller::of(&request)?.tenant;
+        let request = request.into_inner();
+        let digest = announced(&request.digest, request.size)?;
+        if let Some(component) = self.known(tenant, digest).await? {
+            let component = Some(from_component(component));
+            return Ok(Response::new(proto::BeginUploadResponse { received: request.size, component }));
+        }
+        let received = upload::begin(self, tenant, digest, request.size).await.map_err(of_store)?;
+        Ok(Response::new(proto::BeginUploadResponse { received, component: None }))
     }
 
     async fn get_component(
@@ -87,6 +110,14 @@ impl ComponentService for Api {
     }
 }
 
+/// The digest of an upload, if it can be one.
+fn announced(digest: &str, size: u64) -> Result<Digest, Status> {
+    if size > COMPONENT_BYTES_MAX {
+        return Err(of_refusal(&Refusal::TooLarge { bytes: size, max: COMPONENT_BYTES_MAX }));
+    }
+    digest.parse().map_err(invalid)
+}
+
 impl Api {
     /// The tenant's component of that digest, if its bytes are there and whole.
     async fn known(&self, tenant: TenantId, digest: Digest) -> Result<Option<Component>, Status> {
@@ -102,40 +133,6 @@ impl Api {
             Err(error) => Err(of_store(error)),
         }
     }
-}
-
-async fn receive(
-    parts: &mut Streaming<proto::PushComponentRequest>,
-    header: &Header,
-    digest: Digest,
-) -> Result<Vec<u8>, Status> {
-    let mut bytes = Vec::new();
-    while let Some(message) = parts.message().await? {
-        let Some(Part::Chunk(chunk)) = message.part else {
-            return Err(invalid("after the header an upload has chunks of bytes, and nothing else"));
-        };
-        if chunk.len() > UPLOAD_CHUNK_BYTES_MAX {
-            return Err(invalid(format!("a chunk has at most {UPLOAD_CHUNK_BYTES_MAX} bytes")));
-        }
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > header.size {
-            return Err(invalid(format!(
-                "the upload has more than the {} bytes that its header said",
-                header.size
-            )));
-        }
-    }
-    if bytes.len() as u64 != header.size {
-        return Err(Status::data_loss(format!(
-            "the upload ended after {} of {} bytes; push it again",
-            bytes.len(),
-            header.size
-        )));
-    }
-    if Sha256::digest(&bytes)[..] != digest.0 {
-        return Err(Status::data_loss(format!("the bytes don't have the digest {digest}; push them again")));
-    }
-    Ok(bytes)
 }
 
 fn from_component(component: Component) -> proto::Component {

@@ -15,6 +15,7 @@ mod status;
 mod task;
 mod trigger;
 mod trigger_convert;
+mod upload;
 
 pub use server::{ServeError, serve};
 

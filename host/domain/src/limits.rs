@@ -141,6 +141,9 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 
 // Uploads.
 
+/// How many new bytes of an upload are kept at once, so that a cut connection costs no more than these. An
+/// upload of no more bytes is not kept in part.
+pub const UPLOAD_PIECE_BYTES: u64 = MIB;
 /// Uploads that a tenant may have begun and not ended.
 pub const UPLOADS_BEGUN_MAX: usize = 16;
 /// How long an upload that was cut off can be gone on with.
@@ -161,8 +164,18 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
 /// The longest lease that a host can be given.
 pub const LEASE_MAX: Duration = Duration::from_secs(600);
-/// How long an idempotency key names its run.
+/// How long an idempotency key names its run, as long as the run is kept.
 pub const IDEMPOTENCY_KEY_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long runs are kept after their end.
+pub const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long logs are kept after the end of their runs.
+pub const LOGS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long it is on record that nominal times were skipped.
+pub const SKIPS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// The shortest that a host can be told to keep any of these.
+pub const KEPT_MIN: Duration = Duration::from_secs(60);
+/// The longest that a host can be told to keep any of these.
+pub const KEPT_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// Runs, or skip records, that one step of the retention deletes.
 pub const RETENTION_STEP: usize = 500;
 /// How long a host that is told to stop waits for its runs.

@@ -6,4 +6,5 @@
 pub mod clock;
 pub mod dispatcher;
 pub mod executor;
+pub mod retention;
 pub mod scheduler;

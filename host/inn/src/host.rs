@@ -15,6 +15,7 @@ use innkeeper_domain::time::Now;
 use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{Executor, NoExecutor};
+use innkeeper_engine::retention::{Kept, Retention};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
@@ -50,6 +51,8 @@ pub struct HostConfig {
     pub lease: Duration,
     /// How long its runs have to end when it stops or is drained.
     pub drain_grace: Duration,
+    /// How long what is old is kept, if it has the role `scheduler`.
+    pub kept: Kept,
     /// Networks that are closed to guests by default, and that are open here.
     pub open_networks: Vec<Network>,
     /// The database that it shares with the hosts of its fleet; without one, the store is in `data`.
@@ -70,6 +73,7 @@ impl HostConfig {
             capacity: 64,
             lease: LEASE,
             drain_grace: DRAIN_GRACE,
+            kept: Kept::default(),
             open_networks: Vec::new(),
             database: None,
             key_file: None,
@@ -138,6 +142,7 @@ impl Host {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+        let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
             name: config.name,
@@ -161,6 +166,8 @@ impl Host {
         if is(HostRole::Scheduler) {
             let stopped = stop.clone();
             tasks.spawn(async move { scheduler.run(stopped).await });
+            let stopped = stop.clone();
+            tasks.spawn(async move { retention.run(stopped).await });
         }
         let stopped = stop.clone();
         tasks.spawn(async move { dispatcher.run(stopped).await });

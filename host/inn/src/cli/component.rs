@@ -2,25 +2,13 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Usage, Verdict, json};
+use super::{Format, Global, Usage, Verdict, json, upload};
 use anyhow::{Context, Result};
-use futures::stream;
-use indicatif::{ProgressBar, ProgressStyle};
-use innkeeper_api::proto::push_component_request::{Header, Part};
-use innkeeper_api::proto::{
-    Component, DeleteComponentRequest, GetComponentRequest, ListComponentsRequest, PushComponentRequest,
-    PushComponentResponse,
-};
-use innkeeper_domain::component::Digest;
+use innkeeper_api::proto::{Component, DeleteComponentRequest, GetComponentRequest, ListComponentsRequest};
 use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
-use std::time::Duration;
-
-/// Bytes that are sent at once.
-const CHUNK: usize = 256 * 1024;
 
 /// Upload components, and see what was uploaded
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +17,9 @@ pub enum Command {
     ///
     /// Accepted are components that export innkeeper:task/handler or wasi:cli/run, and core modules with
     /// `_start` (WASI preview 1) or made by wit-bindgen. The host inspects and compiles it before it answers.
+    ///
+    /// When the connection breaks it is tried again, from where it broke. Should it be given up, the same command
+    /// goes on there too, within a day.
     #[command(after_help = "Examples:
   inn component push target/wasm32-wasip2/release/hello.wasm
   inn component push - < hello.wasm")]
@@ -55,7 +46,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
         Command::Push { file } => {
             let bytes = read(&file)?;
             let client = Client::connect(global).await?;
-            let pushed = push(&client, bytes).await?;
+            let pushed = upload::push(&client, bytes).await?;
             let component = pushed.component.unwrap_or_default();
             if pushed.existed {
                 output::note("it was there already");
@@ -140,37 +131,6 @@ pub fn read(file: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Uploads bytes, with progress on stderr if that is a terminal.
-pub async fn push(client: &Client, bytes: Vec<u8>) -> Result<PushComponentResponse> {
-    let digest = Digest(Sha256::digest(&bytes).into()).to_string();
-    let size = bytes.len() as u64;
-    let progress = ProgressBar::new(size);
-    progress.set_style(ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}")?);
-    progress.set_message("uploading");
-    let header = PushComponentRequest { part: Some(Part::Header(Header { digest, size })) };
-    let sent = progress.clone();
-    let chunks = stream::unfold((bytes::Bytes::from(bytes), sent), |(mut rest, sent)| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        let chunk = rest.split_to(rest.len().min(CHUNK));
-        sent.inc(chunk.len() as u64);
-        if rest.is_empty() {
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-                sent.set_style(style);
-            }
-            sent.set_message("the host inspects and compiles it");
-            sent.enable_steady_tick(Duration::from_millis(100));
-        }
-        Some((PushComponentRequest { part: Some(Part::Chunk(chunk)) }, (rest, sent)))
-    });
-    let parts = futures::StreamExt::chain(stream::iter([header]), chunks);
-    // No deadline of the client's: compiling takes what it takes, within the host's bound.
-    let pushed = client.components().push_component(parts).await;
-    progress.finish_and_clear();
-    Ok(pushed?.into_inner())
-}
-
 /// The digest of the component that `--component` names: a file is uploaded, anything else is a digest.
 pub async fn resolve(client: &Client, file_or_digest: &str) -> Result<String> {
     let is_file = file_or_digest == "-"
@@ -180,7 +140,7 @@ pub async fn resolve(client: &Client, file_or_digest: &str) -> Result<String> {
     if !is_file {
         return Ok(file_or_digest.into());
     }
-    let pushed = push(client, read(file_or_digest)?).await?;
+    let pushed = upload::push(client, read(file_or_digest)?).await?;
     Ok(pushed.component.unwrap_or_default().digest)
 }
 

@@ -20,6 +20,7 @@ mod task_diff;
 mod transfer;
 mod trigger;
 mod trigger_next;
+mod upload;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};

@@ -4,8 +4,9 @@ use super::{Global, Usage, Verdict, parse};
 use crate::host::{Host, HostConfig};
 use anyhow::Result;
 use innkeeper_domain::host::{Labels, Role};
-use innkeeper_domain::limits::{DRAIN_GRACE_MAX, LEASE_MAX, LEASE_MIN};
+use innkeeper_domain::limits::{DRAIN_GRACE_MAX, KEPT_MAX, KEPT_MIN, LEASE_MAX, LEASE_MIN};
 use innkeeper_domain::name::Name;
+use innkeeper_engine::retention::Kept;
 use innkeeper_runtime::network::Network;
 use innkeeper_store::postgres::DatabaseUrl;
 use std::net::SocketAddr;
@@ -54,6 +55,18 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = drain_grace)]
     drain_grace: Duration,
 
+    /// How long runs are kept after their end, with all that belongs to them. An idempotency key goes with its run
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = kept)]
+    keep_runs: Duration,
+
+    /// How long logs are kept after the end of their runs, no longer than these [default: 30d]
+    #[arg(long, value_name = "DURATION", value_parser = kept)]
+    keep_logs: Option<Duration>,
+
+    /// How long it is on record that times of a trigger were skipped
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = kept)]
+    keep_skips: Duration,
+
     /// Attempts to execute at one time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     capacity: u32,
@@ -88,6 +101,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let kept = args.kept()?;
     let usual = HostConfig::new(data.clone(), args.listen);
     let config = HostConfig {
         name: args.name.unwrap_or_else(|| usual.name.clone()),
@@ -96,6 +110,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         capacity: args.capacity,
         lease: args.lease,
         drain_grace: args.drain_grace,
+        kept,
         open_networks: args.open_network,
         database: database(args.database_url)?,
         key_file: args.key_file,
@@ -129,6 +144,22 @@ fn database(flag: Option<DatabaseUrl>) -> Result<Option<DatabaseUrl>> {
         }
         _ => Ok(flag),
     }
+}
+
+impl Args {
+    fn kept(&self) -> Result<Kept> {
+        let usual = Kept::default();
+        if self.keep_logs.is_some_and(|logs| logs > self.keep_runs) {
+            let problem = "logs can't be kept longer than their runs; keep those as long (--keep-runs)";
+            return Err(Usage(problem.into()).into());
+        }
+        let logs = self.keep_logs.unwrap_or(usual.logs);
+        Ok(Kept { runs: self.keep_runs, logs, skips: self.keep_skips, ..usual })
+    }
+}
+
+fn kept(text: &str) -> Result<Duration, String> {
+    within(text, KEPT_MIN, KEPT_MAX)
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

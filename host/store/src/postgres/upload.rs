@@ -62,12 +62,15 @@ impl UploadStore for PostgresStore {
             if received != at || then > size {
                 return Err(misplaced(at, bytes.len(), received, size));
             }
-            execute(
-                &c,
-                "INSERT INTO upload_chunk (tenant_id, digest, first_byte, bytes) VALUES ($1, $2, $3, $4)",
-                &[&tenant.0, &&digest.0[..], &signed(at), &bytes],
-            )
-            .await?;
+            // A chunk of nothing would be in the way of the next one.
+            if !bytes.is_empty() {
+                execute(
+                    &c,
+                    "INSERT INTO upload_chunk (tenant_id, digest, first_byte, bytes) VALUES ($1, $2, $3, $4)",
+                    &[&tenant.0, &&digest.0[..], &signed(at), &bytes],
+                )
+                .await?;
+            }
             execute(
                 &c,
                 "UPDATE upload SET received = $3, changed_at = $4 WHERE tenant_id = $1 AND digest = $2",

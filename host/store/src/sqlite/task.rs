@@ -196,7 +196,7 @@ fn revise(
     rollback_of: Option<u32>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    component(c, tenant, &spec.component.hex())?;
+    component(c, tenant, &spec.component.to_string())?;
     c.execute(
         "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

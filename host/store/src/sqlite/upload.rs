@@ -56,10 +56,13 @@ impl UploadStore for SqliteStore {
             if received != at || then > size {
                 return Err(misplaced(at, bytes.len(), received, size));
             }
-            c.execute(
-                "INSERT INTO upload_chunk (tenant_id, digest, first_byte, bytes) VALUES (?1, ?2, ?3, ?4)",
-                params![Id(tenant.0), digest.0, signed(at), bytes],
-            )?;
+            // A chunk of nothing would be in the way of the next one.
+            if !bytes.is_empty() {
+                c.execute(
+                    "INSERT INTO upload_chunk (tenant_id, digest, first_byte, bytes) VALUES (?1, ?2, ?3, ?4)",
+                    params![Id(tenant.0), digest.0, signed(at), bytes],
+                )?;
+            }
             c.execute(
                 "UPDATE upload SET received = ?3, changed_at = ?4 WHERE tenant_id = ?1 AND digest = ?2",
                 params![Id(tenant.0), digest.0, signed(then), At(now)],

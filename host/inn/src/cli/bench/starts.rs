@@ -2,7 +2,7 @@
 
 use super::fleet::Fleet;
 use crate::cli::client::{Client, call};
-use crate::cli::{Global, Usage, component};
+use crate::cli::{Global, Usage, upload};
 use crate::host::now;
 use anyhow::{Result, bail, ensure};
 use futures::future::try_join_all;
@@ -98,7 +98,7 @@ pub async fn starts(fleet: &Fleet<'_>, duration: Duration) -> Result<Measured> {
     let hosts = fleet.start().await?;
     let globals = hosts.globals();
     let client = Client::connect(&globals[0]).await?;
-    let pushed = component::push(&client, ECHO.to_vec()).await?.component.unwrap_or_default();
+    let pushed = upload::push(&client, ECHO.to_vec()).await?.component.unwrap_or_default();
     let spec = TaskSpec { component: pushed.digest, ..TaskSpec::default() };
     client.tasks().create_task(call(CreateTaskRequest { name: "bench".into(), spec: Some(spec) })).await?;
     let begun = Instant::now();

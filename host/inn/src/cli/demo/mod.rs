@@ -4,7 +4,7 @@ mod show;
 mod site;
 
 use super::client::{Client, call};
-use super::{Format, Global, Usage, Verdict, component, output, parse};
+use super::{Format, Global, Usage, Verdict, component, output, parse, upload};
 use crate::host::{Host, HostConfig};
 use anyhow::{Context, Result};
 use innkeeper_api::proto::schedule::{Cron, Interval, Kind};
@@ -114,8 +114,8 @@ async fn set_up(
 ) -> Result<()> {
     let digest =
         |pushed: innkeeper_api::proto::PushComponentResponse| pushed.component.unwrap_or_default().digest;
-    let http_check = digest(component::push(client, http_check).await?);
-    let access_log = digest(component::push(client, access_log).await?);
+    let http_check = digest(upload::push(client, http_check).await?);
+    let access_log = digest(upload::push(client, access_log).await?);
     let check = TaskSpec {
         component: http_check,
         timeout: Some(prost_types::Duration { seconds: 5, nanos: 0 }),

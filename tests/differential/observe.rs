@@ -1,0 +1,159 @@
+//! What both stores must show at any time, and what must hold of it.
+
+use crate::operation::{Operation, Step, TENANTS, TenantPlace};
+use crate::side::Side;
+use innkeeper_domain::admit::{AdmissionState, admit_firing};
+use innkeeper_domain::ids::RunId;
+use innkeeper_domain::name::Name;
+use innkeeper_domain::run::{Run, RunEvent, RunState};
+use innkeeper_domain::trigger::{OverlapPolicy, Trigger};
+use innkeeper_store::{Advance, Page, RunFilter, StoreError};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// Runs as they were seen last, to see that each only does what runs can.
+#[derive(Default)]
+pub struct Seen(HashMap<RunId, Run>);
+
+const ALL: Page = Page { size: 100_000, after: None };
+
+impl Side {
+    pub async fn runs(&self, tenant: TenantPlace) -> Vec<Run> {
+        let filter = RunFilter::default();
+        self.store.run_list(self.tenants[tenant], filter, ALL).await.expect("runs").items
+    }
+
+    pub async fn triggers(&self, tenant: TenantPlace) -> Vec<Trigger> {
+        self.store.trigger_list(self.tenants[tenant], None, ALL).await.expect("triggers").items
+    }
+
+    /// Everything that can be read, as text.
+    pub async fn listing(&self, at: Step) -> String {
+        let mut text = String::new();
+        let mut add = async |operation: Operation| {
+            let answer = self.apply(&Step { operation: operation.clone(), ..at }).await;
+            // A page token's place in the text can't be compared, so pages are as large as they can be.
+            writeln!(text, "{operation:?}\n{}", answer.text).expect("text");
+        };
+        let size = 1_000;
+        for tenant in 0..TENANTS.len() {
+            add(Operation::ComponentList { tenant, size }).await;
+            add(Operation::TaskList { tenant, size }).await;
+            for task in self.store.task_list(self.tenants[tenant], ALL).await.expect("tasks").items {
+                add(Operation::TaskRevisions { tenant, name: task.name, size }).await;
+            }
+            add(Operation::TriggerList { tenant, task: None, size }).await;
+            for trigger in self.triggers(tenant).await {
+                add(Operation::TriggerSkips { tenant, name: trigger.name, size }).await;
+            }
+            for run in self.runs(tenant).await {
+                add(Operation::RunGet { tenant, id: run.id }).await;
+                add(Operation::RunLogs { tenant, id: run.id, after: (0, 0), limit: size }).await;
+            }
+        }
+        add(Operation::HostList).await;
+        add(Operation::TriggersNext).await;
+        text
+    }
+
+    /// How many runs a decision is to create, from what can be seen before it.
+    pub async fn expected(&self, advances: &[Advance]) -> u32 {
+        let mut expected = 0;
+        for tenant in 0..TENANTS.len() {
+            for trigger in self.triggers(tenant).await {
+                let decision = advances.iter().find(|advance| advance.id == trigger.id);
+                let Some(decision) = decision.filter(|decision| trigger.next_at == Some(decision.due)) else {
+                    continue;
+                };
+                let unfinished_of_trigger = self.unfinished(tenant, &trigger.name).await;
+                let state = AdmissionState { unfinished_of_trigger, ..AdmissionState::default() };
+                let overlap: OverlapPolicy = trigger.spec.overlap;
+                expected += admit_firing(overlap, state, &decision.firing).runs.len() as u32;
+            }
+        }
+        expected
+    }
+
+    async fn unfinished(&self, tenant: TenantPlace, trigger: &Name) -> u64 {
+        let states = RunState::ALL.into_iter().filter(|state| !state.is_final()).collect();
+        let filter = RunFilter { task: None, trigger: Some(trigger.clone()), states };
+        let runs: Result<_, StoreError> = self.store.run_list(self.tenants[tenant], filter, ALL).await;
+        runs.expect("runs").items.len() as u64
+    }
+}
+
+impl Seen {
+    /// Looks at all runs of both sides after an operation: they are the same, and each has only done what it
+    /// can do in one.
+    pub async fn look(&mut self, left: &Side, right: &Side) -> Result<(), String> {
+        let mut now = HashMap::new();
+        for (tenant, of) in TENANTS.iter().enumerate() {
+            let (runs, others) = (left.runs(tenant).await, right.runs(tenant).await);
+            if let Some(what) = difference(&format!("{runs:?}"), &format!("{others:?}")) {
+                return Err(format!("the runs of `{of}` differ: {what}"));
+            }
+            for run in runs {
+                check(self.0.get(&run.id), &run)?;
+                now.insert(run.id, run);
+            }
+        }
+        let gone = self.0.values().find(|run| !run.state.is_final() && !now.contains_key(&run.id));
+        if let Some(run) = gone {
+            return Err(format!("an unfinished run is gone: {run:?}"));
+        }
+        self.0 = now;
+        Ok(())
+    }
+}
+
+fn check(before: Option<&Run>, run: &Run) -> Result<(), String> {
+    let fail = |what: &str| Err(format!("{what}: {before:?}\nand then {run:?}"));
+    if run.state.is_final() != run.finished_at.is_some() {
+        return fail("a run has an end if it is over");
+    }
+    let Some(before) = before else {
+        let is_new = run.state == RunState::Queued && run.attempt == 0 && run.started_at.is_none();
+        return if is_new { Ok(()) } else { fail("a new run is queued") };
+    };
+    let events = [
+        RunEvent::Claimed,
+        RunEvent::AttemptSucceeded,
+        RunEvent::AttemptFailed { again: true },
+        RunEvent::AttemptFailed { again: false },
+        RunEvent::AttemptCancelled,
+        RunEvent::LeaseEnded { again: true },
+        RunEvent::LeaseEnded { again: false },
+        RunEvent::Cancelled,
+    ];
+    let can_be = events.iter().any(|event| before.state.next(*event) == Ok(run.state));
+    if before.state != run.state && !can_be {
+        return fail("a run did what no run can do");
+    }
+    let claimed = before.state != RunState::Running && run.state == RunState::Running;
+    if run.attempt != before.attempt + u32::from(claimed) {
+        return fail("attempts are counted by claims");
+    }
+    if before.state.is_final() && (before.state, before.finished_at) != (run.state, run.finished_at) {
+        return fail("a run that is over stays so");
+    }
+    let pinned = |run: &Run| (run.task_id, run.revision, run.nominal_at, run.created_at);
+    if pinned(before) != pinned(run) {
+        return fail("a run is pinned to what it was created for");
+    }
+    Ok(())
+}
+
+/// Where two texts differ, with a little of what is around it; none if they don't.
+pub fn difference(left: &str, right: &str) -> Option<String> {
+    if left == right {
+        return None;
+    }
+    // PostgreSQL's texts have no NUL: the sign for what can't be shown takes its place.
+    let (left, right) = (left.replace("\\0", "\u{fffd}"), right.replace("\\0", "\u{fffd}"));
+    if left == right {
+        return None;
+    }
+    let same = left.chars().zip(right.chars()).take_while(|(one, other)| one == other).count();
+    let around = |text: String| text.chars().skip(same.saturating_sub(200)).take(500).collect::<String>();
+    Some(format!("\n  left:  ...{}\n  right: ...{}", around(left), around(right)))
+}

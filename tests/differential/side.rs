@@ -1,0 +1,317 @@
+//! One of the two stores: operations are applied to it, and what it answers is text to be compared.
+
+use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::{Component, Digest, Shape};
+use innkeeper_domain::firing::{Rules, fire};
+use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::run::Lease;
+use innkeeper_store::*;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pages, or steps, that one operation goes through.
+const ROUNDS_MAX: usize = 10_000;
+/// All that is due is decided about at once: stores may differ in the order of triggers due at one instant.
+const DUE_MAX: usize = 1_000;
+
+/// A store under test.
+pub struct Side {
+    pub store: Arc<dyn Store>,
+    /// This store's ids of [`TENANTS`].
+    pub tenants: Vec<TenantId>,
+    /// It is given all times this much too late: how a test shows that differences are found.
+    pub skew: Duration,
+}
+
+/// What a store said.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// All of it, less what stores may choose by themselves.
+    pub text: String,
+    /// What later operations can be about.
+    pub learned: Learned,
+}
+
+#[derive(Debug, Default)]
+pub struct Learned {
+    pub runs: Vec<RunId>,
+    pub leases: Vec<Lease>,
+    pub advances: Vec<Advance>,
+}
+
+pub fn name(text: &str) -> Name {
+    text.parse().expect("a good name")
+}
+
+/// The digest of these bytes.
+pub fn digest(bytes: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    Digest(sha2::Sha256::digest(bytes).into())
+}
+
+/// An id that comes to be at `at`, the same for the same number.
+pub fn uuid_at(at: Timestamp, number: u64) -> uuid::Uuid {
+    let first = RunId::first(at).0.as_u128();
+    uuid::Uuid::from_u128(first | u128::from(number & 0x3fff_ffff_ffff_ffff))
+}
+
+impl Side {
+    pub async fn new(store: Arc<dyn Store>) -> Self {
+        let mut tenants = Vec::new();
+        for tenant in TENANTS {
+            let tenant = store.tenant_ensure(&name(tenant), Timestamp::UNIX_EPOCH).await;
+            tenants.push(tenant.expect("a tenant").id);
+        }
+        Self { store, tenants, skew: Duration::ZERO }
+    }
+
+    pub async fn apply(&self, step: &Step) -> Answer {
+        let now = innkeeper_domain::time::after(step.at, self.skew);
+        match &step.operation {
+            Operation::Schedule { ids } => self.schedule(now, *ids).await,
+            Operation::RunsClaim { host, labels, limit } => {
+                let claimed = self.store.runs_claim(*host, labels, *limit, now).await;
+                let leases = claimed.iter().flatten().map(|run| run.lease).collect();
+                Answer { text: text(claimed), learned: Learned { leases, ..Learned::default() } }
+            }
+            Operation::RunsStart { tenant, starts } => {
+                let started = self.store.runs_start(self.tenant(*tenant), starts.clone(), now).await;
+                let runs = started.iter().flatten().flatten().map(|run| run.id).collect();
+                Answer { text: text(started), learned: Learned { runs, ..Learned::default() } }
+            }
+            operation => Answer { text: self.ask(operation, now).await, learned: Learned::default() },
+        }
+    }
+
+    fn tenant(&self, place: TenantPlace) -> TenantId {
+        self.tenants[place]
+    }
+
+    async fn ask(&self, operation: &Operation, now: Timestamp) -> String {
+        use Operation as O;
+        let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
+        match operation {
+            O::TenantGet(tenant) => text(s.tenant_get(&name(tenant)).await.map(|found| found.name)),
+            O::TokenPut { hash, tenant } => {
+                let holder =
+                    TokenHolder { tenant: tenant.map(|place| self.tenant(place)), role: Role::Admin };
+                text(s.token_put(*hash, holder, now).await)
+            }
+            O::TokenFind(hash) => text(s.token_find(*hash).await.map(|holder| self.place_of(holder))),
+            O::ComponentPut { tenant, bytes } => {
+                text(s.component_put(of(tenant), component(bytes, now), bytes.clone()).await)
+            }
+            O::ComponentGet { tenant, digest } => text(s.component_get(of(tenant), digest).await),
+            O::ComponentDelete { tenant, digest } => {
+                let deleted = s.component_delete(of(tenant), *digest).await;
+                // Which of its tasks is named is the store's choice.
+                text(deleted.map_err(|error| match error {
+                    StoreError::Conflict(words) => StoreError::Conflict(words.split('`').skip(2).collect()),
+                    error => error,
+                }))
+            }
+            O::ComponentBytes(digest) => text(s.component_bytes(*digest).await),
+            O::ComponentList { tenant, size } => {
+                pages(*size, |page| s.component_list(of(tenant), page)).await
+            }
+            O::UploadBegin { tenant, digest, size } => {
+                text(s.upload_begin(of(tenant), *digest, *size, now).await)
+            }
+            O::UploadAppend { tenant, digest, first, bytes } => {
+                text(s.upload_append(of(tenant), *digest, *first, bytes.clone(), now).await)
+            }
+            O::UploadBytes { tenant, digest } => text(s.upload_bytes(of(tenant), *digest).await),
+            O::UploadEnd { tenant, digest } => text(s.upload_end(of(tenant), *digest).await),
+            O::HostStart { host, before, lease_until } => {
+                let ended = self.end_hosts(*before, now).await;
+                text((ended, s.host_start(host.clone(), *lease_until, now).await))
+            }
+            O::HostRenew { host, lease_until } => text(s.host_renew(*host, *lease_until).await),
+            O::HostsReap => text(s.hosts_reap(now).await),
+            O::HostStop(host) => text(s.host_stop(*host, now).await),
+            O::HostOrders(host) => text(s.host_orders(*host).await.map(|mut orders| {
+                // In no order.
+                orders.cancelled.sort_by_key(|lease| lease.run);
+                orders
+            })),
+            O::HostRelease { host, keep } => text(s.host_release(*host, keep.clone(), now).await),
+            O::HostList => text(s.host_list().await),
+            O::HostSetState { name, state } => text(s.host_set_state(name, *state).await),
+            O::Retain { keep, limit } => text(self.retain(*keep, *limit).await),
+            definitions_and_runs => self.ask_more(definitions_and_runs, now).await,
+        }
+    }
+
+    async fn ask_more(&self, operation: &Operation, now: Timestamp) -> String {
+        use Operation as O;
+        let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
+        match operation {
+            O::TaskCreate { tenant, task } => text(s.task_create(of(tenant), task.clone(), now).await),
+            O::TaskUpdate { tenant, name, spec, expected } => {
+                text(s.task_update(of(tenant), name, spec.clone(), *expected, now).await)
+            }
+            O::TaskRollback { tenant, name, revision } => {
+                text(s.task_rollback(of(tenant), name, *revision, now).await)
+            }
+            O::TaskDelete { tenant, name } => text(s.task_delete(of(tenant), name, now).await),
+            O::TaskGet { tenant, name } => text(s.task_get(of(tenant), name).await),
+            O::TaskSpecOf { task } => text(s.task_spec(*task, 1).await),
+            O::TaskList { tenant, size } => pages(*size, |page| s.task_list(of(tenant), page)).await,
+            O::TaskRevisions { tenant, name, size } => {
+                pages(*size, |page| s.task_revisions(of(tenant), name, page)).await
+            }
+            O::TriggerCreate { tenant, trigger } => {
+                text(s.trigger_create(of(tenant), trigger.clone(), now).await)
+            }
+            O::TriggerGet { tenant, name } => text(s.trigger_get(of(tenant), name).await),
+            O::TriggerPause { tenant, name, note } => {
+                text(s.trigger_pause(of(tenant), name, note.clone(), now).await)
+            }
+            O::TriggerResume { tenant, name } => text(s.trigger_resume(of(tenant), name, now).await),
+            O::TriggerDelete { tenant, name } => text(s.trigger_delete(of(tenant), name, now).await),
+            O::TriggerList { tenant, task, size } => {
+                pages(*size, |page| s.trigger_list(of(tenant), task.as_ref(), page)).await
+            }
+            O::TriggerSkips { tenant, name, size } => {
+                pages(*size, |page| s.trigger_skips(of(tenant), name, page)).await
+            }
+            O::TriggersNext => text(s.triggers_next().await),
+            O::Advance(advances) => text(s.triggers_advance(advances.clone(), now).await),
+            O::RunGet { tenant, id } => text(s.run_get(of(tenant), *id).await),
+            O::RunList { tenant, filter, size } => {
+                pages(*size, |page| s.run_list(of(tenant), filter.clone(), page)).await
+            }
+            O::RunCancel { tenant, id } => text(s.run_cancel(of(tenant), *id, now).await),
+            O::RunLogs { tenant, id, after, limit } => {
+                text(s.run_logs(of(tenant), *id, *after, *limit).await)
+            }
+            O::RunsNextReady(labels) => text(s.runs_next_ready(labels).await),
+            O::RunsNews(news) => text(s.runs_news(news.clone()).await),
+            O::RunFinish(finish) => text(s.run_finish_if_leased(finish.clone(), now).await),
+            other => panic!("{other:?} is asked elsewhere"),
+        }
+    }
+
+    fn place_of(&self, holder: Option<TokenHolder>) -> Option<(Role, Option<usize>)> {
+        let place = |id| self.tenants.iter().position(|tenant| *tenant == id);
+        holder.map(|holder| (holder.role, holder.tenant.and_then(place)))
+    }
+
+    async fn schedule(&self, now: Timestamp, ids: u64) -> Answer {
+        let due = match self.due(now).await {
+            Err(error) => return Answer { text: text(error), ..Answer::default() },
+            Ok(due) => due,
+        };
+        let advances = decisions(&due, now, ids);
+        let created = self.store.triggers_advance(advances.clone(), now).await;
+        let runs = advances.iter().flat_map(|advance| advance.run_ids.clone()).collect();
+        Answer { text: text((due, created)), learned: Learned { runs, advances, ..Learned::default() } }
+    }
+
+    /// What [`Operation::Schedule`] will decide.
+    pub async fn decide(&self, at: Timestamp) -> Vec<Advance> {
+        let now = innkeeper_domain::time::after(at, self.skew);
+        decisions(&self.due(now).await.unwrap_or_default(), now, 0)
+    }
+
+    async fn due(&self, now: Timestamp) -> Result<Vec<DueTrigger>, StoreError> {
+        let mut due = self.store.triggers_due(now, DUE_MAX).await?;
+        assert!(due.is_sorted_by_key(|due| due.due), "the longest due comes first: {due:?}");
+        due.sort_by_key(|due| (due.due, due.id));
+        Ok(due)
+    }
+
+    /// Ends the host that lives, if one does.
+    async fn end_hosts(&self, how: Ending, now: Timestamp) -> Result<u64, StoreError> {
+        let mut ended = match how {
+            Ending::Reaped => self.store.hosts_reap(now).await?,
+            Ending::Stopped => 0,
+        };
+        for living in self.store.host_list().await? {
+            ended += self.store.host_stop(living.host.id, now).await?;
+        }
+        Ok(ended)
+    }
+
+    /// How much is deleted in all, and that it ends.
+    async fn retain(&self, keep: Keep, limit: usize) -> Result<(u64, u64, u64, u64), StoreError> {
+        let mut sum = (0, 0, 0, 0);
+        for _ in 0..ROUNDS_MAX {
+            let swept = self.store.retention_step(keep, limit).await?;
+            if swept.is_empty() {
+                return Ok(sum);
+            }
+            let most = [swept.runs, swept.logs, swept.skips, swept.uploads].into_iter().max();
+            assert!(most <= Some(limit as u64), "at most {limit} of each: {swept:?}");
+            // How many logs were deleted before their runs depends on what a step does first.
+            sum.0 += swept.runs;
+            sum.1 += swept.skips;
+            sum.2 += swept.uploads;
+            sum.3 += swept.definitions;
+        }
+        panic!("the retention doesn't end")
+    }
+}
+
+fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
+    let mut number = ids;
+    let decide = |due: &DueTrigger| {
+        let calendar = due.spec.schedule.calendar().expect("a good schedule");
+        let rules = Rules {
+            calendar: &calendar,
+            catch_up: due.spec.catch_up,
+            window: due.spec.catch_up_window,
+            paused_through: due.paused_through,
+        };
+        let firing = fire(rules, due.due, now);
+        let new_id = |_: &Timestamp| {
+            number = number.wrapping_add(1);
+            RunId(uuid_at(now, number))
+        };
+        let run_ids = firing.runs.iter().map(new_id).collect();
+        Advance { id: due.id, due: due.due, firing, run_ids }
+    };
+    due.iter().map(decide).collect()
+}
+
+fn component(bytes: &[u8], created_at: Timestamp) -> Component {
+    Component {
+        digest: digest(bytes),
+        size: bytes.len() as u64,
+        shape: if bytes.len().is_multiple_of(2) { Shape::Handler } else { Shape::Command },
+        adapted: bytes.len().is_multiple_of(3),
+        imports: vec!["wasi:cli/stderr@0.2.6".into()],
+        created_at,
+    }
+}
+
+fn text(answer: impl Debug) -> String {
+    format!("{answer:?}")
+}
+
+/// Every page of a list, and where each ended. Page tokens are each store's own.
+async fn pages<T, F>(size: usize, list: impl Fn(Page) -> F) -> String
+where
+    T: Debug,
+    F: Future<Output = Result<Paged<T>, StoreError>>,
+{
+    let mut pages = Vec::new();
+    let mut after = None;
+    for _ in 0..ROUNDS_MAX {
+        match list(Page { size, after: after.take() }).await {
+            Err(error) => return text((pages, error)),
+            Ok(page) => {
+                pages.push(text(page.items));
+                after = page.next;
+            }
+        }
+        if after.is_none() {
+            return pages.join("\n");
+        }
+    }
+    panic!("the list has no end")
+}
