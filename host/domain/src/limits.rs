@@ -194,3 +194,14 @@ pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const STARTS_PER_COMMIT_MAX: usize = 64;
 /// Ends of attempts that one commit of a shared database takes together.
 pub const FINISHES_PER_COMMIT_MAX: usize = 256;
+
+// Backups.
+
+/// Bytes of one row in a backup: a component's bytes, or a run with its input and output.
+pub const BACKUP_RECORD_BYTES_MAX: u32 = 68 * 1024 * 1024;
+/// Bytes of rows that go from a store to a backup, or back, at once; one row may be larger.
+pub const BACKUP_BATCH_BYTES: usize = 256 * 1024;
+/// Rows that do so at once.
+pub const BACKUP_BATCH_ROWS: usize = 1_000;
+/// How often a backup begins anew because a component was deleted just then.
+pub const BACKUP_TRIES_MAX: usize = 10;

@@ -11,6 +11,7 @@ mod folder;
 mod hints;
 pub mod postgres;
 pub mod sqlite;
+pub mod transfer;
 mod words;
 
 pub use contract::*;

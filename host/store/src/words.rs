@@ -94,3 +94,11 @@ pub(crate) fn misplaced(at: u64, bytes: usize, received: u64, size: u64) -> Stor
         "{bytes} bytes at {at} don't fit an upload that has {received} of {size}; ask how many it has and go on there"
     ))
 }
+
+/// A store that is marked as moved.
+pub(crate) fn moved(store: &str, whither: &str, undo: &str) -> StoreError {
+    StoreError::Conflict(format!(
+        "{store} was moved {whither}: use that one. If the move was cut off, or this store is to be used again \
+         all the same, {undo}"
+    ))
+}

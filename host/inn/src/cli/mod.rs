@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, named after the same nouns as everywhere.
 
+mod backup;
 mod bench;
 mod client;
 mod completions;
@@ -7,19 +8,23 @@ mod component;
 mod demo;
 mod hosts;
 mod json;
+mod r#move;
 mod output;
 mod parse;
+mod restore;
 mod run;
 mod runs;
 mod serve;
 mod task;
 mod task_diff;
+mod transfer;
 mod trigger;
 mod trigger_next;
 mod upload;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use innkeeper_store::StoreError;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,6 +73,10 @@ pub struct Global {
     /// [env: INN_DATA]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// The environment's word for `--database-url`; none if `--data` says where the store is.
+    #[arg(skip)]
+    database_url: Option<String>,
 }
 
 /// How to print.
@@ -94,6 +103,9 @@ enum Command {
     Runs(runs::Command),
     #[command(subcommand)]
     Hosts(hosts::Command),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Move(r#move::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -124,6 +136,9 @@ pub async fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &global).await,
         Command::Runs(command) => runs::run(command, &global).await,
         Command::Hosts(command) => hosts::run(command, &global).await,
+        Command::Backup(args) => backup::run(args, &global).await,
+        Command::Restore(args) => restore::run(args, &global).await,
+        Command::Move(args) => r#move::run(args, &global).await,
         Command::Bench(args) => bench::run(args, &global).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
@@ -170,6 +185,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
     }
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::NotFound(_)) => return 3,
+        Some(StoreError::Unavailable(_)) => return 5,
+        _ => {}
+    }
     let status = error.downcast_ref::<Status>();
     match status.map(Status::code) {
         Some(Code::NotFound) => 3,
@@ -192,6 +212,7 @@ impl Global {
         if self.token_file.is_none() {
             self.token = self.token.or_else(|| text("INN_TOKEN"));
         }
+        self.database_url = if self.data.is_none() { text("INN_DATABASE_URL") } else { None };
         self.data = self.data.or_else(|| variable("INN_DATA").map(PathBuf::from));
         self
     }
@@ -233,6 +254,9 @@ mod tests {
         assert_eq!([Code::DeadlineExceeded, Code::Cancelled, Code::Internal].map(of), [5, 5, 1]);
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
         assert_eq!(exit_code(&broken.into()), 5);
+        let of = |error: StoreError| exit_code(&error.into());
+        assert_eq!(of(StoreError::NotFound("x".into())), 3);
+        assert_eq!((of(StoreError::Unavailable("x".into())), of(StoreError::Conflict("x".into()))), (5, 1));
     }
 
     #[test]
@@ -247,6 +271,10 @@ mod tests {
         assert_eq!((all.host.as_deref(), all.token.as_deref()), (Some("x"), Some("x")));
         assert_eq!(parse(&["--host", "h", "--token", "t"], "x").token.as_deref(), Some("t"));
         assert_eq!(parse(&["--token-file", "f"], "x").token, None);
+        assert_eq!(
+            (all.database_url.as_deref(), parse(&["--data", "d"], "x").database_url),
+            (Some("x"), None)
+        );
     }
 
     #[test]

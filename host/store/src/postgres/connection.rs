@@ -7,6 +7,7 @@ use deadpool_postgres::{
 };
 use innkeeper_domain::limits::{DATABASE_CONNECTIONS, DATABASE_TIMEOUT};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for a connection that is free.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where a database listens that was told nothing.
+const PORT_DEFAULT: u16 = 5432;
 /// How long a peer may say nothing before the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -33,9 +36,27 @@ pub struct DatabaseUrl {
 }
 
 /// Without the password.
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "postgres://{:?}/{}", self.config.get_hosts(), self.config.get_dbname().unwrap_or_default())
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "postgres://{}@", self.config.get_user().unwrap_or_default())?;
+        let ports = self.config.get_ports();
+        for (at, host) in self.config.get_hosts().iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            match host {
+                Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]")?,
+                Host::Tcp(name) => write!(f, "{comma}{name}")?,
+                Host::Unix(folder) => write!(f, "{comma}{}", folder.display())?,
+            }
+            write!(f, ":{}", ports.get(at).or(ports.first()).unwrap_or(&PORT_DEFAULT))?;
+        }
+        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -274,6 +295,6 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         let url: DatabaseUrl = "postgres://a:secret@b/c".parse().unwrap();
-        assert!(!format!("{url:?}").contains("secret"));
+        assert_eq!(format!("{url} {url:?}"), "postgres://a@b:5432/c postgres://a@b:5432/c");
     }
 }

@@ -1,7 +1,7 @@
 //! The database's schema, brought to this version when a host starts.
 
 use super::connection::in_transaction;
-use super::row::{row, unsigned};
+use super::row::row;
 use crate::StoreError;
 use deadpool_postgres::{GenericClient, Pool};
 
@@ -18,37 +18,60 @@ const LOCK: i64 = 0x696e_6e6b_6565_7065;
 /// `Conflict` if it is newer than this Innkeeper knows.
 pub(super) async fn migrate(pool: &Pool, to: usize) -> Result<(), StoreError> {
     in_transaction!(pool, |c| {
-        // However long the others, or the changes, take.
-        c.batch_execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
-        row(&c, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-        c.batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)").await?;
-        let version = version(&c).await?;
-        let done = usize::try_from(version).unwrap_or(usize::MAX);
-        if done > MIGRATIONS.len() {
-            return Err(newer(version));
-        }
-        for sql in MIGRATIONS.iter().take(to).skip(done) {
-            c.batch_execute(sql).await?;
-        }
-        if done < to {
-            c.batch_execute(&format!(
-                "DELETE FROM schema_version; INSERT INTO schema_version (version) VALUES ({to})"
-            ))
-            .await?;
-        }
+        begin(&c).await?;
+        let done = version(&c).await?;
+        apply(&c, done, to).await?;
     })
+}
+
+/// Keeps others from changing the schema until the transaction ends, which may take as long as it takes.
+pub(super) async fn begin(c: &impl GenericClient) -> Result<(), StoreError> {
+    // However long the others, or the changes, take.
+    c.batch_execute(
+        "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0;
+         SET LOCAL idle_in_transaction_session_timeout = 0",
+    )
+    .await?;
+    row(c, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    Ok(())
+}
+
+/// Brings the schema from version `done` to version `to`, if that is newer. Between [`begin`] and the
+/// transaction's end.
+pub(super) async fn apply(c: &impl GenericClient, done: usize, to: usize) -> Result<(), StoreError> {
+    if done > MIGRATIONS.len() {
+        return Err(newer(done));
+    }
+    for sql in MIGRATIONS.iter().take(to).skip(done) {
+        c.batch_execute(sql).await?;
+    }
+    if done < to {
+        c.batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL);
+             DELETE FROM schema_version; INSERT INTO schema_version (version) VALUES ({to})"
+        ))
+        .await?;
+    }
+    Ok(())
 }
 
 /// The version of the schema; 0 if there is none.
-pub(super) async fn version(c: &impl GenericClient) -> Result<u64, StoreError> {
-    let version = row(c, "SELECT version FROM schema_version", &[]).await?;
-    Ok(match version {
-        Some(version) => unsigned(version.try_get(0)?),
-        None => 0,
-    })
+pub(super) async fn version(c: &impl GenericClient) -> Result<usize, StoreError> {
+    if !exists(c, "schema_version").await? {
+        return Ok(0);
+    }
+    match row(c, "SELECT version FROM schema_version", &[]).await? {
+        Some(version) => Ok(usize::try_from(version.try_get::<_, i64>(0)?).unwrap_or(usize::MAX)),
+        None => Ok(0),
+    }
 }
 
-fn newer(version: u64) -> StoreError {
+/// Whether there is such a table.
+pub(super) async fn exists(c: &impl GenericClient, table: &str) -> Result<bool, StoreError> {
+    Ok(row(c, "SELECT 1 WHERE to_regclass($1::text) IS NOT NULL", &[&table]).await?.is_some())
+}
+
+pub(super) fn newer(version: usize) -> StoreError {
     StoreError::Conflict(format!(
         "the database has schema version {version}, this Innkeeper knows versions up to {}; use the newer \
          Innkeeper that wrote it, or restore a backup from before",

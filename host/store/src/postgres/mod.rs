@@ -16,6 +16,7 @@ mod connection;
 mod finish;
 mod host;
 mod migrate;
+pub(crate) mod moved;
 mod retention;
 mod row;
 mod run;
@@ -23,6 +24,7 @@ mod start;
 mod task;
 mod tenant;
 mod time;
+pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
 mod upload;
@@ -78,8 +80,8 @@ struct Shared {
 
 impl PostgresStore {
     /// Opens the store in this database, and brings the database to this version's schema; several hosts may
-    /// do so at once. A database that doesn't answer is waited for, for a while. `Conflict` if a newer version
-    /// of Innkeeper has written it.
+    /// do so at once. A database that doesn't answer is waited for, for a while. `Conflict` if it was
+    /// moved elsewhere, or a newer version of Innkeeper has written it.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let pool = url.pool()?;
         let begun = std::time::Instant::now();
@@ -90,6 +92,7 @@ impl PostgresStore {
             tracing::warn!(%error, "the database can't be used yet; it tries again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        moved::refuse(&pool).await?;
         let hints = Arc::new(Hints::default());
         let shared = Arc::new(Shared {
             time: time::DatabaseTime::read(&pool).await?,

@@ -7,6 +7,7 @@
 //! DIR/innkeeper.db     everything but bytes
 //! DIR/components/      uploaded bytes, a file for each digest
 //! DIR/lock             held while a process has the store open
+//! DIR/moved            whither the store was moved; nobody opens it then
 //! ```
 
 mod cancel;
@@ -15,6 +16,7 @@ mod component;
 mod files;
 mod finish;
 mod host;
+pub(crate) mod moved;
 mod readers;
 mod retention;
 mod row;
@@ -22,6 +24,7 @@ mod run;
 mod start;
 mod task;
 mod tenant;
+pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
 mod upload;
@@ -64,12 +67,14 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the store in this folder, making it if it isn't there, and brings it to this version's
-    /// schema. `Conflict` if another process has it open, or a newer version of Innkeeper has written it.
+    /// schema. `Conflict` if another process has it open, it was moved elsewhere, or a newer version of
+    /// Innkeeper has written it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = FolderLock::take(folder)?;
+        moved::check(folder)?;
         let path = folder.join("innkeeper.db");
         let mut connection = connect(&path, OpenFlags::default())?;
-        migrate(&mut connection)?;
+        migrate(&mut connection, MIGRATIONS.len())?;
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let readers = (0..READERS).map(|_| connect(&path, read_only)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -102,23 +107,33 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
+/// The version of the schema; 0 if there is none.
+fn version(c: &Connection) -> Result<usize, StoreError> {
+    let version: i64 = c.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+/// Brings the schema to version `to`, if it is older. `Conflict` if it is newer than this Innkeeper knows.
+fn migrate(connection: &mut Connection, to: usize) -> Result<(), StoreError> {
+    let done = version(connection)?;
     if done > MIGRATIONS.len() {
-        return Err(StoreError::Conflict(format!(
-            "the store has schema version {version}, this Innkeeper knows versions up to {}; use the newer \
-             Innkeeper that wrote it, or restore a backup from before",
-            MIGRATIONS.len()
-        )));
+        return Err(newer(done));
     }
-    for (at, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+    for (at, sql) in MIGRATIONS.iter().enumerate().take(to).skip(done) {
         let change = connection.transaction()?;
         change.execute_batch(sql)?;
         change.execute_batch(&format!("PRAGMA user_version = {}", at + 1))?;
         change.commit()?;
     }
     Ok(())
+}
+
+fn newer(version: usize) -> StoreError {
+    StoreError::Conflict(format!(
+        "the store has schema version {version}, this Innkeeper knows versions up to {}; use the newer \
+         Innkeeper that wrote it, or restore a backup from before",
+        MIGRATIONS.len()
+    ))
 }
 
 #[cfg(test)]

@@ -94,5 +94,12 @@ impl Hosts {
 }
 
 fn client_of(data: PathBuf) -> Global {
-    Global { output: Format::Json, host: None, token: None, token_file: None, data: Some(data) }
+    Global {
+        output: Format::Json,
+        host: None,
+        token: None,
+        token_file: None,
+        data: Some(data),
+        database_url: None,
+    }
 }

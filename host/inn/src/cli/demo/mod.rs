@@ -70,6 +70,7 @@ pub async fn run(args: Args) -> Result<Verdict> {
         token: None,
         token_file: None,
         data: Some(folder.path().into()),
+        database_url: None,
     };
     output::note(&format!("a host serves on {address}, a web site on {site}"));
 

@@ -1,0 +1,291 @@
+//! The embedded store as the source and the target of a transfer.
+
+use super::files::ComponentFiles;
+use super::{MIGRATIONS, connect, migrate, newer, version};
+use crate::folder::unavailable;
+use crate::transfer::{
+    Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Header, NEEDED_COMPONENTS, Part, Parts, Row, Sender,
+    Summary, TABLES, Table, Value, component, unfit,
+};
+use crate::{FolderLock, StoreError};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::Digest;
+use innkeeper_domain::limits::BACKUP_TRIES_MAX;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, ToSql, Transaction, params_from_iter};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+const DATABASE: &str = "innkeeper.db";
+const COMPONENTS: &str = "components";
+/// Where a store is made, in its folder, before it is one.
+const UNFINISHED: &str = "restoring";
+
+/// Keeps hosts from the folder for as long as it lives. `Conflict` if one has it; `NotFound` if there is no
+/// store in it.
+pub(crate) fn hold(folder: &Path) -> Result<FolderLock, StoreError> {
+    database(folder)?;
+    FolderLock::take(folder)
+}
+
+fn database(folder: &Path) -> Result<PathBuf, StoreError> {
+    let path = folder.join(DATABASE);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(StoreError::NotFound(format!("store in {}", folder.display())))
+    }
+}
+
+/// Gives all rows, of one moment. A host may have the store open.
+pub(crate) fn export(folder: &Path, now: Timestamp, to: &Sender) -> Result<(), StoreError> {
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = connect(&database(folder)?, read_only)?;
+    let files = ComponentFiles::open(&folder.join(COMPONENTS))?;
+    let header = Header::new(version(&connection)?, now);
+    match header.schema {
+        0 => return Err(StoreError::NotFound(format!("store in {}", folder.display()))),
+        schema if schema > MIGRATIONS.len() => return Err(newer(schema)),
+        _ => to.send_blocking(Part::Header(header.clone()))?,
+    }
+    to.send_blocking(table(COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS.map(Into::into).into()))?;
+    let (mut given, mut missing) = (HashSet::new(), None);
+    // A file goes after its last row has been deleted, which a moment that is older doesn't see. Bytes that
+    // were given already do no harm then; so a new moment begins until one has all its files.
+    for _ in 0..BACKUP_TRIES_MAX {
+        let moment = connection.transaction()?;
+        if version(&moment)? != header.schema {
+            let why = "a newer Innkeeper changes the store just now; try again";
+            return Err(StoreError::Unavailable(why.into()));
+        }
+        missing = export_bytes(&moment, &files, &mut given, to)?;
+        if missing.is_none() {
+            for name in TABLES.into_iter().filter(|name| *name != COMPONENT_BYTES) {
+                export_table(&moment, name, to)?;
+            }
+            return to.send_blocking(Part::End(None));
+        }
+    }
+    let missing = missing.map(|digest| digest.to_string()).unwrap_or_default();
+    Err(StoreError::Corrupt(format!("the file of component {missing} is gone; upload it again")))
+}
+
+/// The first one whose file isn't there.
+fn export_bytes(
+    c: &Connection,
+    files: &ComponentFiles,
+    given: &mut HashSet<Digest>,
+    to: &Sender,
+) -> Result<Option<Digest>, StoreError> {
+    let mut list = c.prepare(NEEDED_COMPONENTS)?;
+    for digest in list.query_map([], |row| row.get(0).map(Digest))? {
+        let digest = digest?;
+        if given.contains(&digest) {
+            continue;
+        }
+        match files.get(digest) {
+            Ok(bytes) => {
+                to.send_blocking(Part::Rows(vec![vec![Value::Blob(bytes), Value::Blob(digest.0.into())]]))?;
+            }
+            Err(StoreError::NotFound(_)) => return Ok(Some(digest)),
+            Err(error) => return Err(error),
+        }
+        given.insert(digest);
+    }
+    Ok(None)
+}
+
+fn export_table(c: &Connection, name: &str, to: &Sender) -> Result<(), StoreError> {
+    let columns: Vec<String> = columns(c, name)?.into_iter().map(|(column, _)| column).collect();
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let mut list = c.prepare(&format!("SELECT {} FROM {}", quoted(&columns), quote(name)))?;
+    to.send_blocking(table(name, columns))?;
+    let (mut rows, mut batch) = (list.query([])?, Batch::default());
+    while let Some(row) = rows.next()? {
+        let values = (0..row.as_ref().column_count()).map(|at| read(row.get_ref(at)?));
+        to.send_blocking(batch.push(values.collect::<Result<Row, StoreError>>()?))?;
+    }
+    to.send_blocking(batch.rest())
+}
+
+fn table(name: &str, columns: Vec<String>) -> Part {
+    Part::Table(Table { table: name.into(), columns })
+}
+
+fn read(value: ValueRef<'_>) -> Result<Value, StoreError> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) => Value::Text(text.into()),
+            Err(error) => return Err(StoreError::Corrupt(format!("text that is none: {error}"))),
+        },
+        ValueRef::Blob(bytes) => Value::Blob(bytes.into()),
+        ValueRef::Real(number) => return Err(StoreError::Corrupt(format!("a broken number: {number}"))),
+    })
+}
+
+/// Takes all rows: makes the store beside its place, and puts it there when it is whole.
+pub(crate) fn import(folder: &Path, mut parts: Parts) -> Result<Summary, StoreError> {
+    let _lock = FolderLock::take(folder)?;
+    // A log that another store has left behind would become a part of this one.
+    for file in [DATABASE, "innkeeper.db-wal", "innkeeper.db-journal"].map(|name| folder.join(name)) {
+        if file.exists() {
+            return Err(StoreError::Conflict(format!(
+                "there is a store already ({}); take an empty folder",
+                file.display()
+            )));
+        }
+    }
+    let header = parts.header_blocking()?;
+    header.check(MIGRATIONS.len())?;
+    let unfinished = Unfinished::make(folder)?;
+    let mut connection = Connection::open(unfinished.0.join(DATABASE))?;
+    // Until it is whole it is nothing that could be lost.
+    connection.execute_batch(
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA cache_size = -65536;",
+    )?;
+    migrate(&mut connection, header.schema)?;
+    let transaction = connection.transaction()?;
+    import_rows(&transaction, &ComponentFiles::open(&unfinished.0.join(COMPONENTS))?, &mut parts)?;
+    transaction.commit()?;
+    migrate(&mut connection, MIGRATIONS.len())?;
+    connection.close().map_err(|(_, error)| error)?;
+    unfinished.finish(folder)?;
+    parts.summary()
+}
+
+fn import_rows(c: &Transaction, files: &ComponentFiles, parts: &mut Parts) -> Result<(), StoreError> {
+    let mut target: Option<(String, Vec<String>)> = None;
+    loop {
+        match (parts.next_blocking()?, &target) {
+            (Part::End(_), _) => return Ok(()),
+            (Part::Table(table), _) if table.table == COMPONENT_BYTES => target = None,
+            (Part::Table(table), _) => target = Some(insert(c, &table)?),
+            (Part::Rows(rows), None) => {
+                for row in &rows {
+                    let (digest, bytes) = component(row)?;
+                    files.put(digest, bytes)?;
+                }
+            }
+            (Part::Rows(rows), Some((sql, types))) => {
+                let mut insert = c.prepare_cached(sql)?;
+                for row in &rows {
+                    if !row.iter().zip(types).all(|(value, of)| fits(value, of)) {
+                        return Err(unfit("a value is not of its column's type"));
+                    }
+                    insert.execute(params_from_iter(row))?;
+                }
+            }
+            (Part::Header(_), _) => unreachable!("there is one header"),
+        }
+    }
+}
+
+/// The statement that inserts a row of the table, and its columns' types.
+fn insert(c: &Connection, table: &Table) -> Result<(String, Vec<String>), StoreError> {
+    let (names, types): (Vec<_>, Vec<_>) = columns(c, &table.table)?.into_iter().unzip();
+    if names != table.columns {
+        return Err(unfit(&format!("the columns of `{}` are others", table.table)));
+    }
+    let places = vec!["?"; names.len()].join(", ");
+    Ok((format!("INSERT INTO {} ({}) VALUES ({places})", quote(&table.table), quoted(&names)), types))
+}
+
+fn fits(value: &Value, of: &str) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Int(_) => of == "INTEGER",
+        Value::Text(_) => of == "TEXT",
+        Value::Blob(_) => of == "BLOB",
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// A table's columns by name, and their types; none if there is no such table.
+fn columns(c: &Connection, table: &str) -> Result<Vec<(String, String)>, StoreError> {
+    let mut list = c.prepare("SELECT name, type FROM pragma_table_info(?1) ORDER BY name")?;
+    let rows = list.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// A store that is being made; removed when dropped, or else before the next one.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn make(folder: &Path) -> Result<Self, StoreError> {
+        let unfinished = Self(folder.join(UNFINISHED));
+        unfinished.remove();
+        fs::create_dir(&unfinished.0).map_err(|e| unavailable("create", &unfinished.0, &e))?;
+        Ok(unfinished)
+    }
+
+    /// Puts the store in its place: the database last, for without it there is no store.
+    fn finish(self, folder: &Path) -> Result<(), StoreError> {
+        let (from, components) = (self.0.join(COMPONENTS), folder.join(COMPONENTS));
+        let finish = || {
+            File::open(self.0.join(DATABASE))?.sync_all()?;
+            fs::create_dir_all(&components)?;
+            for file in fs::read_dir(&from)? {
+                let file = file?;
+                fs::rename(file.path(), components.join(file.file_name()))?;
+            }
+            File::open(&components)?.sync_all()?;
+            fs::rename(self.0.join(DATABASE), folder.join(DATABASE))?;
+            File::open(folder)?.sync_all()
+        };
+        finish().map_err(|e: std::io::Error| unavailable("write the store in", folder, &e))
+    }
+
+    fn remove(&self) {
+        // What stays is in nobody's way, and creating the folder will tell.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_is_taken_along() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, MIGRATIONS.len()).unwrap();
+        let mut list = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
+        let tables = list.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let mut tables: Vec<_> = tables.map(Result::unwrap).collect();
+        tables.push(COMPONENT_BYTES.into());
+        tables.sort();
+        let mut taken = TABLES;
+        taken.sort_unstable();
+        assert_eq!(tables, taken, "add new tables to TABLES, after those that they refer to");
+    }
+}
