@@ -25,7 +25,7 @@ use std::str::FromStr;
 
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 15] = [
     "tenant",
     "token",
     COMPONENT_BYTES,
@@ -38,6 +38,7 @@ pub const TABLES: [&str; 14] = [
     "attempt",
     "run_log",
     "host",
+    "host_told",
     "upload",
     "upload_chunk",
 ];
