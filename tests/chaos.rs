@@ -77,6 +77,7 @@ fn main() -> ExitCode {
 async fn run(filter: Option<&String>) -> ExitCode {
     let begun = Instant::now();
     let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter.as_str()));
+    let is_sought = |bug: &str| is_wanted(&format!("{bug}_is_found"));
     let seed = random::first_seed();
     let minutes = random::from_environment("MINUTES").map(|minutes| Duration::from_secs(60 * minutes));
     let keeper = Keeper::start();
@@ -87,19 +88,19 @@ async fn run(filter: Option<&String>) -> ExitCode {
             tests.record(name, std::panic::catch_unwind(case).is_ok());
         }
     }
-    if is_wanted("sqlite") {
+    if is_wanted("sqlite_keeps_its_promises") {
         let time = minutes.map_or(Duration::from_secs(9), |minutes| minutes / 2);
         tests.promises("sqlite", None, 1, time, &keeper).await;
     }
-    let needs_fleet =
-        is_wanted("postgres") || BUGS.iter().any(|(name, hosts, ..)| *hosts > 1 && is_wanted(name));
+    let needs_fleet = is_wanted("postgres_keeps_its_promises")
+        || BUGS.iter().any(|(name, hosts, ..)| *hosts > 1 && is_sought(name));
     let database = needs_fleet.then(|| Cluster::start(Durability::Fsync));
-    if is_wanted("postgres") {
+    if is_wanted("postgres_keeps_its_promises") {
         let time = minutes.map_or(Duration::from_secs(14), |minutes| minutes / 2);
         tests.promises("postgres", database.as_ref(), FLEET, time, &keeper).await;
     }
     for (bug, hosts, faults, rules) in BUGS {
-        if is_wanted(bug) {
+        if is_sought(bug) {
             let database = database.as_ref().filter(|_| hosts > 1);
             tests.bug_is_found(bug, database, hosts, faults, rules, &keeper).await;
         }
