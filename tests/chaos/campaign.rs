@@ -4,7 +4,7 @@ use crate::checker::{Exactness, HandedBack, Violation, check, takeovers};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::history::{Answer, Asked, History, Recorder, now};
-use crate::nemesis::{Done, Nemesis, TAKEOVER};
+use crate::nemesis::{Done, Menu, Nemesis, TAKEOVER};
 use crate::process::{HostProcess, Keeper, Recipe};
 use crate::random::Random;
 use crate::state::State;
@@ -43,6 +43,7 @@ pub struct Campaign<'a> {
     pub bug: Option<&'static str>,
     pub database: Option<&'a Cluster>,
     pub hosts: usize,
+    pub menu: Menu,
     pub seed: u64,
 }
 
@@ -70,6 +71,7 @@ impl Campaign<'_> {
         let mut nemesis = Nemesis {
             hosts: &mut hosts,
             database: self.database,
+            menu: self.menu,
             lease,
             recorder: recorder.clone(),
             random,

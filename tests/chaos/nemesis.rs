@@ -38,15 +38,30 @@ impl Fault {
     }
 }
 
-/// The next fault, and how long before it nothing goes wrong.
-pub fn next_fault(random: &mut Random, hosts: usize) -> (Duration, Fault) {
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Menu {
+    Everything,
+    /// Only that hosts stand still.
+    Freezes,
+}
+
+/// The next fault after so many, and how long before it nothing goes wrong. A fleet's first four are one of each
+/// kind.
+pub fn next_fault(random: &mut Random, hosts: usize, menu: Menu, after: u64) -> (Duration, Fault) {
     let mut millis = |from: u64, to: u64| Duration::from_millis(from + random.below(to - from));
     let alone = hosts == 1;
     let rest = if alone { millis(80, 900) } else { millis(300, 1_500) };
     let down = if alone { millis(0, 120) } else { millis(200, 3_000) };
     let beyond_lease = millis(200, 1_500);
     let host = random.below(hosts as u64) as usize;
-    let fault = match random.below(100) {
+    let chance = random.below(100);
+    let chance = match after {
+        0..4 if !alone => [0, 80, 50, 95][after as usize],
+        _ => chance,
+    };
+    let fault = match chance {
+        _ if menu == Menu::Freezes => Fault::Freeze { host, beyond_lease },
         0..5 if alone => Fault::Freeze { host, beyond_lease },
         _ if alone => Fault::Kill { host, down },
         0..45 => Fault::Kill { host, down },
@@ -75,6 +90,7 @@ impl Done {
 pub struct Nemesis<'a, 'k> {
     pub hosts: &'a mut [HostProcess<'k>],
     pub database: Option<&'a Cluster>,
+    pub menu: Menu,
     pub lease: Duration,
     pub recorder: Recorder,
     pub random: Random,
@@ -84,7 +100,7 @@ pub struct Nemesis<'a, 'k> {
 impl Nemesis<'_, '_> {
     /// One fault from its beginning to its end.
     pub async fn strike(&mut self) {
-        let (rest, fault) = next_fault(&mut self.random, self.hosts.len());
+        let (rest, fault) = next_fault(&mut self.random, self.hosts.len(), self.menu, self.done.count());
         tokio::time::sleep(rest).await;
         let begun = Instant::now();
         match fault {

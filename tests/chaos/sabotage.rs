@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 /// Between the two halves of what should be one.
-const LATER: Duration = Duration::from_millis(10);
+const LATER: Duration = Duration::from_millis(20);
 
 /// What is wrong with a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
