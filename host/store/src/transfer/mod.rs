@@ -26,9 +26,9 @@ use std::str::FromStr;
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
 pub const TABLES: [&str; 14] = [
+    COMPONENT_BYTES,
     "tenant",
     "token",
-    COMPONENT_BYTES,
     "component",
     "task",
     "task_revision",
