@@ -1,6 +1,7 @@
 # Everything a newcomer, a developer and CI run. `make` alone lists it.
 
 SECONDS ?=
+MINUTES ?= 10
 INN := target/debug/inn
 CARGO := cargo
 
@@ -8,6 +9,7 @@ CARGO := cargo
 help:
 	@echo "make demo [SECONDS=20]  build all, and see it work on real input"
 	@echo "make test               all tests"
+	@echo "make chaos [MINUTES=10] kill, freeze and cut off hosts and their database for so long"
 	@echo "make lint               rustfmt and clippy, warnings denied"
 	@echo "make bench [SECONDS=5]  what this machine can do, optimised"
 	@echo "make install            install inn into cargo's bin folder"
@@ -21,6 +23,11 @@ demo: setup guests
 test: setup guests postgres
 	$(CARGO) test --locked --workspace
 	cd plugins && CARGO_TARGET_DIR=../target $(CARGO) test --locked
+
+# SQLite one half of the time, PostgreSQL the other; then bugs put in on purpose. INN_SEED=N repeats a seed.
+.PHONY: chaos
+chaos: setup postgres
+	MINUTES=$(MINUTES) $(CARGO) test --locked -p inn --test chaos
 
 .PHONY: lint
 lint: setup

@@ -33,7 +33,7 @@ const STEPS: usize = 300;
 /// Everything is compared after so many of them; runs and answers after each.
 const LISTING_EVERY: usize = 50;
 /// How long seeds are gone through when nobody says how many.
-const TIME: Duration = Duration::from_secs(6);
+const TIME: Duration = Duration::from_secs(5);
 /// How long a failure is made shorter.
 const SHRINK_TIME: Duration = Duration::from_secs(60);
 
@@ -109,6 +109,8 @@ async fn play(
             let listings = (left.listing(step.clone()).await, right.listing(step.clone()).await);
             if let Some(what) = difference(&listings.0, &listings.1) {
                 result = Err(format!("what can be read differs: {what}"));
+            } else if let Err(what) = left.check_skips().await {
+                result = Err(what);
             }
         }
         match result {

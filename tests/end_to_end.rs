@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "end_to_end/backup.rs"]
+mod backup;
+#[path = "support/cluster.rs"]
+mod cluster;
+#[path = "end_to_end/fleet.rs"]
+mod fleet;
 #[path = "end_to_end/hosts.rs"]
 mod hosts;
 #[path = "end_to_end/inn.rs"]

@@ -62,6 +62,7 @@ conformance!(
     a_due_trigger_starts_its_run_once
     a_trigger_does_not_overlap_itself
     skips_in_a_row_become_one_range
+    a_run_keeps_the_skips_before_and_after_it_apart
     after_a_pause_nothing_is_created
     a_trigger_without_more_times_has_finished
     tenants_do_not_see_each_other

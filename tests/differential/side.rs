@@ -4,7 +4,7 @@ use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::firing::{Rules, fire};
-use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
 use innkeeper_store::*;
@@ -159,6 +159,8 @@ impl Side {
             }
             O::TaskDelete { tenant, name } => text(s.task_delete(of(tenant), name, now).await),
             O::TaskGet { tenant, name } => text(s.task_get(of(tenant), name).await),
+            // What is gone may still be remembered.
+            O::TaskSpecOf { task } if !self.needs(*task).await => String::new(),
             O::TaskSpecOf { task } => text(s.task_spec(*task, 1).await),
             O::TaskList { tenant, size } => pages(*size, |page| s.task_list(of(tenant), page)).await,
             O::TaskRevisions { tenant, name, size } => {
@@ -223,6 +225,22 @@ impl Side {
         assert!(due.is_sorted_by_key(|due| due.due), "the longest due comes first: {due:?}");
         due.sort_by_key(|due| (due.due, due.id));
         Ok(due)
+    }
+
+    /// Whether a task is there, or was deleted and has runs to be executed.
+    async fn needs(&self, task: TaskId) -> bool {
+        let page = Page { size: 100_000, after: None };
+        for tenant in &self.tenants {
+            let tasks = self.store.task_list(*tenant, page.clone()).await.expect("tasks").items;
+            let runs =
+                self.store.run_list(*tenant, RunFilter::default(), page.clone()).await.expect("runs").items;
+            let is_needed = tasks.iter().any(|one| one.id == task)
+                || runs.iter().any(|run| run.task_id == task && !run.state.is_final());
+            if is_needed {
+                return true;
+            }
+        }
+        false
     }
 
     /// Ends the host that lives, if one does.

@@ -484,6 +484,14 @@ pub async fn skips_in_a_row_become_one_range(f: Fixture) {
     assert_eq!(f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap().skipped, 8);
 }
 
+pub async fn a_run_keeps_the_skips_before_and_after_it_apart(f: Fixture) {
+    let id = f.trigger(OverlapPolicy::AllowAll).await;
+    f.advance(id, 10, &[20], vec![skip(10, 10, 1, SkipReason::Superseded)], Some(30)).await;
+    f.advance(id, 30, &[40], vec![skip(30, 30, 1, SkipReason::Superseded)], Some(50)).await;
+    let expected = [skip(30, 30, 1, SkipReason::Superseded), skip(10, 10, 1, SkipReason::Superseded)];
+    assert_eq!(f.skips().await, expected);
+}
+
 pub async fn after_a_pause_nothing_is_created(f: Fixture) {
     let (tenant, trigger) = (f.tenant.id, name("work-1"));
     let id = f.trigger(OverlapPolicy::Skip).await;

@@ -19,17 +19,26 @@ fn length(bytes: &mut &[u8]) -> usize {
     u32::from_le_bytes(take(bytes, 4).try_into().unwrap()) as usize
 }
 
+/// What follows a record of this kind, when this is the hash of everything up to there.
+fn check(kind: u8, hash: &Sha256) -> Vec<u8> {
+    let check = hash.clone().finalize();
+    if kind == b'e' { check.to_vec() } else { check[..8].to_vec() }
+}
+
 /// The records of a file that is whole.
 pub fn records(file: &[u8]) -> Vec<Record> {
     let mut rest = file.strip_prefix(FIRST_LINE).expect("a backup");
-    let mut records = Vec::new();
+    let (mut records, mut hash) = (Vec::new(), Sha256::new_with_prefix(FIRST_LINE));
     while !rest.is_empty() {
+        let begin = rest;
         let kind = take(&mut rest, 1)[0];
         let count = length(&mut rest);
         let content = take(&mut rest, count).to_vec();
-        let check = Sha256::digest(&file[..file.len() - rest.len()]);
-        let check = if kind == b'e' { &check[..] } else { &check[..8] };
-        assert_eq!(take(&mut rest, check.len()), check);
+        hash.update(&begin[..begin.len() - rest.len()]);
+        let expected = check(kind, &hash);
+        let found = take(&mut rest, expected.len());
+        assert_eq!(found, expected);
+        hash.update(found);
         records.push((kind, content));
     }
     records
@@ -37,13 +46,13 @@ pub fn records(file: &[u8]) -> Vec<Record> {
 
 /// A file of these records.
 pub fn file(records: &[Record]) -> Vec<u8> {
-    let mut file = FIRST_LINE.to_vec();
+    let (mut file, mut hash) = (FIRST_LINE.to_vec(), Sha256::new_with_prefix(FIRST_LINE));
     for (kind, content) in records {
-        file.push(*kind);
-        file.extend_from_slice(&(content.len() as u32).to_le_bytes());
-        file.extend_from_slice(content);
-        let check = Sha256::digest(&file);
-        file.extend_from_slice(if *kind == b'e' { &check[..] } else { &check[..8] });
+        let record = [&[*kind], &(content.len() as u32).to_le_bytes()[..], content].concat();
+        hash.update(&record);
+        let check = check(*kind, &hash);
+        hash.update(&check);
+        file.extend([record, check].concat());
     }
     file
 }

@@ -1,6 +1,6 @@
 //! Backups and places that don't do: each is refused with words, and nothing is left behind.
 
-use crate::format::{file, records, tables};
+use crate::format::{Record, file, records, tables};
 use crate::{Kind, Somewhere, at, cluster, filled, random, unseen};
 use innkeeper_store::transfer::{self, Place, TABLES};
 use std::collections::BTreeSet;
@@ -51,7 +51,7 @@ async fn bad_backups_are_refused_and_leave_nothing() {
     let original = Somewhere::new(Kind::Sqlite);
     drop(filled(random::first_seed(), &original).await);
     let good = original.backup().await;
-    let with = |change: &dyn Fn(&mut Vec<(u8, Vec<u8>)>)| {
+    let with = |change: &dyn Fn(&mut Vec<Record>)| {
         let mut records = records(&good);
         change(&mut records);
         file(&records)

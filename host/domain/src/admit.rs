@@ -5,6 +5,7 @@ use crate::firing::Firing;
 use crate::ids::RunId;
 use crate::limits::UNFINISHED_RUNS_PER_TASK_MAX;
 use crate::trigger::{OverlapPolicy, SkipRange, SkipReason};
+use jiff::Timestamp;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,20 @@ pub struct AdmittedFiring {
     pub runs: Vec<usize>,
     /// The firing's skips and those of runs that were not admitted, in order.
     pub skips: Vec<SkipRange>,
+}
+
+impl AdmittedFiring {
+    /// The last nominal time before `skip` that has a run: one of `firing`'s, else `before`, which is the
+    /// trigger's last one from before the firing.
+    pub fn last_run_before(
+        &self,
+        skip: &SkipRange,
+        firing: &Firing,
+        before: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let runs = self.runs.iter().filter_map(|place| firing.runs.get(*place).copied());
+        runs.filter(|run| *run < skip.from).max().or(before)
+    }
 }
 
 /// Decides about all runs of a trigger's firing, one after another, so that each counts for the next.

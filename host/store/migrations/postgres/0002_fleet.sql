@@ -8,6 +8,12 @@ ALTER TABLE host ADD COLUMN labels TEXT NOT NULL DEFAULT '';
 ALTER TABLE host ADD COLUMN capacity BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE host ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
 
+-- What lost hosts were told to be, for when hosts of their names come again.
+CREATE TABLE host_told (
+    name        TEXT COLLATE "C" PRIMARY KEY,
+    state       TEXT NOT NULL
+);
+
 -- KEY=VALUE,KEY=VALUE in the order of the keys; empty for most.
 ALTER TABLE run ADD COLUMN requires TEXT COLLATE "C" NOT NULL DEFAULT '';
 DROP INDEX run_ready;

@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -198,6 +199,26 @@ pub(super) async fn connection(pool: &Pool) -> Result<Object, StoreError> {
         other => StoreError::Unavailable(format!("no connection to the database: {}", words(&other))),
     })
 }
+
+/// `Conflict` if connections share their sessions, as they do behind a pooler in transaction mode.
+pub(super) async fn check_sessions(pool: &Pool) -> Result<(), StoreError> {
+    let (one, two) = (connection(pool).await?, connection(pool).await?);
+    one.batch_execute("SET innkeeper.session = 'one'").await?;
+    two.batch_execute("SET innkeeper.session = 'two'").await?;
+    let found = one.simple_query("SELECT current_setting('innkeeper.session', true)").await?;
+    let is_own = found
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("one")));
+    if is_own {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict(format!("connections share their sessions. {POOLER}")))
+    }
+}
+
+/// What to do about a pooler.
+pub(super) const POOLER: &str = "Is there a connection pooler in transaction mode in between? Innkeeper needs \
+    prepared statements and LISTEN: let it connect directly, or pool by session";
 
 /// Runs the statements of one transaction and commits it. What got in the way of another transaction is run
 /// again, so the statements must not use up what they are made from. A connection that doesn't answer in

@@ -27,11 +27,17 @@ impl HostStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            let last = "SELECT state FROM host WHERE name = $1 ORDER BY started_at DESC LIMIT 1";
-            let state = match row(&c, last, &[&host.name.as_str()]).await? {
-                Some(last) => last.try_get::<_, Word<_>>(0)?.0,
-                None => HostState::Active,
+            // One that was lost and reaped, else one that is still on record.
+            let forget = "DELETE FROM host_told WHERE name = $1 RETURNING state";
+            let told = match row(&c, forget, &[&host.name.as_str()]).await? {
+                Some(told) => Some(told),
+                None => {
+                    let last = "SELECT state FROM host WHERE name = $1 ORDER BY started_at DESC LIMIT 1";
+                    row(&c, last, &[&host.name.as_str()]).await?
+                }
             };
+            let state =
+                told.map_or(Ok(HostState::Active), |told| told.try_get::<_, Word<_>>(0).map(|told| told.0))?;
             execute(
                 &c,
                 "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
@@ -77,6 +83,14 @@ impl HostStore for PostgresStore {
             for host in rows(&c, overdue, &[&At(now)]).await? {
                 lost.push(host.try_get::<_, Uuid>(0)?);
             }
+            execute(
+                &c,
+                "INSERT INTO host_told (name, state) SELECT DISTINCT ON (name) name, state FROM host
+                 WHERE id = ANY($1) AND state <> 'active' ORDER BY name, started_at DESC
+                 ON CONFLICT (name) DO UPDATE SET state = excluded.state",
+                &[&lost],
+            )
+            .await?;
             end_lives(&c, &lost, LeaseEnd::HostLost, now).await?
         })?;
         self.wake_for(&leases);

@@ -85,7 +85,7 @@ impl PostgresStore {
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let pool = url.pool()?;
         let begun = std::time::Instant::now();
-        while let Err(error) = migrate::migrate(&pool, migrate::MIGRATIONS.len()).await {
+        while let Err(error) = prepare(&pool).await {
             if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > PATIENCE {
                 return Err(error);
             }
@@ -126,6 +126,11 @@ impl PostgresStore {
         let shared = Arc::clone(&self.shared);
         Arc::new(move || shared.time.now())
     }
+}
+
+async fn prepare(pool: &Pool) -> Result<(), StoreError> {
+    connection::check_sessions(pool).await?;
+    migrate::migrate(pool, migrate::MIGRATIONS.len()).await
 }
 
 impl Drop for PostgresStore {

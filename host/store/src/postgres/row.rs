@@ -1,6 +1,6 @@
 //! Between rows and the domain's types.
 
-use super::connection::words;
+use super::connection::{POOLER, words};
 use crate::StoreError;
 pub(super) use crate::columns::{bad_token, limit, micros, paged, signed, unsigned};
 use deadpool_postgres::GenericClient;
@@ -38,10 +38,7 @@ pub(super) fn from_postgres(error: tokio_postgres::Error) -> StoreError {
         }
         &SqlState::DISK_FULL => StoreError::Unavailable("the database's disk is full".into()),
         &SqlState::DUPLICATE_PSTATEMENT | &SqlState::INVALID_SQL_STATEMENT_NAME => {
-            StoreError::Unavailable(format!(
-                "{words}. Is there a connection pooler in transaction mode in between? Innkeeper needs prepared \
-                 statements and LISTEN: let it connect directly, or pool by session"
-            ))
+            StoreError::Unavailable(format!("{words}. {POOLER}"))
         }
         &SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION => {
             StoreError::Unavailable(words)

@@ -80,7 +80,10 @@ pub(super) async fn advance_all(
             target.unfinished += started as u64;
             *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
             steps.push(advance, last_nominal, started, admitted.skips.iter().map(|skip| skip.count).sum());
-            skips.extend(admitted.skips.into_iter().map(|skip| (advance.id, skip, last_nominal)));
+            skips.extend(admitted.skips.iter().map(|skip| {
+                let last_run = admitted.last_run_before(skip, &advance.firing, due.last_nominal);
+                (advance.id, *skip, last_run)
+            }));
         }
         rows.insert(&c).await?;
         for (trigger, skip, last_run) in &skips {

@@ -24,16 +24,11 @@ impl HostStore for SqliteStore {
         lease_until: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.write(move |c| {
-            let cordoned: Option<Word<HostState>> = c
-                .query_row(
-                    "SELECT state FROM host WHERE name = ?1 ORDER BY started_at DESC LIMIT 1",
-                    [host.name.as_str()],
-                    |row| row.get(0),
-                )
-                .optional()?;
+        self.end_leases(move |c| {
             // Whatever other host is on record had the folder's lock before this one, and is gone.
             let lost = reap(c, "SELECT id FROM host WHERE id <> ?1", [Id(host.id.0)], now)?;
+            let mut told = c.prepare_cached("DELETE FROM host_told WHERE name = ?1 RETURNING state")?;
+            let told = told.query_row([host.name.as_str()], |row| row.get::<_, Word<_>>(0)).optional()?;
             c.execute(
                 "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -47,7 +42,7 @@ impl HostStore for SqliteStore {
                     Json(&host.roles),
                     host.labels.to_string(),
                     host.capacity,
-                    cordoned.map_or(HostState::Active, |state| state.0).as_str(),
+                    told.map_or(HostState::Active, |state| state.0).as_str(),
                 ],
             )?;
             Ok(lost)
@@ -75,28 +70,21 @@ impl HostStore for SqliteStore {
         if !self.read(overdue).await? {
             return Ok(0);
         }
-        let hints = Arc::clone(&self.hints);
         let reap =
             move |c: &Connection| reap(c, "SELECT id FROM host WHERE lease_until < ?1", [At(now)], now);
-        let wake = move |lost: &u64| {
-            if *lost > 0 {
-                hints.runs_ready.notify_one();
-            }
-        };
-        self.writer.write(reap, wake).await
+        self.end_leases(reap).await
     }
 
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
-        let hints = Arc::clone(&self.hints);
         let stop = move |c: &Connection| {
             let leases = leases(c, host)?;
             for lease in &leases {
                 end(c, *lease, LeaseEnd::HandedBack, now)?;
             }
             c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;
-            Ok(leases.len() as u64)
+            Ok(leases)
         };
-        self.writer.write(stop, move |_| hints.runs_ready.notify_one()).await
+        self.end_leases(stop).await
     }
 
     async fn host_orders(&self, host: HostId) -> Result<Orders, StoreError> {
@@ -122,19 +110,18 @@ impl HostStore for SqliteStore {
         if leases.is_empty() {
             return Ok(0);
         }
-        let hints = Arc::clone(&self.hints);
         let release = move |c: &Connection| {
-            let mut released = 0;
-            for lease in &leases {
-                match end(c, *lease, LeaseEnd::HandedBack, now) {
-                    Ok(_) => released += 1,
+            let mut released = Vec::new();
+            for lease in leases {
+                match end(c, lease, LeaseEnd::HandedBack, now) {
+                    Ok(_) => released.push(lease),
                     Err(StoreError::LeaseLost) => {}
                     Err(error) => return Err(error),
                 }
             }
             Ok(released)
         };
-        self.writer.write(release, move |_| hints.runs_ready.notify_one()).await
+        self.end_leases(release).await
     }
 
     async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError> {
@@ -154,6 +141,21 @@ impl HostStore for SqliteStore {
             hints.runs_ready.notify_one();
         };
         self.writer.write(set, wake).await
+    }
+}
+
+impl SqliteStore {
+    /// A write that ends leases, and tells those who wait for their runs. Returns how many it ended.
+    async fn end_leases(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<Vec<Lease>, StoreError> + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let wake = move |ended: &Vec<Lease>| {
+            ended.iter().for_each(|lease| hints.run_changed(lease.run));
+            hints.runs_ready.notify_one();
+        };
+        Ok(self.writer.write(write, wake).await?.len() as u64)
     }
 }
 
@@ -189,21 +191,30 @@ fn list(c: &Connection, name: Option<&Name>) -> Result<Vec<HostStatus>, StoreErr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Ends the lives of the hosts that `which` selects, and says how many runs they had.
-fn reap(c: &Connection, which: &str, parameters: impl Params, now: Timestamp) -> Result<u64, StoreError> {
+/// Ends the lives of the hosts that `which` selects, and their leases.
+fn reap(
+    c: &Connection,
+    which: &str,
+    parameters: impl Params,
+    now: Timestamp,
+) -> Result<Vec<Lease>, StoreError> {
     let mut lost = c.prepare_cached(which)?;
     let rows = lost.query_map(parameters, |row| Ok(HostId(row.get::<_, Id>(0)?.0)))?;
     let lost: Vec<HostId> = rows.collect::<Result<_, _>>()?;
-    let mut count = 0;
+    let mut ended = Vec::new();
     for host in lost {
-        let leases = leases(c, host)?;
-        for lease in &leases {
-            end(c, *lease, LeaseEnd::HostLost, now)?;
+        for lease in leases(c, host)? {
+            end(c, lease, LeaseEnd::HostLost, now)?;
+            ended.push(lease);
         }
-        count += leases.len() as u64;
+        c.execute(
+            "INSERT INTO host_told (name, state) SELECT name, state FROM host WHERE id = ?1 AND state <> 'active'
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state",
+            [Id(host.0)],
+        )?;
         c.execute("DELETE FROM host WHERE id = ?1", [Id(host.0)])?;
     }
-    Ok(count)
+    Ok(ended)
 }
 
 fn leases(c: &Connection, host: HostId) -> Result<Vec<Lease>, StoreError> {

@@ -103,7 +103,8 @@ pub(super) fn advance(
     let created = u32::try_from(admitted.runs.len()).unwrap_or(u32::MAX);
     let mut skipped = 0;
     for skip in &admitted.skips {
-        record(c, trigger, skip, last_nominal)?;
+        let last_run = admitted.last_run_before(skip, &decision.firing, due.last_nominal);
+        record(c, trigger, skip, last_run)?;
         skipped += skip.count;
     }
     if created > 0 {

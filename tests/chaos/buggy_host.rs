@@ -1,0 +1,131 @@
+//! A host with a bug put in on purpose, as a process of its own: the checker must find it. Composed of the
+//! public crates as `inn serve` is, with a stub for a sandbox and the bug between it and the store.
+
+use crate::sabotage::{Bug, Sabotaged};
+use async_trait::async_trait;
+use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
+use innkeeper_api::{Api, Inspector, serve};
+use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
+use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::host::{Host, Labels, Role as HostRole};
+use innkeeper_domain::ids::HostId;
+use innkeeper_domain::limits::UPLOADS_MAX;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::time::Now;
+use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
+use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
+use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
+use innkeeper_engine::scheduler::Scheduler;
+use innkeeper_store::postgres::PostgresStore;
+use innkeeper_store::sqlite::SqliteStore;
+use innkeeper_store::{Role, Store, TokenHolder};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The environment's word for the bug: with it, this program is a host.
+pub const BUG: &str = "INNKEEPER_TEST_BUG";
+
+/// The token of every host; nobody but the tests can reach them.
+const TOKEN: &str = "inn_chaos";
+/// How long an attempt of the task `slow` takes.
+const SLOW: Duration = Duration::from_millis(1_500);
+
+/// Serves until it is killed. The arguments: a name, a data folder, a lease in milliseconds, a database.
+pub async fn main(bug: &str, arguments: &[String]) {
+    let [name, data, lease, database @ ..] = arguments else { panic!("three arguments, or four") };
+    let (data, bug) = (Path::new(data), Bug::named(bug));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (store, now): (Arc<dyn Store>, Now) = match database.first() {
+        None => {
+            let clock = Arc::clone(&clock);
+            (Arc::new(SqliteStore::open(data).expect("the store")), Arc::new(move || clock.now()))
+        }
+        Some(url) => {
+            let store = PostgresStore::open(&url.parse().expect("a URL")).await.expect("the store");
+            let now = store.now();
+            (Arc::new(store), now)
+        }
+    };
+    let tenant = store.tenant_ensure(&TENANT_DEFAULT.parse().expect("a name"), now()).await;
+    let tenant = tenant.expect("a tenant").id;
+    let holder = TokenHolder { tenant: None, role: Role::Admin };
+    store.token_put(token_hash(TOKEN), holder, now()).await.expect("a token");
+    let store: Arc<dyn Store> = Arc::new(Sabotaged::new(store, bug, tenant));
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let host = Host {
+        id: HostId::new(now()),
+        name: name.parse().expect("a name"),
+        address: address.to_string(),
+        version: "chaos".into(),
+        roles: HostRole::ALL.into(),
+        labels: Labels::default(),
+        capacity: 64,
+    };
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
+    let api = Api {
+        store: Arc::clone(&store),
+        inspector: Arc::new(Anything),
+        now,
+        host: host.id,
+        version: "chaos",
+        stop: stop.clone(),
+        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+    };
+    let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+    let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
+    let config = DispatcherConfig { lease, ..DispatcherConfig::new(host) };
+    let dispatcher = Dispatcher::new(store, clock, Arc::new(Stub), config);
+    let stopped = stop.clone();
+    tasks.spawn(async move { scheduler.run(stopped).await });
+    tasks.spawn(async move { dispatcher.run(stop).await });
+    std::fs::write(data.join("admin.token"), TOKEN).expect("a file");
+    let unfinished = data.join("address.part");
+    std::fs::write(&unfinished, format!("http://{address}")).expect("a file");
+    std::fs::rename(unfinished, data.join("address")).expect("a file");
+    serve(api, listener).await.expect("it serves");
+}
+
+/// Takes every upload for a command.
+struct Anything;
+
+#[async_trait]
+impl Inspector for Anything {
+    async fn inspect(&self, _digest: Digest, _bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+        Ok(Inspected { shape: Shape::Command, adapted: false, imports: Vec::new() })
+    }
+}
+
+/// Does what the task's name says, and tells in its output which attempt it was.
+struct Stub;
+
+#[async_trait]
+impl Executor for Stub {
+    async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
+        let begun = std::time::Instant::now();
+        let claimed = invocation.claimed;
+        let outcome = match claimed.task.as_str() {
+            "failing" => Outcome::Failure(Failure::new(FailureKind::Trap, "on purpose")),
+            "slow" => tokio::select! {
+                () = tokio::time::sleep(SLOW) => done(&claimed),
+                () = port.cancelled() => {
+                    Outcome::Failure(Failure::new(FailureKind::Cancelled, "it was asked to end"))
+                }
+            },
+            _ => done(&claimed),
+        };
+        AttemptEnd { outcome, usage: Usage { wall: begun.elapsed(), peak_memory: 0 } }
+    }
+}
+
+fn done(claimed: &innkeeper_domain::run::Claimed) -> Outcome {
+    let text = format!("attempt {} on {}", claimed.lease.attempt, claimed.lease.host);
+    Outcome::Output(Payload { content_type: "text/plain".into(), bytes: text.into_bytes() })
+}

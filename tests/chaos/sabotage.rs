@@ -1,0 +1,315 @@
+//! A store with a bug: it does all that the store behind it does, but for one thing.
+
+use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::component::{Component, Digest};
+use innkeeper_domain::firing::Firing;
+use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::run::{Claimed, Lease, LogLine, Run, RunState};
+use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use innkeeper_domain::trigger::{SkipRange, Trigger};
+use innkeeper_store::*;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// Between the two halves of what should be one.
+const LATER: Duration = Duration::from_millis(20);
+
+/// What is wrong with a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Nothing: to see that the rest of the host is right.
+    None,
+    /// The triggers go on in one commit, and their runs come in a later one.
+    AdvanceBeforeInsert,
+    /// An outcome is committed whoever has the lease.
+    NoFence,
+    /// A start is acknowledged at once, and committed a little later.
+    AcknowledgeBeforeCommit,
+}
+
+impl Bug {
+    pub fn named(name: &str) -> Self {
+        match name {
+            "none" => Self::None,
+            "advance-before-insert" => Self::AdvanceBeforeInsert,
+            "no-fence" => Self::NoFence,
+            "acknowledge-before-commit" => Self::AcknowledgeBeforeCommit,
+            _ => panic!("`{name}` is no bug"),
+        }
+    }
+}
+
+pub struct Sabotaged {
+    shared: Arc<Shared>,
+    /// What goes on though nobody waits for it.
+    tasks: TaskTracker,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    bug: Bug,
+    tenant: TenantId,
+    /// What was acknowledged by key, and isn't committed yet.
+    pending: Mutex<HashMap<(Name, String), NewRun>>,
+}
+
+impl Sabotaged {
+    pub fn new(store: Arc<dyn Store>, bug: Bug, tenant: TenantId) -> Self {
+        let shared = Shared { store, bug, tenant, pending: Mutex::default() };
+        Self { shared: Arc::new(shared), tasks: TaskTracker::new() }
+    }
+
+    fn inner(&self) -> &dyn Store {
+        self.shared.store.as_ref()
+    }
+
+    async fn in_two_commits(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+        let only_next = |advance: &Advance| Advance {
+            firing: Firing { runs: Vec::new(), ..advance.firing.clone() },
+            run_ids: Vec::new(),
+            ..advance.clone()
+        };
+        self.inner().triggers_advance(advances.iter().map(only_next).collect(), now).await?;
+        tokio::time::sleep(LATER).await;
+        let only_runs = |advance: Advance| {
+            let due = advance.firing.next?;
+            Some(Advance { due, firing: Firing { skips: Vec::new(), ..advance.firing }, ..advance })
+        };
+        self.inner().triggers_advance(advances.into_iter().filter_map(only_runs).collect(), now).await
+    }
+
+    /// New starts are acknowledged at once; those whose key may be known go the honest way.
+    async fn acknowledge_first(
+        &self,
+        tenant: TenantId,
+        starts: Vec<NewRun>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+        let is_new = starts.iter().all(|start| self.shared.is_new(start));
+        if !is_new || self.shared.any_known(&starts).await? {
+            return self.inner().runs_start(tenant, starts, now).await;
+        }
+        let answers = starts.iter().map(|start| Ok(Started { id: start.id, existed: false })).collect();
+        for start in &starts {
+            if let Some(key) = &start.idempotency_key {
+                self.shared.pending().insert((start.task.clone(), key.clone()), start.clone());
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(LATER).await;
+            if let Err(error) = shared.store.runs_start(tenant, starts.clone(), now).await {
+                tracing::error!(%error, "acknowledged runs can't be started");
+            }
+            shared.pending().retain(|_, pending| !starts.contains(pending));
+        });
+        Ok(answers)
+    }
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, HashMap<(Name, String), NewRun>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_new(&self, start: &NewRun) -> bool {
+        let key = start.idempotency_key.clone();
+        key.is_some_and(|key| !self.pending().contains_key(&(start.task.clone(), key)))
+    }
+
+    /// Whether a run has one of these keys.
+    async fn any_known(&self, starts: &[NewRun]) -> Result<bool, StoreError> {
+        // Lists don't look at keys, and this is a test's: a thousand of the newest will do.
+        let page = Page { size: 1_000, after: None };
+        let runs = self.store.run_list(self.tenant, RunFilter::default(), page).await?.items;
+        Ok(runs.iter().any(|run| {
+            let same =
+                |start: &NewRun| start.task == run.task && start.idempotency_key == run.idempotency_key;
+            starts.iter().any(same)
+        }))
+    }
+
+    /// Commits under the lease of whoever has the run.
+    async fn finish_under_any_lease(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+        let run = self.store.run_get(self.tenant, finish.lease.run).await?;
+        for living in self.store.host_list().await? {
+            let lease = Lease { host: living.host.id, attempt: run.attempt, ..finish.lease };
+            let finish = Finish { lease, lines: Vec::new(), ..finish.clone() };
+            match self.store.run_finish_if_leased(finish, now).await {
+                Err(StoreError::LeaseLost) => {}
+                answer => return answer,
+            }
+        }
+        Err(StoreError::LeaseLost)
+    }
+
+    /// A run that isn't there yet, as if it were.
+    fn promised(&self, id: RunId) -> Option<Run> {
+        let start = self.pending().values().find(|start| start.id == id).cloned()?;
+        let at = Timestamp::UNIX_EPOCH;
+        Some(Run {
+            id,
+            task_id: TaskId(id.0),
+            task: start.task,
+            revision: 1,
+            trigger: None,
+            nominal_at: at,
+            state: RunState::Queued,
+            attempt: 0,
+            idempotency_key: start.idempotency_key,
+            input: start.input,
+            output: None,
+            failure: None,
+            progress: None,
+            cancel_requested: false,
+            created_at: at,
+            available_at: at,
+            started_at: None,
+            finished_at: None,
+            attempts: Vec::new(),
+        })
+    }
+}
+
+impl Store for Sabotaged {
+    fn hints(&self) -> &Arc<Hints> {
+        self.inner().hints()
+    }
+}
+
+/// Methods that only pass on.
+macro_rules! pass_on {
+    ($trait:ident: $(fn $name:ident($($argument:ident: $of:ty),*) -> $answer:ty;)+ $(=> { $($own:tt)* })?) => {
+        #[async_trait]
+        impl $trait for Sabotaged {
+            $(
+                async fn $name(&self, $($argument: $of),*) -> Result<$answer, StoreError> {
+                    self.inner().$name($($argument),*).await
+                }
+            )+
+            $($($own)*)?
+        }
+    };
+}
+
+pass_on!(TenantStore:
+    fn tenant_ensure(name: &Name, now: Timestamp) -> Tenant;
+    fn tenant_get(name: &Name) -> Tenant;
+    fn token_put(hash: [u8; 32], holder: TokenHolder, now: Timestamp) -> ();
+    fn token_find(hash: [u8; 32]) -> Option<TokenHolder>;
+);
+
+pass_on!(ComponentStore:
+    fn component_put(tenant: TenantId, component: Component, bytes: Vec<u8>) -> bool;
+    fn component_get(tenant: TenantId, digest: &str) -> Component;
+    fn component_list(tenant: TenantId, page: Page) -> Paged<Component>;
+    fn component_delete(tenant: TenantId, digest: Digest) -> ();
+    fn component_bytes(digest: Digest) -> Vec<u8>;
+    fn artifact_get(digest: Digest, variant: &str) -> Option<Vec<u8>>;
+    fn artifact_put(digest: Digest, variant: &str, bytes: Vec<u8>) -> ();
+);
+
+pass_on!(UploadStore:
+    fn upload_begin(tenant: TenantId, digest: Digest, size: u64, now: Timestamp) -> u64;
+    fn upload_append(tenant: TenantId, digest: Digest, at: u64, bytes: Vec<u8>, now: Timestamp) -> u64;
+    fn upload_bytes(tenant: TenantId, digest: Digest) -> Vec<u8>;
+    fn upload_end(tenant: TenantId, digest: Digest) -> ();
+);
+
+pass_on!(TaskStore:
+    fn task_create(tenant: TenantId, task: NewTask, now: Timestamp) -> Task;
+    fn task_update(
+        tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, now: Timestamp
+    ) -> Task;
+    fn task_rollback(tenant: TenantId, name: &Name, revision: u32, now: Timestamp) -> Task;
+    fn task_get(tenant: TenantId, name: &Name) -> Task;
+    fn task_list(tenant: TenantId, page: Page) -> Paged<Task>;
+    fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
+    fn task_spec(task: TaskId, revision: u32) -> Arc<TaskSpec>;
+    fn task_delete(tenant: TenantId, name: &Name, now: Timestamp) -> u64;
+);
+
+pass_on!(HostStore:
+    fn host_start(host: Host, lease_until: Timestamp, now: Timestamp) -> u64;
+    fn host_renew(host: HostId, lease_until: Timestamp) -> ();
+    fn hosts_reap(now: Timestamp) -> u64;
+    fn host_stop(host: HostId, now: Timestamp) -> u64;
+    fn host_orders(host: HostId) -> Orders;
+    fn host_release(host: HostId, keep: Vec<Lease>, now: Timestamp) -> u64;
+    fn host_list() -> Vec<HostStatus>;
+    fn host_set_state(name: &Name, state: HostState) -> Vec<HostStatus>;
+);
+
+pass_on!(RetentionStore:
+    fn retention_step(keep: Keep, limit: usize) -> Swept;
+);
+
+pass_on!(TriggerStore:
+    fn trigger_create(tenant: TenantId, trigger: NewTrigger, now: Timestamp) -> Trigger;
+    fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
+    fn trigger_list(tenant: TenantId, task: Option<&Name>, page: Page) -> Paged<Trigger>;
+    fn trigger_pause(tenant: TenantId, name: &Name, note: String, now: Timestamp) -> Trigger;
+    fn trigger_resume(tenant: TenantId, name: &Name, now: Timestamp) -> Trigger;
+    fn trigger_delete(tenant: TenantId, name: &Name, now: Timestamp) -> u64;
+    fn trigger_skips(tenant: TenantId, name: &Name, page: Page) -> Paged<SkipRange>;
+    fn triggers_due(now: Timestamp, limit: usize) -> Vec<DueTrigger>;
+    fn triggers_next() -> Option<Timestamp>;
+    => {
+        async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+            match self.shared.bug {
+                Bug::AdvanceBeforeInsert => self.in_two_commits(advances, now).await,
+                _ => self.inner().triggers_advance(advances, now).await,
+            }
+        }
+    }
+);
+
+pass_on!(RunStore:
+    fn run_list(tenant: TenantId, filter: RunFilter, page: Page) -> Paged<Run>;
+    fn run_cancel(tenant: TenantId, id: RunId, now: Timestamp) -> Run;
+    fn run_logs(tenant: TenantId, id: RunId, after: (u32, u32), limit: usize) -> Vec<LogLine>;
+    fn runs_claim(host: HostId, labels: &Labels, limit: usize, now: Timestamp) -> Vec<Claimed>;
+    fn runs_next_ready(labels: &Labels) -> Option<Timestamp>;
+    fn runs_news(news: Vec<AttemptNews>) -> ();
+    => {
+        async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+            match self.shared.promised(id) {
+                Some(run) => Ok(run),
+                None => self.inner().run_get(tenant, id).await,
+            }
+        }
+
+        async fn runs_start(
+            &self,
+            tenant: TenantId,
+            starts: Vec<NewRun>,
+            now: Timestamp,
+        ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+            match self.shared.bug {
+                Bug::AcknowledgeBeforeCommit => self.acknowledge_first(tenant, starts, now).await,
+                _ => self.inner().runs_start(tenant, starts, now).await,
+            }
+        }
+
+        async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+            if self.shared.bug != Bug::NoFence {
+                return self.inner().run_finish_if_leased(finish, now).await;
+            }
+            let shared = Arc::clone(&self.shared);
+            // Calls take place though nobody waits for them any more: a host that has lost its leases ends its
+            // attempts at once.
+            let finishing = self.tasks.spawn(async move {
+                match shared.store.run_finish_if_leased(finish.clone(), now).await {
+                    Err(StoreError::LeaseLost) => shared.finish_under_any_lease(finish, now).await,
+                    answer => answer,
+                }
+            });
+            finishing.await.unwrap_or(Err(StoreError::LeaseLost))
+        }
+    }
+);
