@@ -20,11 +20,14 @@ impl HostService for Api {
         let hosts = self.store.host_list().await.map_err(of_store)?;
         // Between two incarnations, and at the very start, the store doesn't know it.
         let unknown = || proto::Host {
-            id: self.host.to_string(),
+            name: self.name.to_string(),
+            address: self.address.clone(),
             version: self.version.into(),
             ..proto::Host::default()
         };
-        let own = hosts.into_iter().find(|status| status.host.id == self.host);
+        // Its incarnations change, its name and address don't.
+        let is_own = |status: &HostStatus| status.host.name == self.name && status.host.address == self.address;
+        let own = hosts.into_iter().filter(is_own).max_by_key(|status| status.started_at);
         Ok(Response::new(own.map_or_else(unknown, |own| from_host(own, (self.now)()))))
     }
 

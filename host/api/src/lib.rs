@@ -21,7 +21,7 @@ pub use server::{ServeError, serve};
 
 use async_trait::async_trait;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
-use innkeeper_domain::ids::HostId;
+use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_store::Store;
 use std::sync::Arc;
@@ -42,8 +42,10 @@ pub struct Api {
     pub inspector: Arc<dyn Inspector>,
     /// What the time is.
     pub now: Now,
-    /// This process's incarnation.
-    pub host: HostId,
+    /// What people call this host.
+    pub name: Name,
+    /// Where it listens.
+    pub address: String,
     pub version: &'static str,
     /// Ends streams when the host stops.
     pub stop: CancellationToken,

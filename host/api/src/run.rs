@@ -12,7 +12,11 @@ use innkeeper_domain::ids::{RunId, TenantId};
 use innkeeper_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, STARTS_PER_CALL_MAX};
 use innkeeper_domain::run::Run;
 use innkeeper_store::{NewRun, RunFilter, RunWatch};
+use std::time::Duration;
 use tonic::{Request, Response, Status};
+
+/// The longest that a watched run isn't looked at: wake-ups are hints.
+const POLL: Duration = Duration::from_secs(2);
 
 /// Log lines that are sent together.
 const LINES_PER_MESSAGE: usize = 500;
@@ -186,10 +190,15 @@ impl Following {
         self.api.store.run_get(self.tenant, self.id).await.map_err(of_store)
     }
 
+    /// Waits for a wake-up, and not for ever: those are only hints.
+    async fn changed(&mut self) {
+        let _ = tokio::time::timeout(POLL, self.watch.changed()).await;
+    }
+
     /// The run as soon as it differs from `last`. Lines of its log wake it too, and are no difference.
     async fn next_change(&mut self, last: Run) -> Result<Run, Status> {
         loop {
-            self.watch.changed().await;
+            self.changed().await;
             let run = self.get().await?;
             if run != last {
                 return Ok(run);
@@ -216,7 +225,7 @@ impl Following {
             if over {
                 return Ok(None);
             }
-            self.watch.changed().await;
+            self.changed().await;
         }
     }
 }

@@ -152,7 +152,7 @@ impl Host {
             roles: config.roles.iter().copied().collect(),
             labels: config.labels,
         };
-        let id = host.id;
+        let (name, own_address) = (host.name.clone(), host.address.clone());
         let executor: Arc<dyn Executor> = match &runtime {
             Some(runtime) => Arc::clone(runtime) as _,
             None => Arc::new(NoExecutor),
@@ -176,7 +176,8 @@ impl Host {
                 store,
                 inspector: Arc::new(Inspection(runtime)),
                 now,
-                host: id,
+                name,
+                address: own_address,
                 version: env!("CARGO_PKG_VERSION"),
                 stop: stop.clone(),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),

@@ -14,6 +14,7 @@ use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -29,6 +30,9 @@ const NEWS_DELAY: Duration = Duration::from_millis(50);
 /// How often it looks for runs that are leased to it and that it doesn't know: a claim whose answer was lost
 /// leaves such.
 const RECONCILE: Duration = Duration::from_secs(10);
+
+/// How long a host that loses its leases tries to hand back what it has.
+const HAND_BACK: Duration = Duration::from_secs(2);
 
 /// How long after its deadline an attempt is ended that the executor should have ended.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -63,6 +67,8 @@ struct Shared {
     abandon: CancellationToken,
     /// How long attempts have when the host is drained.
     drain_grace: Duration,
+    /// Whether a drain has ended attempts that are to be handed back.
+    drained: AtomicBool,
 }
 
 impl Life {
@@ -80,6 +86,7 @@ impl Life {
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             drain_grace: config.drain_grace,
+            drained: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), lease: config.lease, drain_grace: config.drain_grace, lease_until }
     }
@@ -100,9 +107,7 @@ impl Life {
         };
         shared.tasks.close();
         if lost {
-            shared.abandon.cancel();
-            shared.tasks.wait().await;
-            return Ending::LeaseLost;
+            return shared.give_up().await;
         }
         let grace_over = time::after(shared.clock.now(), self.drain_grace);
         let lost = tokio::select! {
@@ -112,36 +117,49 @@ impl Life {
             () = shared.clock.sleep_until(grace_over) => false,
             _ = &mut housekeeping => false,
         };
+        if lost {
+            return shared.give_up().await;
+        }
         shared.abandon.cancel();
         shared.tasks.wait().await;
-        if lost {
-            return Ending::LeaseLost;
-        }
         shared.hand_back().await;
         Ending::Stopped
     }
 
-    /// Renews the leases; returns when they are lost, or would be before the attempts can be ended.
+    /// Renews the leases when a third of their time is over; returns when they are lost, or so late that the
+    /// attempts must be ended while they still hold.
     async fn keep_leases(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let margin = self.lease / 3;
+        let third = self.lease / 3;
+        let mut next = time::before(self.lease_until, third * 2);
         loop {
-            shared.clock.sleep_until(time::after(shared.clock.now(), margin)).await;
-            let until = time::after(shared.clock.now(), self.lease);
+            shared.clock.sleep_until(next).await;
+            let asked_at = shared.clock.now();
+            let until = time::after(asked_at, self.lease);
             // However long the store takes: past this point nothing may be executed.
-            let too_late = shared.clock.sleep_until(time::before(self.lease_until, margin));
+            let too_late = time::before(self.lease_until, third);
+            let patience = time::after(asked_at, third / 2).min(too_late);
             let renewed = tokio::select! {
+                biased;
                 renewed = shared.store.host_renew(shared.host, until) => renewed,
-                () = too_late => return,
+                () = shared.clock.sleep_until(patience) => Err(StoreError::Unavailable("it doesn't answer".into())),
             };
             match renewed {
-                Ok(()) => self.lease_until = until,
-                Err(StoreError::LeaseLost) => return,
+                Ok(()) => {
+                    self.lease_until = until;
+                    next = time::before(until, third * 2);
+                }
+                Err(StoreError::LeaseLost) => {
+                    tracing::error!("the store has ended the host's leases");
+                    return;
+                }
+                Err(error) if shared.clock.now() >= too_late => {
+                    tracing::error!(%error, "the host's leases could not be renewed in time");
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the host's leases can't be renewed; it tries again");
-                    if shared.clock.now() >= time::before(self.lease_until, margin) {
-                        return;
-                    }
+                    next = time::after(shared.clock.now(), third / 10).min(too_late);
                 }
             }
         }
@@ -149,13 +167,29 @@ impl Life {
 }
 
 impl Shared {
+    /// Ends what runs, with nothing committed, since the leases end. What they still hold is handed back, so that
+    /// it need not wait for their end.
+    async fn give_up(&self) -> Ending {
+        self.abandon.cancel();
+        self.tasks.wait().await;
+        let patience = time::after(self.clock.now(), HAND_BACK);
+        tokio::select! {
+            () = self.hand_back() => {}
+            () = self.clock.sleep_until(patience) => {}
+        }
+        Ending::LeaseLost
+    }
+
     /// Claims ready runs as long as there is room, and executes them. Returns when the leases are lost.
     async fn claim(self: &Arc<Self>) {
         let mut reconcile_at = time::after(self.clock.now(), RECONCILE);
         loop {
+            if self.drained.swap(false, Ordering::Relaxed) {
+                reconcile_at = self.clock.now();
+            }
             if self.clock.now() >= reconcile_at {
-                self.reconcile().await;
-                reconcile_at = time::after(self.clock.now(), RECONCILE);
+                let wait = if self.reconcile().await { RECONCILE } else { POLL };
+                reconcile_at = time::after(self.clock.now(), wait);
             }
             let first = tokio::select! {
                 first = Arc::clone(&self.slots).acquire_owned() => first,
@@ -203,14 +237,20 @@ impl Shared {
         }
     }
 
-    /// Hands back what is leased to this host and not executed by it. Called between claims, so that none
-    /// is on its way.
-    async fn reconcile(&self) {
+    /// Hands back what is leased to this host and not executed by it: runs that a drain ended, and those of a
+    /// claim whose answer was lost. Called between claims, so that none is on its way. Whether it could.
+    async fn reconcile(&self) -> bool {
         let keep = self.running().keys().copied().collect();
         match self.store.host_release(self.host, keep, self.clock.now()).await {
-            Ok(0) => {}
-            Ok(runs) => tracing::warn!(runs, "runs were handed back whose claim was not answered"),
-            Err(error) => tracing::warn!(%error, "the store can't be asked for the host's leases"),
+            Ok(0) => true,
+            Ok(runs) => {
+                tracing::info!(runs, "runs that this host doesn't execute were handed back");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store can't be asked for the host's leases");
+                false
+            }
         }
     }
 
@@ -235,7 +275,7 @@ impl Shared {
     /// Executes an attempt and commits its end.
     async fn attempt(&self, claimed: Claimed, attempt: Arc<RunningAttempt>) {
         let (run, try_number) = (claimed.lease.run, claimed.try_number);
-        let (end, spec) = match self.store.task_spec(claimed.task_id, claimed.revision).await {
+        let (end, spec) = match self.spec(&claimed).await {
             Ok(spec) => (self.execute(claimed, &spec, &attempt).await, Some(spec)),
             Err(error) => (internal(format!("the task's definition can't be read: {error}")), None),
         };
@@ -246,6 +286,19 @@ impl Shared {
         };
         let lines = attempt.remaining_lines();
         self.commit(Finish { lease: attempt.lease, end, again_at, lines }).await;
+    }
+
+    /// The task's definition. A store that is away is waited for: that is no failure of the run's.
+    async fn spec(&self, claimed: &Claimed) -> Result<Arc<TaskSpec>, StoreError> {
+        loop {
+            match self.store.task_spec(claimed.task_id, claimed.revision).await {
+                Err(StoreError::Unavailable(why)) => {
+                    tracing::warn!(run = %claimed.lease.run, why, "a task's definition can't be read; it tries again");
+                    self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+                }
+                known => return known,
+            }
+        }
     }
 
     async fn execute(
@@ -280,7 +333,7 @@ impl Shared {
             match self.store.run_finish_if_leased(finish.clone(), self.clock.now()).await {
                 Ok(_) => return,
                 Err(StoreError::LeaseLost) => {
-                    tracing::warn!(run = %finish.lease.run, "an outcome came after its lease was lost; it is void");
+                    tracing::warn!(run = %finish.lease.run, "an outcome was not committed now: its lease was lost, or an earlier try was committed unheard");
                     return;
                 }
                 Err(error) => {
@@ -355,8 +408,7 @@ impl Shared {
         }
     }
 
-    /// Ends what runs, with nothing committed, and hands it back. Nothing is claimed meanwhile: the store
-    /// knows that the host is drained.
+    /// Ends what runs, with nothing committed. The claims' loop hands it back.
     async fn drain(&self) {
         let attempts: Vec<_> = self.running().values().cloned().collect();
         if attempts.is_empty() {
@@ -368,12 +420,9 @@ impl Shared {
         for attempt in &attempts {
             attempt.ended.cancelled().await;
         }
-        match self.store.host_release(self.host, Vec::new(), self.clock.now()).await {
-            Ok(runs) => tracing::info!(runs, "the host is drained; runs that had not ended were handed back"),
-            Err(error) => {
-                tracing::warn!(%error, "the drained host's runs can't be handed back; it tries again")
-            }
-        }
+        tracing::info!(runs = attempts.len(), "the host is drained");
+        self.drained.store(true, Ordering::Relaxed);
+        self.store.hints().runs_ready.notify_one();
     }
 
     async fn hand_back(&self) {

@@ -1,7 +1,7 @@
 //! `inn move`.
 
 use super::transfer::{Database, Progress, prepare, show};
-use super::{Global, Verdict, output};
+use super::{Global, Verdict, output, parse};
 use crate::host::now;
 use anyhow::Result;
 use innkeeper_store::transfer::{self, Place};
@@ -20,7 +20,7 @@ use innkeeper_store::transfer::{self, Place};
 pub struct Args {
     /// Where the store goes, a PostgreSQL database or a folder, which has none yet
     #[arg(long, value_name = "URL|DIR")]
-    to: Place,
+    to: String,
 
     #[command(flatten)]
     database: Database,
@@ -28,15 +28,16 @@ pub struct Args {
 
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     let from = args.database.place(global)?;
-    prepare(&args.to)?;
+    let to = parse::place(&args.to)?;
+    prepare(&to)?;
     let (progress, seen) = Progress::new("moving the store")?;
-    let summary = transfer::move_store(&from, &args.to, now(), seen).await?;
+    let summary = transfer::move_store(&from, &to, now(), seen).await?;
     drop(progress);
-    let serve = match &args.to {
+    let serve = match &to {
         Place::Folder(folder) => format!("inn serve --data {}", folder.display()),
         Place::Database(_) => "inn serve --database-url URL".into(),
     };
     output::note(&format!("{from} is marked as moved; go on with `{serve}`"));
-    show(global.output, &from.to_string(), &args.to.to_string(), &summary)?;
+    show(global.output, &from.to_string(), &to.to_string(), &summary)?;
     Ok(Verdict::Succeeded)
 }

@@ -6,6 +6,8 @@ use innkeeper_api::proto::Payload;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::limits::INPUT_BYTES_MAX;
 use innkeeper_domain::time;
+use innkeeper_store::postgres::{DatabaseUrl, DatabaseUrlError};
+use innkeeper_store::transfer::Place;
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -116,6 +118,16 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err(format!("`{text}` is not KEY=VALUE")),
     }
+}
+
+/// Where a store is: a database's URL, or a folder. As [`database_url`].
+pub fn place(text: &str) -> Result<Place> {
+    Ok(text.parse().map_err(|e: DatabaseUrlError| Usage(e.to_string()))?)
+}
+
+/// A database's URL. Called by the commands, not by clap, which would print the password of a mistaken one.
+pub fn database_url(text: &str) -> Result<DatabaseUrl> {
+    Ok(text.parse().map_err(|e: DatabaseUrlError| Usage(e.to_string()))?)
 }
 
 #[cfg(test)]

@@ -77,9 +77,9 @@ pub struct Args {
     open_network: Vec<Network>,
 
     /// The PostgreSQL database that it shares with the hosts of its fleet, postgres://USER:PASSWORD@HOST/NAME; without
-    /// one the store is in the data folder, for this host alone [env: INN_DATABASE_URL]
+    /// one the store is in the data folder, for this host alone [env: INN_DATABASE_URL, the place for a password]
     #[arg(long, value_name = "URL")]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
 
     /// The key that compiled components are authenticated with, 32 bytes or 64 hex digits; hosts of a fleet that have
     /// the same compile each component once. Without one the host makes its own [env: INN_KEY has the digits]
@@ -137,13 +137,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
 }
 
 /// The flag's word, else the environment's.
-fn database(flag: Option<DatabaseUrl>) -> Result<Option<DatabaseUrl>> {
-    match std::env::var("INN_DATABASE_URL") {
-        Ok(url) if flag.is_none() && !url.is_empty() => {
-            Ok(Some(url.parse().map_err(|e| Usage(format!("INN_DATABASE_URL: {e}")))?))
-        }
-        _ => Ok(flag),
-    }
+fn database(flag: Option<String>) -> Result<Option<DatabaseUrl>> {
+    let variable = || std::env::var("INN_DATABASE_URL").ok().filter(|url| !url.is_empty());
+    flag.or_else(variable).as_deref().map(parse::database_url).transpose()
 }
 
 impl Args {

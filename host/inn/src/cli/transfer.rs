@@ -1,11 +1,10 @@
 //! What `inn backup`, `inn restore` and `inn move` have in common: where the store is, progress, the summary.
 
 use super::output;
-use super::{Format, Global, Usage};
+use super::{Format, Global, parse};
 use crate::data_folder::private_folder;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use innkeeper_store::postgres::DatabaseUrl;
 use innkeeper_store::transfer::{Place, Seen, Summary};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -16,19 +15,15 @@ pub struct Database {
     /// The store of a fleet, postgres://USER:PASSWORD@HOST/NAME, instead of the data folder's
     /// [env: INN_DATABASE_URL, unless --data is given]
     #[arg(long, value_name = "URL")]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
 }
 
 impl Database {
     /// The store that the flags and the environment name.
     pub fn place(self, global: &Global) -> Result<Place> {
-        match (self.database_url, &global.database_url) {
-            (Some(url), _) => Ok(Place::Database(Box::new(url))),
-            (None, Some(url)) => {
-                let url = url.parse().map_err(|e| Usage(format!("INN_DATABASE_URL: {e}")))?;
-                Ok(Place::Database(Box::new(url)))
-            }
-            (None, None) => Ok(Place::Folder(global.data_folder()?)),
+        match self.database_url.as_ref().or(global.database_url.as_ref()) {
+            Some(url) => Ok(Place::Database(Box::new(parse::database_url(url)?))),
+            None => Ok(Place::Folder(global.data_folder()?)),
         }
     }
 }

@@ -4,7 +4,7 @@ mod fleet;
 mod starts;
 
 use super::output::{self, number, text};
-use super::{Format, Global, Verdict};
+use super::{Format, Global, Verdict, parse};
 use crate::host::now;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -13,7 +13,6 @@ use innkeeper_domain::component::Digest;
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_runtime::bench::Measured;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
-use innkeeper_store::postgres::DatabaseUrl;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +34,7 @@ pub struct Args {
     /// For `starts`: a PostgreSQL database, which must be empty and is full of runs afterwards; without one the
     /// store is a temporary folder
     #[arg(long, value_name = "URL")]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
     /// For `starts` on a database: how many hosts share it, each a process of its own
     #[arg(long, value_name = "N", default_value_t = 1, requires = "database_url",
         value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -69,9 +68,10 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
             (runtime.bench_warm(duration).await?, vec![("bare wasmtime", bare)])
         }
         Scenario::Starts => {
+            let database = args.database_url.as_deref().map(parse::database_url).transpose()?;
             let bare_runtime = runtime.bench_warm(duration).await?;
             let fleet =
-                Fleet { folder: folder.path(), hosts: args.hosts, database: args.database_url.clone() };
+                Fleet { folder: folder.path(), hosts: args.hosts, database };
             let bare_store = starts::bare_store(fleet.store().await?, duration).await?;
             let measured = starts::starts(&fleet, duration).await?;
             (measured, vec![("bare runtime, one thread", bare_runtime), ("bare store", bare_store)])
