@@ -138,7 +138,7 @@ fn backups_that_cannot_be_have_words() {
         (&["backup", "/dev/null", "--force", "--data", &empty][..], 1, "is no file"),
         (&["backup", "-", "--data", &empty], 3, "no store"),
         (&["backup", &format!("{empty}.backup"), "--data", &empty], 3, "no store"),
-        (&["backup", "-", "--database-url", nowhere], 5, "database"),
+        (&["backup", "-", "--database-url", nowhere], 5, "Connection refused"),
         (&["restore", "/nonexistent", "--data", &empty], 1, "can't read /nonexistent"),
         (&["restore", &text, "--data", &empty], 1, "no backup"),
         (&["restore", "-", "--data", &empty], 1, "no backup"),
