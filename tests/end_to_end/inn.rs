@@ -25,6 +25,7 @@ fn run(arguments: &[&str], data: Option<&Path>) -> Done {
         .stdin(Stdio::null())
         .env_remove("INN_HOST")
         .env_remove("INN_TOKEN")
+        .env_remove("INN_DATABASE_URL")
         .env("NO_COLOR", "1");
     match data {
         Some(data) => command.env("INN_DATA", data),
@@ -73,7 +74,10 @@ impl Host {
     }
 
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), options)
+    }
+
+    pub fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let process = spawn(folder.path(), options);
         Self { folder, process }
     }

@@ -186,8 +186,10 @@ pub const DRAIN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
 /// Writes that may wait for the embedded store.
 pub const WRITES_WAITING_MAX: usize = 8_192;
-/// Connections that a host has to a shared database, beside the one that listens.
+/// Connections that a host has to a shared database for calls and runs.
 pub const DATABASE_CONNECTIONS: usize = 12;
+/// Connections that it has beside them for its signs of life, which must not wait for calls; one more listens.
+pub const DATABASE_CONNECTIONS_VITAL: usize = 2;
 /// How long a statement of a shared database may take, and a lock be waited for.
 pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Calls that start runs that one commit of a shared database takes together.

@@ -90,7 +90,7 @@ pub enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Demo(demo::Args),
     #[command(subcommand)]
     Component(component::Command),
@@ -128,7 +128,7 @@ pub async fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let global = global.or_environment(|variable| std::env::var_os(variable));
     let result = match command {
-        Command::Serve(args) => serve::run(args, &global).await,
+        Command::Serve(args) => serve::run(*args, &global).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Component(command) => component::run(command, &global).await,
         Command::Task(command) => task::run(command, &global).await,

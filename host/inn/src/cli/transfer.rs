@@ -23,10 +23,10 @@ impl Database {
     /// The store that the flags and the environment name.
     pub fn place(self, global: &Global) -> Result<Place> {
         match (self.database_url, &global.database_url) {
-            (Some(url), _) => Ok(Place::Database(url)),
+            (Some(url), _) => Ok(Place::Database(Box::new(url))),
             (None, Some(url)) => {
                 let url = url.parse().map_err(|e| Usage(format!("INN_DATABASE_URL: {e}")))?;
-                Ok(Place::Database(url))
+                Ok(Place::Database(Box::new(url)))
             }
             (None, None) => Ok(Place::Folder(global.data_folder()?)),
         }

@@ -5,7 +5,7 @@ use crate::StoreError;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
-use innkeeper_domain::limits::{DATABASE_CONNECTIONS, DATABASE_TIMEOUT};
+use innkeeper_domain::limits::DATABASE_TIMEOUT;
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use std::fmt;
 use std::str::FromStr;
@@ -157,8 +157,8 @@ impl DatabaseUrl {
         Ok((self.config.clone(), MakeRustlsConnect::new(tls)))
     }
 
-    /// A pool of connections; it makes them when they are needed.
-    pub(super) fn pool(&self) -> Result<Pool, StoreError> {
+    /// A pool of at most so many connections; it makes them when they are needed.
+    pub(super) fn pool(&self, most: usize) -> Result<Pool, StoreError> {
         let (config, tls) = self.parts()?;
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
@@ -180,7 +180,7 @@ impl DatabaseUrl {
             recycle: Some(CONNECT_TIMEOUT),
         };
         let pool = Pool::builder(manager)
-            .max_size(DATABASE_CONNECTIONS)
+            .max_size(most)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
             .post_create(hook)

@@ -26,7 +26,7 @@ impl HostStore for PostgresStore {
         lease_until: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        in_transaction!(&self.shared.pool, |c| {
+        in_transaction!(&self.shared.vital, |c| {
             // One that was lost and reaped, else one that is still on record.
             let forget = "DELETE FROM host_told WHERE name = $1 RETURNING state";
             let told = match row(&c, forget, &[&host.name.as_str()]).await? {
@@ -61,7 +61,7 @@ impl HostStore for PostgresStore {
     }
 
     async fn host_renew(&self, host: HostId, lease_until: Timestamp) -> Result<(), StoreError> {
-        reading!(&self.shared.pool, |c| {
+        reading!(&self.shared.vital, |c| {
             let renew = "UPDATE host SET lease_until = $2 WHERE id = $1";
             if execute(&c, renew, &[&host.0, &At(lease_until)]).await? == 0 {
                 return Err(StoreError::LeaseLost);
@@ -71,13 +71,13 @@ impl HostStore for PostgresStore {
 
     async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError> {
         // A look costs no transaction, and there is seldom anything to do.
-        let overdue = reading!(&self.shared.pool, |c| {
+        let overdue = reading!(&self.shared.vital, |c| {
             row(&c, "SELECT 1 FROM host WHERE lease_until < $1 LIMIT 1", &[&At(now)]).await?
         })?;
         if overdue.is_none() {
             return Ok(0);
         }
-        let leases = in_transaction!(&self.shared.pool, |c| {
+        let leases = in_transaction!(&self.shared.vital, |c| {
             let overdue = "SELECT id FROM host WHERE lease_until < $1 ORDER BY id FOR UPDATE SKIP LOCKED";
             let mut lost = Vec::new();
             for host in rows(&c, overdue, &[&At(now)]).await? {
@@ -98,7 +98,7 @@ impl HostStore for PostgresStore {
     }
 
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
-        let leases = in_transaction!(&self.shared.pool, |c| {
+        let leases = in_transaction!(&self.shared.vital, |c| {
             row(&c, "SELECT 1 FROM host WHERE id = $1 FOR UPDATE", &[&host.0]).await?;
             end_lives(&c, &[host.0], LeaseEnd::HandedBack, now).await?
         })?;
@@ -107,7 +107,7 @@ impl HostStore for PostgresStore {
     }
 
     async fn host_orders(&self, host: HostId) -> Result<Orders, StoreError> {
-        reading!(&self.shared.pool, |c| {
+        reading!(&self.shared.vital, |c| {
             let state = state(&c, host).await?.ok_or(StoreError::LeaseLost)?;
             let cancelled = rows(
                 &c,

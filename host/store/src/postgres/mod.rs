@@ -37,7 +37,9 @@ use batch::Batches;
 use deadpool_postgres::Pool;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::ids::{TaskId, TenantId};
-use innkeeper_domain::limits::{FINISHES_PER_COMMIT_MAX, STARTS_PER_COMMIT_MAX};
+use innkeeper_domain::limits::{
+    DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_VITAL, FINISHES_PER_COMMIT_MAX, STARTS_PER_COMMIT_MAX,
+};
 use innkeeper_domain::run::RunState;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::Now;
@@ -71,6 +73,8 @@ pub struct PostgresStore {
 #[derive(Debug)]
 struct Shared {
     pool: Pool,
+    /// For signs of life.
+    vital: Pool,
     hints: Arc<Hints>,
     wakes: wake::Wakes,
     time: time::DatabaseTime,
@@ -83,7 +87,7 @@ impl PostgresStore {
     /// do so at once. A database that doesn't answer is waited for, for a while. `Conflict` if it was
     /// moved elsewhere, or a newer version of Innkeeper has written it.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let pool = url.pool()?;
+        let pool = url.pool(DATABASE_CONNECTIONS)?;
         let begun = std::time::Instant::now();
         while let Err(error) = prepare(&pool).await {
             if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > PATIENCE {
@@ -100,6 +104,7 @@ impl PostgresStore {
             specs: Mutex::default(),
             hints,
             pool,
+            vital: url.pool(DATABASE_CONNECTIONS_VITAL)?,
         });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (worker, stopped) = (Arc::clone(&shared), stop.clone());
@@ -146,7 +151,7 @@ impl Shared {
                 () = tokio::time::sleep(READ_CLOCK) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.time.refresh(&self.pool).await {
+            if let Err(error) = self.time.refresh(&self.vital).await {
                 tracing::warn!(%error, "the database's clock can't be read; this machine's goes on from the last time");
             }
         }

@@ -11,7 +11,7 @@ use innkeeper_domain::Timestamp;
 
 /// Marks it. `Conflict` if it is marked already, or if hosts live; `NotFound` if there is no store.
 pub(crate) async fn mark(url: &DatabaseUrl, whither: &str) -> Result<(), StoreError> {
-    let pool = url.pool()?;
+    let pool = url.pool(1)?;
     in_transaction!(&pool, |c| {
         if !exists(&c, "host").await? {
             return Err(StoreError::NotFound(format!("store in {url}")));
@@ -36,7 +36,7 @@ pub(crate) async fn mark(url: &DatabaseUrl, whither: &str) -> Result<(), StoreEr
 
 /// Takes the mark away.
 pub(crate) async fn unmark(url: &DatabaseUrl) -> Result<(), StoreError> {
-    let c = connection(&url.pool()?).await?;
+    let c = connection(&url.pool(1)?).await?;
     Ok(c.batch_execute("DROP TABLE IF EXISTS moved").await?)
 }
 

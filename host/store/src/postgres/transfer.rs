@@ -24,7 +24,7 @@ const OTHER_TABLES: [&str; 2] = ["artifact", "schema_version"];
 
 /// Gives all rows, of one moment. Hosts may use the database.
 pub(crate) async fn export(url: &DatabaseUrl, now: Timestamp, to: &Sender) -> Result<(), StoreError> {
-    let mut connection = connection(&url.pool()?).await?;
+    let mut connection = connection(&url.pool(1)?).await?;
     let moment =
         connection.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let moment = moment.start().await?;
@@ -67,7 +67,7 @@ async fn export_table(c: &Transaction<'_>, name: &str, to: &Sender) -> Result<()
 
 /// Takes all rows, in one transaction.
 pub(crate) async fn import(url: &DatabaseUrl, mut parts: Parts) -> Result<Summary, StoreError> {
-    let mut connection = connection(&url.pool()?).await?;
+    let mut connection = connection(&url.pool(1)?).await?;
     let c = connection.transaction().await?;
     begin(&c).await?;
     clear(&c).await?;

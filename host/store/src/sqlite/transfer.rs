@@ -274,6 +274,11 @@ impl Drop for Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::SqliteStore;
+    use crate::transfer::way;
+    use crate::{ComponentStore, TenantStore};
+    use innkeeper_domain::component::{Component, Shape};
+    use sha2::{Digest as _, Sha256};
 
     #[test]
     fn every_table_is_taken_along() {
@@ -287,5 +292,79 @@ mod tests {
         let mut taken = TABLES;
         taken.sort_unstable();
         assert_eq!(tables, taken, "add new tables to TABLES, after those that they refer to");
+    }
+
+    async fn with_components(folder: &Path, count: u8) -> (SqliteStore, Vec<Digest>) {
+        let store = SqliteStore::open(folder).unwrap();
+        let tenant = store.tenant_ensure(&"default".parse().unwrap(), Timestamp::UNIX_EPOCH).await.unwrap();
+        let mut digests = Vec::new();
+        for byte in 0..count {
+            let digest = Digest(Sha256::digest([byte]).into());
+            let (shape, created_at) = (Shape::Handler, Timestamp::UNIX_EPOCH);
+            let component = Component { digest, size: 1, shape, adapted: false, imports: vec![], created_at };
+            store.component_put(tenant.id, component, vec![byte]).await.unwrap();
+            digests.push(digest);
+        }
+        digests.sort_by_key(|digest| digest.0);
+        (store, digests)
+    }
+
+    /// A component is deleted after the moment that the backup is of, and before its file is read.
+    #[tokio::test]
+    async fn a_component_that_goes_meanwhile_is_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, digests) = with_components(folder.path(), 6).await;
+        let tenant = store.tenant_get(&"default".parse().unwrap()).await.unwrap();
+        let (to, mut parts) = way(Box::new(|_| ()));
+        let path = folder.path().to_path_buf();
+        let export = tokio::task::spawn_blocking(move || export(&path, Timestamp::UNIX_EPOCH, &to));
+        parts.header().await.unwrap();
+        assert!(matches!(parts.next().await, Ok(Part::Table(_))));
+        // One is on its way, one waits for its place, and the others have not been read.
+        assert!(matches!(parts.next().await, Ok(Part::Rows(_))));
+        for digest in &digests[3..] {
+            store.component_delete(tenant.id, *digest).await.unwrap();
+        }
+        while !matches!(parts.next().await.unwrap(), Part::End(_)) {}
+        export.await.unwrap().unwrap();
+        let rows = parts.summary().unwrap().rows;
+        let count = |table: &str| rows.iter().find(|(name, _)| name == table).unwrap().1;
+        assert_eq!((count("component_bytes"), count("component")), (3, 3), "{rows:?}");
+    }
+
+    #[tokio::test]
+    async fn a_component_whose_file_is_lost_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, digests) = with_components(folder.path(), 1).await;
+        drop(store);
+        fs::remove_file(folder.path().join(COMPONENTS).join(digests[0].hex())).unwrap();
+        let (to, mut parts) = way(Box::new(|_| ()));
+        let path = folder.path().to_path_buf();
+        let export = tokio::task::spawn_blocking(move || export(&path, Timestamp::UNIX_EPOCH, &to));
+        while parts.next().await.is_ok() {}
+        let error = export.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains(&digests[0].to_string()) && error.contains("upload it again"), "{error}");
+    }
+
+    /// What a killed restore has left behind is cleared away by the next one, and is no store.
+    #[tokio::test]
+    async fn half_a_store_is_none() {
+        let (folder, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(with_components(folder.path(), 1).await);
+        let half = target.path().join(UNFINISHED);
+        fs::create_dir_all(half.join(COMPONENTS)).unwrap();
+        fs::write(half.join(DATABASE), b"half").unwrap();
+        fs::write(half.join(COMPONENTS).join("half"), b"half").unwrap();
+        let no_store = export(target.path(), Timestamp::UNIX_EPOCH, &way(Box::new(|_| ())).0);
+        assert!(matches!(no_store, Err(StoreError::NotFound(_))));
+        let (to, parts) = way(Box::new(|_| ()));
+        let path = target.path().to_path_buf();
+        let import = tokio::task::spawn_blocking(move || import(&path, parts));
+        let path = folder.path().to_path_buf();
+        let export = tokio::task::spawn_blocking(move || export(&path, Timestamp::UNIX_EPOCH, &to));
+        export.await.unwrap().unwrap();
+        import.await.unwrap().unwrap();
+        assert!(!half.exists() && !target.path().join(COMPONENTS).join("half").exists());
+        SqliteStore::open(target.path()).unwrap();
     }
 }

@@ -44,11 +44,13 @@ struct End {
 
 /// Writes all parts. On return the writer has been flushed; a file isn't on disk yet.
 pub(super) fn write(mut parts: Parts, to: impl Write) -> Result<Summary, StoreError> {
+    // Of what isn't there nothing is written.
+    let header = parts.header_blocking()?;
     let mut out = Writer { to: BufWriter::with_capacity(BUFFER, to), hash: Sha256::new(), bytes: 0 };
     out.write(MAGIC)?;
     out.write(FORMAT.as_bytes())?;
     out.write(b"\n")?;
-    out.json(b'h', &parts.header_blocking()?)?;
+    out.json(b'h', &header)?;
     let (mut content, mut total) = (Vec::new(), 0);
     loop {
         match parts.next_blocking()? {

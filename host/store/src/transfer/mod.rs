@@ -10,6 +10,8 @@ mod file;
 mod part;
 mod record;
 
+#[cfg(test)]
+pub(crate) use part::way;
 pub(crate) use part::{
     Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Part, Parts, Row, Sender, Table, Value, component, unfit,
 };
@@ -26,9 +28,9 @@ use std::str::FromStr;
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
 pub const TABLES: [&str; 15] = [
+    COMPONENT_BYTES,
     "tenant",
     "token",
-    COMPONENT_BYTES,
     "component",
     "task",
     "task_revision",
@@ -52,14 +54,18 @@ pub(crate) const NEEDED_COMPONENTS: &str = "SELECT digest FROM component UNION S
 pub enum Place {
     /// An embedded store's folder.
     Folder(PathBuf),
-    Database(DatabaseUrl),
+    Database(Box<DatabaseUrl>),
 }
 
 impl FromStr for Place {
     type Err = DatabaseUrlError;
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        if scheme.is_some() { text.parse().map(Self::Database) } else { Ok(Self::Folder(text.into())) }
+        if scheme.is_some() {
+            text.parse().map(|url| Self::Database(Box::new(url)))
+        } else {
+            Ok(Self::Folder(text.into()))
+        }
     }
 }
 

@@ -170,7 +170,7 @@ pub(crate) struct Parts {
 }
 
 /// A way from a source to a target.
-pub(super) fn way(seen: Seen) -> (Sender, Parts) {
+pub(crate) fn way(seen: Seen) -> (Sender, Parts) {
     let (sender, from) = mpsc::channel(1);
     let parts = Parts { from, seen, header: None, columns: 0, rows: Vec::new(), total: 0, seal: None };
     (Sender(sender), parts)
