@@ -110,14 +110,14 @@ async fn run(filter: Option<&String>) -> ExitCode {
         }
     }
     if is_wanted("sqlite_keeps_its_promises") {
-        let time = minutes.map_or(Duration::from_secs(8), |minutes| minutes / 2);
+        let time = minutes.map_or(Duration::from_secs(7), |minutes| minutes / 2);
         tests.promises("sqlite", None, 1, time, &keeper).await;
     }
     let needs_fleet = is_wanted("postgres_keeps_its_promises")
         || BUGS.iter().any(|case| case.hosts > 1 && is_sought(case.bug));
     let database = needs_fleet.then(|| Cluster::start(Durability::Fsync));
     if is_wanted("postgres_keeps_its_promises") {
-        let time = minutes.map_or(Duration::from_secs(12), |minutes| minutes / 2);
+        let time = minutes.map_or(Duration::from_secs(11), |minutes| minutes / 2);
         tests.promises("postgres", database.as_ref(), FLEET, time, &keeper).await;
     }
     for case in BUGS.iter().filter(|case| is_sought(case.bug)) {

@@ -76,7 +76,8 @@ pub fn next_fault(random: &mut Random, hosts: usize, menu: Menu, after: u64) -> 
 #[derive(Debug, Clone, Default)]
 pub struct Done {
     pub faults: BTreeMap<&'static str, u64>,
-    /// From a fault to the first answer that a new client gets from whichever host comes first.
+    /// From a fault, or from when the database was up again, to the first answer that a new client gets from
+    /// whichever host comes first.
     pub answers_again: Vec<Duration>,
 }
 
@@ -102,11 +103,14 @@ impl Nemesis<'_, '_> {
     pub async fn strike(&mut self) {
         let (rest, fault) = next_fault(&mut self.random, self.hosts.len(), self.menu, self.done.count());
         tokio::time::sleep(rest).await;
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         match fault {
             Fault::Kill { host, down } => self.kill(host, down).await,
             Fault::Freeze { host, beyond_lease } => self.freeze(host, beyond_lease).await,
-            Fault::StopDatabase { down } => self.stop_database(down).await,
+            Fault::StopDatabase { down } => {
+                self.stop_database(down).await;
+                begun = Instant::now();
+            }
             Fault::KillDatabase => self.kill_database().await,
         }
         // While one of several hosts is away the others answer: there is nothing to be waited for.
