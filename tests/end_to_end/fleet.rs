@@ -54,6 +54,7 @@ fn what_is_uploaded_to_one_host_runs_on_all_and_is_compiled_once() {
     let fleet = Fleet::new();
     let (one, two) = (fleet.host("one", &[]), fleet.host("two", &[]));
     one.ok(&["task", "create", "hello", "--component", &guest("hello")]);
+    one.until("both are there", || one.json(&["hosts", "ls"]).as_array().unwrap().len() == 2);
     let names: Vec<_> =
         two.json(&["hosts", "ls"]).as_array().unwrap().iter().map(|h| h["name"].clone()).collect();
     assert_eq!(names, ["one", "two"]);
@@ -151,7 +152,7 @@ fn hosts_can_start_at_once_on_an_empty_database() {
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
     for host in &hosts {
-        assert_eq!(host.json(&["hosts", "ls"]).as_array().unwrap().len(), 4);
+        host.until("all are there", || host.json(&["hosts", "ls"]).as_array().unwrap().len() == 4);
     }
 }
 

@@ -26,7 +26,8 @@ impl HostService for Api {
             ..proto::Host::default()
         };
         // Its incarnations change, its name and address don't.
-        let is_own = |status: &HostStatus| status.host.name == self.name && status.host.address == self.address;
+        let is_own =
+            |status: &HostStatus| status.host.name == self.name && status.host.address == self.address;
         let own = hosts.into_iter().filter(is_own).max_by_key(|status| status.started_at);
         Ok(Response::new(own.map_or_else(unknown, |own| from_host(own, (self.now)()))))
     }

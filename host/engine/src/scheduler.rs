@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Triggers that one step decides about together.
-const BATCH: usize = 1_000;
+/// Triggers that one step decides about together. Their inputs are in one transaction.
+const BATCH: usize = 250;
 
 /// The longest wait between two looks at the store: wake-ups are hints, polling is the truth.
 const POLL: Duration = Duration::from_secs(1);
@@ -65,15 +65,37 @@ impl Scheduler {
             let advances: Vec<Advance> = due.into_iter().filter_map(|due| self.decide(&due, now)).collect();
             let unreadable = found - advances.len();
             let unfinished = advances.iter().any(|a| a.firing.next.is_some_and(|next| next <= now));
-            if !advances.is_empty() {
-                self.store.triggers_advance(advances, now).await?;
-            }
-            if found == unreadable || (found < BATCH && !unfinished) {
-                // Those that can't be read stay due, and must not make this spin.
-                let patience = (unreadable > 0).then(|| time::after(now, POLL));
+            let left_due = unreadable + self.advance(advances, now).await?;
+            if found == left_due || (found < BATCH && !unfinished) {
+                // Those that can't be decided about, or not be moved on, must not make this spin.
+                let patience = (left_due > 0).then(|| time::after(now, POLL));
                 return if patience.is_some() { Ok(patience) } else { self.store.triggers_next().await };
             }
         }
+    }
+
+    /// Applies decisions; how many could not be. One that the store can't take doesn't hold up the others.
+    async fn advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<usize, StoreError> {
+        let mut batches = vec![advances];
+        let mut failed = 0;
+        while let Some(mut batch) = batches.pop() {
+            if batch.is_empty() {
+                continue;
+            }
+            match self.store.triggers_advance(batch.clone(), now).await {
+                Ok(_) => {}
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                Err(error) if batch.len() == 1 => {
+                    tracing::error!(trigger = %batch[0].id, %error, "a trigger can't be moved on; it stays due");
+                    failed += 1;
+                }
+                Err(_) => {
+                    let rest = batch.split_off(batch.len() / 2);
+                    batches.extend([rest, batch]);
+                }
+            }
+        }
+        Ok(failed)
     }
 
     fn decide(&self, due: &DueTrigger, now: Timestamp) -> Option<Advance> {

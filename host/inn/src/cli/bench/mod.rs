@@ -70,8 +70,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         Scenario::Starts => {
             let database = args.database_url.as_deref().map(parse::database_url).transpose()?;
             let bare_runtime = runtime.bench_warm(duration).await?;
-            let fleet =
-                Fleet { folder: folder.path(), hosts: args.hosts, database };
+            let fleet = Fleet { folder: folder.path(), hosts: args.hosts, database };
             let bare_store = starts::bare_store(fleet.store().await?, duration).await?;
             let measured = starts::starts(&fleet, duration).await?;
             (measured, vec![("bare runtime, one thread", bare_runtime), ("bare store", bare_store)])
