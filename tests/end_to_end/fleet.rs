@@ -1,6 +1,6 @@
 //! Several hosts on one PostgreSQL, as their operator sees them.
 
-use crate::cluster::database;
+use crate::cluster::{Cluster, Durability, database};
 use crate::inn::{Host, guest, run_without_host, wat_command};
 use innkeeper_domain::Timestamp;
 use serde_json::{Value, json};
@@ -142,6 +142,25 @@ fn a_frozen_host_does_not_commit_under_its_old_lease() {
     front.until("the frozen host is there again", || {
         front.json(&["hosts", "ls"]).as_array().unwrap().iter().any(|host| host["name"] == "frozen")
     });
+}
+
+#[test]
+fn a_database_that_is_away_for_a_moment_costs_no_attempt() {
+    let database = Cluster::start(Durability::None);
+    let url = database.database();
+    let host = Host::start_with(&["--database-url", &url, "--lease", "9s"]);
+    let forever = host.file("loop.wasm", &wat_command("(loop (br 0))"));
+    host.ok(&["task", "create", "loop", "--component", &forever, "--timeout", "5s"]);
+    let id = host.ok(&["run", "loop"]).stdout.trim().to_string();
+    host.until("it runs", || host.json(&["runs", "show", &id])["state"] == "running");
+    database.stop_hard();
+    let away = host.inn(&["task", "ls"]);
+    assert!(away.code == 5 && !away.stderr.is_empty(), "{}", away.stderr);
+    database.start_again();
+    assert_eq!(host.inn(&["runs", "watch", &id]).code, 1);
+    let run = host.json(&["runs", "show", &id]);
+    let attempts = run["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[0]["failure"]["kind"]), (1, &json!("timeout")), "{run}");
 }
 
 #[test]

@@ -31,8 +31,9 @@ const NEWS_DELAY: Duration = Duration::from_millis(50);
 /// leaves such.
 const RECONCILE: Duration = Duration::from_secs(10);
 
-/// How long a host that loses its leases tries to hand back what it has.
-const HAND_BACK: Duration = Duration::from_secs(2);
+/// How long a host tries to hand back what it has, and how often.
+const HAND_BACK: Duration = Duration::from_secs(3);
+const HAND_BACK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How long after its deadline an attempt is ended that the executor should have ended.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -172,11 +173,7 @@ impl Shared {
     async fn give_up(&self) -> Ending {
         self.abandon.cancel();
         self.tasks.wait().await;
-        let patience = time::after(self.clock.now(), HAND_BACK);
-        tokio::select! {
-            () = self.hand_back() => {}
-            () = self.clock.sleep_until(patience) => {}
-        }
+        self.hand_back().await;
         Ending::LeaseLost
     }
 
@@ -425,12 +422,24 @@ impl Shared {
         self.store.hints().runs_ready.notify_one();
     }
 
+    /// Ends the leases in order, if the store can be asked.
     async fn hand_back(&self) {
-        match self.store.host_stop(self.host, self.clock.now()).await {
-            Ok(0) => {}
-            Ok(runs) => tracing::warn!(runs, "runs that had not ended were handed back"),
-            Err(error) => {
-                tracing::error!(%error, "the host can't end its leases; its runs are taken up when they run out");
+        let patience = time::after(self.clock.now(), HAND_BACK);
+        loop {
+            let stopped = tokio::select! {
+                stopped = self.store.host_stop(self.host, self.clock.now()) => stopped,
+                () = self.clock.sleep_until(patience) => Err(StoreError::Unavailable("it doesn't answer".into())),
+            };
+            match stopped {
+                Ok(0) => return,
+                Ok(runs) => return tracing::warn!(runs, "runs that had not ended were handed back"),
+                Err(error) if self.clock.now() >= patience => {
+                    return tracing::error!(
+                        %error,
+                        "the host can't end its leases; its runs are taken up when they run out"
+                    );
+                }
+                Err(_) => self.clock.sleep_until(time::after(self.clock.now(), HAND_BACK_AGAIN)).await,
             }
         }
     }
