@@ -6,6 +6,8 @@
 mod cluster;
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/cut_off.rs"]
+mod cut_off;
 
 use innkeeper_store::Store;
 use innkeeper_store::postgres::PostgresStore;

@@ -190,8 +190,16 @@ pub const WRITES_WAITING_MAX: usize = 8_192;
 pub const DATABASE_CONNECTIONS: usize = 12;
 /// Connections that it has beside them for its signs of life, which must not wait for calls; one more listens.
 pub const DATABASE_CONNECTIONS_VITAL: usize = 2;
-/// How long a statement of a shared database may take, and a lock be waited for.
+/// How long a statement of a shared database may take.
 pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it waits for a lock.
+pub const DATABASE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a transaction of it may do nothing, and hold its locks: none does so on purpose, but a host may
+/// freeze in the middle of one. Less than others wait for a lock.
+pub const DATABASE_IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Calls that went to it together, failed because one of them waited too long, and now go one by one: how many
+/// of them may do so before the rest is given up.
+pub const BLOCKED_CALLS_MAX: usize = 3;
 /// Calls that start runs that one commit of a shared database takes together.
 pub const STARTS_PER_COMMIT_MAX: usize = 64;
 /// Ends of attempts that one commit of a shared database takes together.

@@ -48,21 +48,21 @@ pub(super) async fn claim(
         RunState::Queued.next(RunEvent::Claimed).map_err(|e| StoreError::Conflict(e.to_string()))?;
     let claimed = reading!(&shared.pool, |c| {
         let mut claimed = Vec::new();
-        for required in required(&c, labels).await? {
+        for required in required(c, labels).await? {
             let claim = CLAIM.replace("{requirement}", "requires <> '' AND requires = $5");
             let room = signed((limit - claimed.len()) as u64);
             let parameters: super::row::Parameters =
                 &[&host.0, &At(now), &room, &running.as_str(), &required];
-            for row in rows(&c, &claim, parameters).await? {
+            for row in rows(c, &claim, parameters).await? {
                 claimed.push(read_claimed(&row, host, now)?);
             }
         }
         let claim = CLAIM.replace("{requirement}", "requires = ''");
         let room = signed((limit - claimed.len()) as u64);
-        for row in rows(&c, &claim, &[&host.0, &At(now), &room, &running.as_str()]).await? {
+        for row in rows(c, &claim, &[&host.0, &At(now), &room, &running.as_str()]).await? {
             claimed.push(read_claimed(&row, host, now)?);
         }
-        if claimed.is_empty() && state(&c, host).await?.is_none() {
+        if claimed.is_empty() && state(c, host).await?.is_none() {
             return Err(StoreError::LeaseLost);
         }
         claimed
@@ -76,11 +76,11 @@ pub(super) async fn next_ready(shared: &Shared, labels: &Labels) -> Result<Optio
     reading!(&shared.pool, |c| {
         let next = "SELECT available_at FROM run
             WHERE state IN ('queued', 'waiting') AND requires = '' ORDER BY available_at, id LIMIT 1";
-        let mut earliest = instant(row(&c, next, &[]).await?)?;
-        for required in required(&c, labels).await? {
+        let mut earliest = instant(row(c, next, &[]).await?)?;
+        for required in required(c, labels).await? {
             let next = "SELECT available_at FROM run WHERE state IN ('queued', 'waiting') AND requires <> ''
                 AND requires = $1 ORDER BY available_at, id LIMIT 1";
-            let at = instant(row(&c, next, &[&required]).await?)?;
+            let at = instant(row(c, next, &[&required]).await?)?;
             earliest = earliest.into_iter().chain(at).min();
         }
         earliest

@@ -24,14 +24,14 @@ impl ComponentStore for PostgresStore {
         in_transaction!(&self.shared.pool, |c| {
             // Bytes that are there are locked, so that no delete takes them meanwhile; damaged ones are mended.
             execute(
-                &c,
+                c,
                 "INSERT INTO component_bytes AS b (digest, bytes) VALUES ($1, $2)
                  ON CONFLICT (digest) DO UPDATE SET bytes = EXCLUDED.bytes WHERE b.bytes <> EXCLUDED.bytes",
                 &[&&component.digest.0[..], &bytes],
             )
             .await?;
             let inserted = execute(
-                &c,
+                c,
                 "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
                 &[
@@ -50,7 +50,7 @@ impl ComponentStore for PostgresStore {
     }
 
     async fn component_get(&self, tenant: TenantId, digest: &str) -> Result<Component, StoreError> {
-        reading!(&self.shared.pool, |c| component(&c, tenant, digest).await?)
+        reading!(&self.shared.pool, |c| component(c, tenant, digest).await?)
     }
 
     async fn component_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Component>, StoreError> {
@@ -67,7 +67,7 @@ impl ComponentStore for PostgresStore {
                 "{SELECT} WHERE tenant_id = $1 AND (created_at, digest) < ($2, $3)
                  ORDER BY created_at DESC, digest DESC LIMIT $4"
             );
-            let rows = rows(&c, &list, &[&tenant.0, &before, &digest, &limit(&page)]).await?;
+            let rows = rows(c, &list, &[&tenant.0, &before, &digest, &limit(&page)]).await?;
             let rows = rows.iter().map(read_component).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Component| {
                 format!("{}-{}", to_micros(last.created_at), last.digest.hex())
@@ -79,7 +79,7 @@ impl ComponentStore for PostgresStore {
         in_transaction!(&self.shared.pool, |c| {
             // A task that is about to name it waits for this, or this for it.
             let mine = row(
-                &c,
+                c,
                 "SELECT 1 FROM component WHERE tenant_id = $1 AND digest = $2 FOR UPDATE",
                 &[&tenant.0, &&digest.0[..]],
             )
@@ -88,7 +88,7 @@ impl ComponentStore for PostgresStore {
                 return Err(StoreError::NotFound(format!("component {digest}")));
             }
             let user = row(
-                &c,
+                c,
                 "SELECT t.name FROM task_revision r JOIN task t ON t.id = r.task_id
                  WHERE r.component = $1 AND t.tenant_id = $2 AND t.deleted_at IS NULL LIMIT 1",
                 &[&&digest.0[..], &tenant.0],
@@ -98,19 +98,19 @@ impl ComponentStore for PostgresStore {
                 return Err(component_used(user.try_get(0)?, digest));
             }
             execute(
-                &c,
+                c,
                 "DELETE FROM component WHERE tenant_id = $1 AND digest = $2",
                 &[&tenant.0, &&digest.0[..]],
             )
             .await?;
             // Locked first, and looked at after that: whoever uploads the same bytes holds the lock.
-            row(&c, "SELECT 1 FROM component_bytes WHERE digest = $1 FOR UPDATE", &[&&digest.0[..]]).await?;
+            row(c, "SELECT 1 FROM component_bytes WHERE digest = $1 FOR UPDATE", &[&&digest.0[..]]).await?;
             let unused = "NOT EXISTS (SELECT 1 FROM component WHERE digest = $1)
                  AND NOT EXISTS (SELECT 1 FROM task_revision r JOIN task t ON t.id = r.task_id
                                  WHERE r.component = $1 AND t.unfinished > 0)";
             for table in ["component_bytes", "artifact"] {
                 let delete = format!("DELETE FROM {table} WHERE digest = $1 AND {unused}");
-                execute(&c, &delete, &[&&digest.0[..]]).await?;
+                execute(c, &delete, &[&&digest.0[..]]).await?;
             }
         })
     }
@@ -118,7 +118,7 @@ impl ComponentStore for PostgresStore {
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
         let bytes: Vec<u8> = reading!(&self.shared.pool, |c| {
             let found =
-                row(&c, "SELECT bytes FROM component_bytes WHERE digest = $1", &[&&digest.0[..]]).await?;
+                row(c, "SELECT bytes FROM component_bytes WHERE digest = $1", &[&&digest.0[..]]).await?;
             match found {
                 Some(found) => found.try_get(0)?,
                 None => return Err(StoreError::NotFound(format!("component {digest}"))),
@@ -134,7 +134,7 @@ impl ComponentStore for PostgresStore {
     async fn artifact_get(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, StoreError> {
         reading!(&self.shared.pool, |c| {
             let found = row(
-                &c,
+                c,
                 "SELECT bytes FROM artifact WHERE digest = $1 AND variant = $2",
                 &[&&digest.0[..], &variant],
             )
@@ -149,7 +149,7 @@ impl ComponentStore for PostgresStore {
     async fn artifact_put(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             execute(
-                &c,
+                c,
                 "INSERT INTO artifact (digest, variant, bytes) VALUES ($1, $2, $3)
                  ON CONFLICT (digest, variant) DO UPDATE SET bytes = EXCLUDED.bytes",
                 &[&&digest.0[..], &variant, &bytes],

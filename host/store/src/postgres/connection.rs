@@ -5,9 +5,10 @@ use crate::StoreError;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
-use innkeeper_domain::limits::DATABASE_TIMEOUT;
+use innkeeper_domain::limits::{DATABASE_IDLE_TIMEOUT, DATABASE_LOCK_TIMEOUT, DATABASE_TIMEOUT};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,10 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 const PORT_DEFAULT: u16 = 5432;
 /// How long a peer may say nothing before the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often the database asks a host that says nothing whether it is still there. A host that lost power, or
+/// its network, is gone after one more than [`PROBES`] of these, and what it held is free.
+const PROBE: Duration = Duration::from_secs(2);
+const PROBES: u32 = 3;
 
 /// Where a database is: `postgres://USER:PASSWORD@HOST:PORT/NAME`.
 ///
@@ -163,11 +168,17 @@ impl DatabaseUrl {
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let prepare = format!(
-            "SET statement_timeout = {timeout}; SET lock_timeout = {timeout};
-             SET idle_in_transaction_session_timeout = {timeout};
+            "SET statement_timeout = {statement}; SET lock_timeout = {lock};
+             SET idle_in_transaction_session_timeout = {idle};
+             SET tcp_keepalives_idle = {probe}; SET tcp_keepalives_interval = {probe};
+             SET tcp_keepalives_count = {PROBES}; SET tcp_user_timeout = {gone};
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'",
-            timeout = DATABASE_TIMEOUT.as_millis()
+            statement = DATABASE_TIMEOUT.as_millis(),
+            lock = DATABASE_LOCK_TIMEOUT.as_millis(),
+            idle = DATABASE_IDLE_TIMEOUT.as_millis(),
+            probe = PROBE.as_secs(),
+            gone = (PROBE * (PROBES + 1)).as_millis(),
         );
         let prepare = Arc::new(prepare);
         let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
@@ -220,47 +231,89 @@ pub(super) async fn check_sessions(pool: &Pool) -> Result<(), StoreError> {
 pub(super) const POOLER: &str = "Is there a connection pooler in transaction mode in between? Innkeeper needs \
     prepared statements and LISTEN: let it connect directly, or pool by session";
 
+/// A connection of the pool for a piece of work that may be cut off: only when it is given back is it fit for
+/// the next. Dropped before, with a statement that may still run, it is closed, and the pool makes another.
+pub(super) struct Lent(Option<Object>);
+
+/// A connection of the pool that is to be given back.
+pub(super) async fn lend(pool: &Pool) -> Result<Lent, StoreError> {
+    Ok(Lent(Some(connection(pool).await?)))
+}
+
+impl Lent {
+    /// The work is done, whether it succeeded or not.
+    pub fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Lent {
+    type Target = Object;
+    fn deref(&self) -> &Object {
+        self.0.as_ref().expect("it is there until it is given back")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Object {
+        self.0.as_mut().expect("it is there until it is given back")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(unfinished) = self.0.take() {
+            drop(Object::take(unfinished));
+        }
+    }
+}
+
 /// Runs the statements of one transaction and commits it. What got in the way of another transaction is run
 /// again, so the statements must not use up what they are made from. A connection that doesn't answer in
-/// time is thrown away.
+/// time, or whose caller doesn't wait any more, is thrown away.
 macro_rules! in_transaction {
     ($pool:expr, |$transaction:ident| $statements:expr) => {{
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut connection = $crate::postgres::connection::connection($pool).await?;
+            let mut connection = $crate::postgres::connection::lend($pool).await?;
             let attempt = async {
-                let $transaction = connection.transaction().await?;
+                let transaction = connection.transaction().await?;
+                let $transaction = &transaction;
                 let value = $statements;
-                $transaction.commit().await?;
+                transaction.commit().await?;
                 Ok::<_, $crate::StoreError>(value)
             };
             let limit = innkeeper_domain::limits::DATABASE_TIMEOUT * 2;
-            match tokio::time::timeout(limit, attempt).await {
-                Ok(Err(error)) if $crate::postgres::row::is_in_the_way(&error) && tries < 5 => {
+            let Ok(result) = tokio::time::timeout(limit, attempt).await else {
+                break Err($crate::postgres::row::silent());
+            };
+            connection.give_back();
+            match result {
+                Err(error) if $crate::postgres::row::is_in_the_way(&error) && tries < 5 => {
                     tracing::debug!(%error, "a transaction is run again");
                 }
-                Ok(result) => break result,
-                Err(_) => {
-                    drop(deadpool_postgres::Object::take(connection));
-                    break Err($crate::postgres::row::silent());
-                }
+                result => break result,
             }
         }
     }};
 }
 
-/// Runs statements that only read, each for itself.
+/// Runs statements that only read, each for itself. Its connection fares as that of [`in_transaction`].
 macro_rules! reading {
     ($pool:expr, |$connection:ident| $statements:expr) => {{
-        let $connection = $crate::postgres::connection::connection($pool).await?;
-        let reading = async { Ok::<_, $crate::StoreError>($statements) };
-        match tokio::time::timeout(innkeeper_domain::limits::DATABASE_TIMEOUT * 2, reading).await {
-            Ok(result) => result,
-            Err(_) => {
-                drop(deadpool_postgres::Object::take($connection));
-                Err($crate::postgres::row::silent())
+        let connection = $crate::postgres::connection::lend($pool).await?;
+        let reading = async {
+            let $connection = &*connection;
+            Ok::<_, $crate::StoreError>($statements)
+        };
+        let limit = innkeeper_domain::limits::DATABASE_TIMEOUT * 2;
+        match tokio::time::timeout(limit, reading).await {
+            Ok(result) => {
+                connection.give_back();
+                result
             }
+            Err(_) => Err($crate::postgres::row::silent()),
         }
     }};
 }

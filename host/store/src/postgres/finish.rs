@@ -98,7 +98,7 @@ pub(super) async fn finish_all(
     finishes: &[(Finish, Timestamp)],
 ) -> Result<Vec<Result<RunState, StoreError>>, StoreError> {
     let ends: Vec<_> = finishes.iter().map(|(f, now)| (f.lease, LeaseEnd::Outcome(f), *now)).collect();
-    let answers = in_transaction!(&shared.pool, |c| end_all(&c, &ends).await?)?;
+    let answers = in_transaction!(&shared.pool, |c| end_all(c, &ends).await?)?;
     shared.wakes.runs_changed(finishes.iter().map(|(finish, _)| finish.lease.run));
     if answers.iter().flatten().any(|state| !state.is_final()) {
         shared.wakes.runs_ready();
@@ -109,18 +109,17 @@ pub(super) async fn finish_all(
 /// Keeps what running attempts have said.
 pub(super) async fn news(shared: &Shared, all: &[AttemptNews]) -> Result<(), StoreError> {
     in_transaction!(&shared.pool, |c| {
-        let leased = lock_leased(&c, all.iter().map(|news| news.lease)).await?;
+        let leased = lock_leased(c, all.iter().map(|news| news.lease)).await?;
         let mut lines = Lines::default();
         for news in all.iter().filter(|news| leased.contains_key(&news.lease)) {
             lines.push(news.lease.run, &news.lines);
             if let Some(progress) = &news.progress {
                 let note = text(&progress.note);
                 let progress = Json((progress.done, progress.total, note));
-                row(&c, "UPDATE run SET progress = $2 WHERE id = $1", &[&news.lease.run.0, &progress])
-                    .await?;
+                row(c, "UPDATE run SET progress = $2 WHERE id = $1", &[&news.lease.run.0, &progress]).await?;
             }
         }
-        lines.write(&c).await?;
+        lines.write(c).await?;
     })?;
     shared.wakes.runs_changed(all.iter().map(|news| news.lease.run));
     Ok(())

@@ -3,7 +3,7 @@
 use super::PostgresStore;
 use super::connection::{in_transaction, reading};
 use super::finish::end_all;
-use super::row::{At, Json, Small, Word, execute, row, rows, unsigned};
+use super::row::{At, Json, Small, Word, execute, is_too_long, row, rows, unsigned};
 use crate::ending::LeaseEnd;
 use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
@@ -29,17 +29,17 @@ impl HostStore for PostgresStore {
         in_transaction!(&self.shared.vital, |c| {
             // One that was lost and reaped, else one that is still on record.
             let forget = "DELETE FROM host_told WHERE name = $1 RETURNING state";
-            let told = match row(&c, forget, &[&host.name.as_str()]).await? {
+            let told = match row(c, forget, &[&host.name.as_str()]).await? {
                 Some(told) => Some(told),
                 None => {
                     let last = "SELECT state FROM host WHERE name = $1 ORDER BY started_at DESC LIMIT 1";
-                    row(&c, last, &[&host.name.as_str()]).await?
+                    row(c, last, &[&host.name.as_str()]).await?
                 }
             };
             let state =
                 told.map_or(Ok(HostState::Active), |told| told.try_get::<_, Word<_>>(0).map(|told| told.0))?;
             execute(
-                &c,
+                c,
                 "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
                 &[
@@ -63,44 +63,36 @@ impl HostStore for PostgresStore {
     async fn host_renew(&self, host: HostId, lease_until: Timestamp) -> Result<(), StoreError> {
         reading!(&self.shared.vital, |c| {
             let renew = "UPDATE host SET lease_until = $2 WHERE id = $1";
-            if execute(&c, renew, &[&host.0, &At(lease_until)]).await? == 0 {
+            if execute(c, renew, &[&host.0, &At(lease_until)]).await? == 0 {
                 return Err(StoreError::LeaseLost);
             }
         })
     }
 
     async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError> {
-        // A look costs no transaction, and there is seldom anything to do.
+        // A look costs no transaction, and there is seldom anything to do. The newest of a name comes last, and
+        // decides what is told to the next.
         let overdue = reading!(&self.shared.vital, |c| {
-            row(&c, "SELECT 1 FROM host WHERE lease_until < $1 LIMIT 1", &[&At(now)]).await?
+            let overdue = "SELECT id FROM host WHERE lease_until < $1 ORDER BY started_at, id LIMIT $2";
+            let found = rows(c, overdue, &[&At(now), &(HOSTS_LISTED_MAX as i64)]).await?;
+            found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, StoreError>>()?
         })?;
-        if overdue.is_none() {
-            return Ok(0);
-        }
-        let leases = in_transaction!(&self.shared.vital, |c| {
-            let overdue = "SELECT id FROM host WHERE lease_until < $1 ORDER BY id FOR UPDATE SKIP LOCKED";
-            let mut lost = Vec::new();
-            for host in rows(&c, overdue, &[&At(now)]).await? {
-                lost.push(host.try_get::<_, Uuid>(0)?);
+        let (mut ended, mut blocked) = (0, None);
+        for host in overdue {
+            match self.reap(host, now).await {
+                Ok(leases) => ended += leases,
+                // A run of the one that can't be touched is no reason to leave the others' alone.
+                Err(error) if is_too_long(&error) => blocked = Some(error),
+                Err(error) => return Err(error),
             }
-            execute(
-                &c,
-                "INSERT INTO host_told (name, state) SELECT DISTINCT ON (name) name, state FROM host
-                 WHERE id = ANY($1) AND state <> 'active' ORDER BY name, started_at DESC
-                 ON CONFLICT (name) DO UPDATE SET state = excluded.state",
-                &[&lost],
-            )
-            .await?;
-            end_lives(&c, &lost, LeaseEnd::HostLost, now).await?
-        })?;
-        self.wake_for(&leases);
-        Ok(leases.len() as u64)
+        }
+        blocked.map_or(Ok(ended), Err)
     }
 
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
         let leases = in_transaction!(&self.shared.vital, |c| {
-            row(&c, "SELECT 1 FROM host WHERE id = $1 FOR UPDATE", &[&host.0]).await?;
-            end_lives(&c, &[host.0], LeaseEnd::HandedBack, now).await?
+            row(c, "SELECT 1 FROM host WHERE id = $1 FOR UPDATE", &[&host.0]).await?;
+            end_lives(c, &[host.0], LeaseEnd::HandedBack, now).await?
         })?;
         self.wake_for(&leases);
         Ok(leases.len() as u64)
@@ -108,9 +100,9 @@ impl HostStore for PostgresStore {
 
     async fn host_orders(&self, host: HostId) -> Result<Orders, StoreError> {
         reading!(&self.shared.vital, |c| {
-            let state = state(&c, host).await?.ok_or(StoreError::LeaseLost)?;
+            let state = state(c, host).await?.ok_or(StoreError::LeaseLost)?;
             let cancelled = rows(
-                &c,
+                c,
                 "SELECT host_id, id, attempt FROM run WHERE host_id = $1 AND state = 'running' AND cancel_requested",
                 &[&host.0],
             )
@@ -122,30 +114,30 @@ impl HostStore for PostgresStore {
     async fn host_release(&self, host: HostId, keep: Vec<Lease>, now: Timestamp) -> Result<u64, StoreError> {
         let keep: HashSet<Lease> = keep.into_iter().collect();
         let has_orphans = reading!(&self.shared.pool, |c| {
-            leases(&c, &[host.0]).await?.iter().any(|lease| !keep.contains(lease))
+            leases(c, &[host.0]).await?.iter().any(|lease| !keep.contains(lease))
         })?;
         if !has_orphans {
             return Ok(0);
         }
         let released = in_transaction!(&self.shared.pool, |c| {
-            let mut leases = leases(&c, &[host.0]).await?;
+            let mut leases = leases(c, &[host.0]).await?;
             leases.retain(|lease| !keep.contains(lease));
-            end(&c, &leases, LeaseEnd::HandedBack, now).await?
+            end(c, &leases, LeaseEnd::HandedBack, now).await?
         })?;
         self.wake_for(&released);
         Ok(released.len() as u64)
     }
 
     async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError> {
-        reading!(&self.shared.pool, |c| list(&c, None).await?)
+        reading!(&self.shared.pool, |c| list(c, None).await?)
     }
 
     async fn host_set_state(&self, name: &Name, state: HostState) -> Result<Vec<HostStatus>, StoreError> {
         let hosts = in_transaction!(&self.shared.pool, |c| {
             // Claims hold a host's row, so this waits for those under way.
             let set = "UPDATE host SET state = $2 WHERE name = $1";
-            execute(&c, set, &[&name.as_str(), &state.as_str()]).await?;
-            let hosts = list(&c, Some(name)).await?;
+            execute(c, set, &[&name.as_str(), &state.as_str()]).await?;
+            let hosts = list(c, Some(name)).await?;
             if hosts.is_empty() {
                 return Err(StoreError::NotFound(format!("host `{name}`")));
             }
@@ -158,6 +150,27 @@ impl HostStore for PostgresStore {
 }
 
 impl PostgresStore {
+    /// Ends the life of a host whose lease is over, and says how many of its runs that concerned.
+    async fn reap(&self, host: Uuid, now: Timestamp) -> Result<u64, StoreError> {
+        let leases = in_transaction!(&self.shared.vital, |c| {
+            let lock =
+                "SELECT name, state FROM host WHERE id = $1 AND lease_until < $2 FOR UPDATE SKIP LOCKED";
+            let mut ended = Vec::new();
+            if let Some(lost) = row(c, lock, &[&host, &At(now)]).await? {
+                let (name, state): (&str, &str) = (lost.try_get(0)?, lost.try_get(1)?);
+                if state != HostState::Active.as_str() {
+                    let tell = "INSERT INTO host_told (name, state) VALUES ($1, $2)
+                        ON CONFLICT (name) DO UPDATE SET state = excluded.state";
+                    execute(c, tell, &[&name, &state]).await?;
+                }
+                ended = end_lives(c, &[host], LeaseEnd::HostLost, now).await?;
+            }
+            ended
+        })?;
+        self.wake_for(&leases);
+        Ok(leases.len() as u64)
+    }
+
     fn wake_for(&self, leases: &[Lease]) {
         if !leases.is_empty() {
             self.shared.wakes.runs_changed(leases.iter().map(|lease| lease.run));

@@ -1,6 +1,6 @@
 //! The database's schema, brought to this version when a host starts.
 
-use super::connection::in_transaction;
+use super::connection::lend;
 use super::row::row;
 use crate::StoreError;
 use deadpool_postgres::{GenericClient, Pool};
@@ -17,11 +17,18 @@ const LOCK: i64 = 0x696e_6e6b_6565_7065;
 /// Brings the schema to version `to`, if it is older: all changes in one transaction, one host at a time.
 /// `Conflict` if it is newer than this Innkeeper knows.
 pub(super) async fn migrate(pool: &Pool, to: usize) -> Result<(), StoreError> {
-    in_transaction!(pool, |c| {
+    // Without the limit of time that other transactions have.
+    let mut connection = lend(pool).await?;
+    let change = async {
+        let c = connection.transaction().await?;
         begin(&c).await?;
         let done = version(&c).await?;
         apply(&c, done, to).await?;
-    })
+        Ok(c.commit().await?)
+    };
+    let changed = change.await;
+    connection.give_back();
+    changed
 }
 
 /// Keeps others from changing the schema until the transaction ends, which may take as long as it takes.
@@ -32,7 +39,11 @@ pub(super) async fn begin(c: &impl GenericClient) -> Result<(), StoreError> {
          SET LOCAL idle_in_transaction_session_timeout = 0",
     )
     .await?;
-    row(c, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let taken = row(c, "SELECT pg_try_advisory_xact_lock($1)", &[&LOCK]).await?;
+    if !taken.map_or(Ok(false), |taken| taken.try_get(0))? {
+        tracing::info!("waiting for another host's migration");
+        row(c, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    }
     Ok(())
 }
 

@@ -13,16 +13,16 @@ use innkeeper_domain::Timestamp;
 pub(crate) async fn mark(url: &DatabaseUrl, whither: &str) -> Result<(), StoreError> {
     let pool = url.pool(1)?;
     in_transaction!(&pool, |c| {
-        if !exists(&c, "host").await? {
+        if !exists(c, "host").await? {
             return Err(StoreError::NotFound(format!("store in {url}")));
         }
-        check(&c).await?;
+        check(c).await?;
         // Waits for hosts that are just beginning their lives.
         c.batch_execute("LOCK TABLE host IN SHARE MODE").await?;
         let now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
         let living =
             format!("SELECT name, max(lease_until) FROM host WHERE lease_until > {now} GROUP BY name");
-        if let Some(host) = rows(&c, &living, &[]).await?.first() {
+        if let Some(host) = rows(c, &living, &[]).await?.first() {
             let (name, until): (&str, Timestamp) = (host.try_get(0)?, host.try_get::<_, At>(1)?.0);
             return Err(StoreError::Conflict(format!(
                 "host `{name}` uses the database; stop it, or if it was killed, wait until its lease is over at \

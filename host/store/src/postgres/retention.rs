@@ -16,7 +16,7 @@ impl RetentionStore for PostgresStore {
         in_transaction!(&self.shared.pool, |c| {
             // Ids are in the order of creation, and what was created later hasn't ended before.
             let runs = ids(
-                &c,
+                c,
                 "SELECT id FROM run WHERE id < $1 AND state IN ('succeeded', 'failed', 'cancelled')
                      AND finished_at < $2
                  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
@@ -24,7 +24,7 @@ impl RetentionStore for PostgresStore {
             )
             .await?;
             let logs = ids(
-                &c,
+                c,
                 "SELECT r.id FROM run r WHERE r.id IN (
                      SELECT l.run_id FROM run_log l JOIN run o ON o.id = l.run_id
                      WHERE l.run_id < $1 AND o.state IN ('succeeded', 'failed', 'cancelled') AND o.finished_at < $2
@@ -33,12 +33,12 @@ impl RetentionStore for PostgresStore {
                 &[&RunId::first(keep.logs_since).0, &At(keep.logs_since), &limit],
             )
             .await?;
-            execute(&c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&runs]).await?;
-            execute(&c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
-            execute(&c, "DELETE FROM run WHERE id = ANY($1)", &[&runs]).await?;
-            execute(&c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&logs]).await?;
+            execute(c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&runs]).await?;
+            execute(c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
+            execute(c, "DELETE FROM run WHERE id = ANY($1)", &[&runs]).await?;
+            execute(c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&logs]).await?;
             let triggers = ids(
-                &c,
+                c,
                 "SELECT g.id FROM trigger g WHERE g.deleted_at < $1
                  AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = g.id)
                  AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = g.id)
@@ -47,7 +47,7 @@ impl RetentionStore for PostgresStore {
             )
             .await?;
             let tasks = ids(
-                &c,
+                c,
                 "SELECT t.id FROM task t WHERE t.deleted_at < $1
                  AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = t.id)
                  AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = t.id)
@@ -55,15 +55,15 @@ impl RetentionStore for PostgresStore {
                 &[&At(keep.runs_since), &limit],
             )
             .await?;
-            execute(&c, "DELETE FROM trigger WHERE id = ANY($1)", &[&triggers]).await?;
-            execute(&c, "DELETE FROM task_revision WHERE task_id = ANY($1)", &[&tasks]).await?;
-            execute(&c, "DELETE FROM task WHERE id = ANY($1)", &[&tasks]).await?;
+            execute(c, "DELETE FROM trigger WHERE id = ANY($1)", &[&triggers]).await?;
+            execute(c, "DELETE FROM task_revision WHERE task_id = ANY($1)", &[&tasks]).await?;
+            execute(c, "DELETE FROM task WHERE id = ANY($1)", &[&tasks]).await?;
             let skips = "DELETE FROM skip WHERE id IN (
                 SELECT id FROM skip WHERE last_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            let skips = execute(&c, skips, &[&At(keep.skips_since), &limit]).await?;
+            let skips = execute(c, skips, &[&At(keep.skips_since), &limit]).await?;
             let uploads = "DELETE FROM upload WHERE (tenant_id, digest) IN (
                 SELECT tenant_id, digest FROM upload WHERE changed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            let uploads = execute(&c, uploads, &[&At(keep.uploads_since), &limit]).await?;
+            let uploads = execute(c, uploads, &[&At(keep.uploads_since), &limit]).await?;
             Swept {
                 runs: runs.len() as u64,
                 logs: logs.len() as u64,

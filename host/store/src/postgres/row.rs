@@ -18,6 +18,9 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 /// What a transaction is answered with that got in the way of another.
 const IN_THE_WAY: &str = "it got in the way of another transaction; try again";
 
+/// How that begins which waited too long for a lock, or took too long.
+const TOO_LONG: &str = "it took too long";
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         from_postgres(error)
@@ -40,7 +43,8 @@ pub(super) fn from_postgres(error: tokio_postgres::Error) -> StoreError {
         &SqlState::DUPLICATE_PSTATEMENT | &SqlState::INVALID_SQL_STATEMENT_NAME => {
             StoreError::Unavailable(format!("{words}. {POOLER}"))
         }
-        &SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION => {
+        &SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED => too_long(&words),
+        &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
             StoreError::Unavailable(words)
         }
         // Connections, authorization, resources, limits, an operator's intervention, a failing system.
@@ -56,6 +60,15 @@ pub(super) fn from_postgres(error: tokio_postgres::Error) -> StoreError {
 /// Whether running the transaction again may help at once.
 pub(super) fn is_in_the_way(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(why) if why == IN_THE_WAY)
+}
+
+pub(super) fn too_long(words: &str) -> StoreError {
+    StoreError::Unavailable(format!("{TOO_LONG}; {words}"))
+}
+
+/// Whether the database is there, but something else is blocked, or there was too much to do at once.
+pub(super) fn is_too_long(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(why) if why.starts_with(TOO_LONG))
 }
 
 /// The database has said nothing for too long.

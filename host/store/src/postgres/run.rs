@@ -30,7 +30,7 @@ impl RunStore for PostgresStore {
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
-        reading!(&self.shared.pool, |c| get(&c, tenant, id).await?)
+        reading!(&self.shared.pool, |c| get(c, tenant, id).await?)
     }
 
     async fn run_list(
@@ -39,23 +39,23 @@ impl RunStore for PostgresStore {
         filter: RunFilter,
         page: Page,
     ) -> Result<Paged<Run>, StoreError> {
-        reading!(&self.shared.pool, |c| list(&c, tenant, &filter, &page).await?)
+        reading!(&self.shared.pool, |c| list(c, tenant, &filter, &page).await?)
     }
 
     async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
         let run = in_transaction!(&self.shared.pool, |c| {
             let lock = "SELECT state FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
-            let found = row(&c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            let found = row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
             match found.try_get::<_, Word<RunState>>(0)?.0 {
                 RunState::Queued | RunState::Waiting => {
-                    cancel_unbegun(&c, "id", id.0, now).await?;
+                    cancel_unbegun(c, "id", id.0, now).await?;
                 }
                 RunState::Running => {
-                    execute(&c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
+                    execute(c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
                 }
                 RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
             }
-            get(&c, tenant, id).await?
+            get(c, tenant, id).await?
         })?;
         self.shared.wakes.runs_changed([id]);
         self.shared.wakes.orders();
@@ -71,9 +71,9 @@ impl RunStore for PostgresStore {
     ) -> Result<Vec<LogLine>, StoreError> {
         reading!(&self.shared.pool, |c| {
             let exists = "SELECT 1 FROM run WHERE id = $1 AND tenant_id = $2";
-            row(&c, exists, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            row(c, exists, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
             let found = rows(
-                &c,
+                c,
                 "SELECT attempt, sequence, at, level, text FROM run_log
                  WHERE run_id = $1 AND (attempt, sequence) > ($2, $3) ORDER BY attempt, sequence LIMIT $4",
                 &[&id.0, &Small(after.0), &Small(after.1), &i64::try_from(limit).unwrap_or(i64::MAX)],

@@ -141,8 +141,8 @@ pub(super) async fn start_all(
     calls: &[Starts],
 ) -> Result<Vec<Result<Vec<Result<Started, StartError>>, StoreError>>, StoreError> {
     let results = in_transaction!(&shared.pool, |c| {
-        let targets = targets(shared, &c, calls).await?;
-        let keys = keys(&c, calls, &targets).await?;
+        let targets = targets(shared, c, calls).await?;
+        let keys = keys(c, calls, &targets).await?;
         let mut starting = Starting { targets, keys, rows: NewRows::default(), expired: Vec::new() };
         let mut results = Vec::with_capacity(calls.len());
         for (tenant, starts, now) in calls {
@@ -151,12 +151,12 @@ pub(super) async fn start_all(
         }
         if !starting.expired.is_empty() {
             let forget = "UPDATE run SET idempotency_key = NULL WHERE id = ANY($1)";
-            execute(&c, forget, &[&starting.expired]).await?;
+            execute(c, forget, &[&starting.expired]).await?;
         }
-        starting.rows.insert(&c).await?;
+        starting.rows.insert(c).await?;
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         starting.rows.tasks.iter().for_each(|task| *counts.entry(*task).or_default() += 1);
-        count_up(&c, &counts).await?;
+        count_up(c, &counts).await?;
         results
     })?;
     shared.wakes.runs_ready();

@@ -21,7 +21,7 @@ impl TaskStore for PostgresStore {
     async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             let inserted = execute(
-                &c,
+                c,
                 "INSERT INTO task (id, tenant_id, name, revision, created_at) VALUES ($1, $2, $3, 1, $4)
                  ON CONFLICT DO NOTHING",
                 &[&task.id.0, &tenant.0, &task.name.as_str(), &At(now)],
@@ -30,8 +30,8 @@ impl TaskStore for PostgresStore {
             if inserted == 0 {
                 return Err(StoreError::Exists(format!("task `{}`", task.name)));
             }
-            revise(&c, tenant, task.id, 1, &task.spec, None, now).await?;
-            get(&c, tenant, &task.name).await?
+            revise(c, tenant, task.id, 1, &task.spec, None, now).await?;
+            get(c, tenant, &task.name).await?
         })
     }
 
@@ -44,12 +44,12 @@ impl TaskStore for PostgresStore {
         now: Timestamp,
     ) -> Result<Task, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            let (task, revision) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
+            let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             if let Some(expected) = expected.filter(|expected| *expected != revision) {
                 return Err(changed_meanwhile(name, revision, expected));
             }
-            revise(&c, tenant, task, revision + 1, &spec, None, now).await?;
-            get(&c, tenant, name).await?
+            revise(c, tenant, task, revision + 1, &spec, None, now).await?;
+            get(c, tenant, name).await?
         })
     }
 
@@ -61,16 +61,16 @@ impl TaskStore for PostgresStore {
         now: Timestamp,
     ) -> Result<Task, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            let (task, revision) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
+            let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
-            let old = spec(&c, task, to).await?.ok_or_else(missing)?;
-            revise(&c, tenant, task, revision + 1, &old, Some(to), now).await?;
-            get(&c, tenant, name).await?
+            let old = spec(c, task, to).await?.ok_or_else(missing)?;
+            revise(c, tenant, task, revision + 1, &old, Some(to), now).await?;
+            get(c, tenant, name).await?
         })
     }
 
     async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
-        reading!(&self.shared.pool, |c| get(&c, tenant, name).await?)
+        reading!(&self.shared.pool, |c| get(c, tenant, name).await?)
     }
 
     async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError> {
@@ -79,7 +79,7 @@ impl TaskStore for PostgresStore {
                 "{SELECT} WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND t.name > $2 ORDER BY t.name LIMIT $3"
             );
             let after = page.after.as_deref().unwrap_or("");
-            let rows = rows(&c, &list, &[&tenant.0, &after, &limit(&page)]).await?;
+            let rows = rows(c, &list, &[&tenant.0, &after, &limit(&page)]).await?;
             let rows = rows.iter().map(read_task).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Task| last.name.to_string())
         })
@@ -96,9 +96,9 @@ impl TaskStore for PostgresStore {
             Some(token) => token.parse().map_err(|_| bad_token())?,
         };
         reading!(&self.shared.pool, |c| {
-            let task = get(&c, tenant, name).await?;
+            let task = get(c, tenant, name).await?;
             let rows = rows(
-                &c,
+                c,
                 "SELECT number, spec, rollback_of, created_at FROM task_revision
                  WHERE task_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
                 &[&task.id.0, &Small(before), &limit(&page)],
@@ -121,15 +121,15 @@ impl TaskStore for PostgresStore {
         if let Some(known) = self.shared.known_spec(task, revision) {
             return Ok(known);
         }
-        reading!(&self.shared.pool, |c| self.shared.spec(&c, task, revision).await?)
+        reading!(&self.shared.pool, |c| self.shared.spec(c, task, revision).await?)
     }
 
     async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
         let cancelled = in_transaction!(&self.shared.pool, |c| {
-            let (task, _) = lock(&c, tenant, name, "NO KEY UPDATE").await?;
-            execute(&c, "UPDATE task SET deleted_at = $2 WHERE id = $1", &[&task.0, &At(now)]).await?;
+            let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
+            execute(c, "UPDATE task SET deleted_at = $2 WHERE id = $1", &[&task.0, &At(now)]).await?;
             execute(
-                &c,
+                c,
                 "WITH locked AS MATERIALIZED (SELECT id FROM trigger WHERE task_id = $1 AND deleted_at IS NULL
                      ORDER BY id FOR NO KEY UPDATE)
                  UPDATE trigger g SET deleted_at = $2, state = 'finished', next_at = NULL FROM locked l
@@ -137,7 +137,7 @@ impl TaskStore for PostgresStore {
                 &[&task.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(&c, "task_id", task.0, now).await?
+            cancel_unbegun(c, "task_id", task.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);

@@ -15,17 +15,17 @@ impl TenantStore for PostgresStore {
     async fn tenant_ensure(&self, name: &Name, now: Timestamp) -> Result<Tenant, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             execute(
-                &c,
+                c,
                 "INSERT INTO tenant (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
                 &[&TenantId::new(now).0, &name.as_str(), &At(now)],
             )
             .await?;
-            tenant(&c, name).await?
+            tenant(c, name).await?
         })
     }
 
     async fn tenant_get(&self, name: &Name) -> Result<Tenant, StoreError> {
-        reading!(&self.shared.pool, |c| tenant(&c, name).await?)
+        reading!(&self.shared.pool, |c| tenant(c, name).await?)
     }
 
     async fn token_put(&self, hash: [u8; 32], holder: TokenHolder, now: Timestamp) -> Result<(), StoreError> {
@@ -34,7 +34,7 @@ impl TenantStore for PostgresStore {
         };
         in_transaction!(&self.shared.pool, |c| {
             execute(
-                &c,
+                c,
                 "INSERT INTO token (hash, tenant_id, role, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
                 &[&&hash[..], &holder.tenant.map(|id| id.0), &role, &At(now)],
             )
@@ -44,7 +44,7 @@ impl TenantStore for PostgresStore {
 
     async fn token_find(&self, hash: [u8; 32]) -> Result<Option<TokenHolder>, StoreError> {
         reading!(&self.shared.pool, |c| {
-            let found = row(&c, "SELECT tenant_id, role FROM token WHERE hash = $1", &[&&hash[..]]).await?;
+            let found = row(c, "SELECT tenant_id, role FROM token WHERE hash = $1", &[&&hash[..]]).await?;
             match found {
                 None => None,
                 Some(found) => match found.try_get::<_, &str>(1)? {

@@ -56,7 +56,7 @@ async fn read(pool: &Pool) -> Result<Reading, StoreError> {
         // So that preparing it doesn't count.
         c.prepare_cached(NOW).await?;
         let asked = Instant::now();
-        let answer = row(&c, NOW, &[]).await?;
+        let answer = row(c, NOW, &[]).await?;
         let uncertainty = asked.elapsed() / 2;
         let time = answer.ok_or_else(|| StoreError::Corrupt("the database has no clock".into()))?;
         Reading { at: asked + uncertainty, time: time.try_get::<_, At>(0)?.0, uncertainty }

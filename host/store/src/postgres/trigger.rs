@@ -26,10 +26,10 @@ impl TriggerStore for PostgresStore {
     ) -> Result<Trigger, StoreError> {
         let created = in_transaction!(&self.shared.pool, |c| {
             // Not to be deleted before there is the trigger.
-            let (task, _) = task::lock(&c, tenant, &trigger.task, "SHARE").await?;
+            let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
             let name = match &trigger.name {
                 Some(name) => {
-                    if !insert(&c, tenant, task, name, &trigger, now).await? {
+                    if !insert(c, tenant, task, name, &trigger, now).await? {
                         return Err(StoreError::Exists(format!("trigger `{name}`")));
                     }
                     name.clone()
@@ -38,21 +38,21 @@ impl TriggerStore for PostgresStore {
                     let mut names = numbered_names(&trigger.task);
                     loop {
                         let name = names.next().ok_or_else(|| too_many_unnamed(&trigger.task))?;
-                        let free = find(&c, tenant, &name).await?.is_none();
-                        if free && insert(&c, tenant, task, &name, &trigger, now).await? {
+                        let free = find(c, tenant, &name).await?.is_none();
+                        if free && insert(c, tenant, task, &name, &trigger, now).await? {
                             break name;
                         }
                     }
                 }
             };
-            get(&c, tenant, &name).await?
+            get(c, tenant, &name).await?
         })?;
         self.shared.wakes.triggers_changed();
         Ok(created)
     }
 
     async fn trigger_get(&self, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError> {
-        reading!(&self.shared.pool, |c| get(&c, tenant, name).await?)
+        reading!(&self.shared.pool, |c| get(c, tenant, name).await?)
     }
 
     async fn trigger_list(
@@ -63,7 +63,7 @@ impl TriggerStore for PostgresStore {
     ) -> Result<Paged<Trigger>, StoreError> {
         reading!(&self.shared.pool, |c| {
             let task = match task {
-                Some(name) => Some(task::get(&c, tenant, name).await?.id.0),
+                Some(name) => Some(task::get(c, tenant, name).await?.id.0),
                 None => None,
             };
             let list = format!(
@@ -71,7 +71,7 @@ impl TriggerStore for PostgresStore {
                  AND ($3::uuid IS NULL OR g.task_id = $3) ORDER BY g.name LIMIT $4"
             );
             let after = page.after.as_deref().unwrap_or("");
-            let rows = rows(&c, &list, &[&tenant.0, &after, &task, &limit(&page)]).await?;
+            let rows = rows(c, &list, &[&tenant.0, &after, &task, &limit(&page)]).await?;
             let rows = rows.iter().map(read_trigger).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Trigger| last.name.to_string())
         })
@@ -86,14 +86,14 @@ impl TriggerStore for PostgresStore {
     ) -> Result<Trigger, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             // What inserts its runs holds the same lock.
-            let id = lock_unfinished(&c, tenant, name).await?;
+            let id = lock_unfinished(c, tenant, name).await?;
             execute(
-                &c,
+                c,
                 "UPDATE trigger SET state = 'paused', pause_note = $2, paused_at = coalesce(paused_at, $3) WHERE id = $1",
                 &[&id.0, &text(&note), &At(now)],
             )
             .await?;
-            get(&c, tenant, name).await?
+            get(c, tenant, name).await?
         })
     }
 
@@ -104,15 +104,15 @@ impl TriggerStore for PostgresStore {
         now: Timestamp,
     ) -> Result<Trigger, StoreError> {
         let resumed = in_transaction!(&self.shared.pool, |c| {
-            let id = lock_unfinished(&c, tenant, name).await?;
+            let id = lock_unfinished(c, tenant, name).await?;
             execute(
-                &c,
+                c,
                 "UPDATE trigger SET state = 'active', pause_note = '', paused_at = NULL, paused_through = $2
                  WHERE id = $1 AND state = 'paused'",
                 &[&id.0, &At(now)],
             )
             .await?;
-            get(&c, tenant, name).await?
+            get(c, tenant, name).await?
         })?;
         self.shared.wakes.triggers_changed();
         Ok(resumed)
@@ -120,14 +120,14 @@ impl TriggerStore for PostgresStore {
 
     async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
         let cancelled = in_transaction!(&self.shared.pool, |c| {
-            let (id, _) = lock(&c, tenant, name).await?;
+            let (id, _) = lock(c, tenant, name).await?;
             execute(
-                &c,
+                c,
                 "UPDATE trigger SET deleted_at = $2, state = 'finished', next_at = NULL WHERE id = $1",
                 &[&id.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(&c, "trigger_id", id.0, now).await?
+            cancel_unbegun(c, "trigger_id", id.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);
@@ -145,9 +145,9 @@ impl TriggerStore for PostgresStore {
             Some(token) => token.parse().map_err(|_| bad_token())?,
         };
         reading!(&self.shared.pool, |c| {
-            let trigger = get(&c, tenant, name).await?.id;
+            let trigger = get(c, tenant, name).await?.id;
             let found = rows(
-                &c,
+                c,
                 "SELECT id, first_at, last_at, count, reason FROM skip WHERE trigger_id = $1 AND id < $2
                  ORDER BY id DESC LIMIT $3",
                 &[&trigger.0, &before, &limit(&page)],
@@ -171,13 +171,13 @@ impl TriggerStore for PostgresStore {
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
         reading!(&self.shared.pool, |c| {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let due = rows(&c, trigger_advance::DUE, &[&At(now), &limit]).await?;
+            let due = rows(c, trigger_advance::DUE, &[&At(now), &limit]).await?;
             due.iter().map(trigger_advance::read_due).collect::<Result<_, _>>()?
         })
     }
 
     async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError> {
-        reading!(&self.shared.pool, |c| instant(row(&c, trigger_advance::NEXT_DUE, &[]).await?)?)
+        reading!(&self.shared.pool, |c| instant(row(c, trigger_advance::NEXT_DUE, &[]).await?)?)
     }
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {

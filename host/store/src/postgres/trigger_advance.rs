@@ -59,8 +59,8 @@ pub(super) async fn advance_all(
 ) -> Result<u32, StoreError> {
     let ids: Vec<Uuid> = advances.iter().map(|advance| advance.id.0).collect();
     in_transaction!(&shared.pool, |c| {
-        let mut targets = targets(shared, &c, &ids).await?;
-        let due = lock(&c, &ids).await?;
+        let mut targets = targets(shared, c, &ids).await?;
+        let due = lock(c, &ids).await?;
         let (mut rows, mut steps) = (NewRows::default(), Steps::default());
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         let mut skips = Vec::new();
@@ -85,12 +85,12 @@ pub(super) async fn advance_all(
                 (advance.id, *skip, last_run)
             }));
         }
-        rows.insert(&c).await?;
+        rows.insert(c).await?;
         for (trigger, skip, last_run) in &skips {
-            record(&c, *trigger, skip, *last_run).await?;
+            record(c, *trigger, skip, *last_run).await?;
         }
-        count_up(&c, &counts).await?;
-        steps.write(&c).await?;
+        count_up(c, &counts).await?;
+        steps.write(c).await?;
         u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX)
     })
 }

@@ -23,21 +23,21 @@ impl UploadStore for PostgresStore {
     ) -> Result<u64, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             // One at a time, so that the count holds.
-            row(&c, "SELECT 1 FROM tenant WHERE id = $1 FOR NO KEY UPDATE", &[&tenant.0]).await?;
-            match lock(&c, tenant, digest).await? {
+            row(c, "SELECT 1 FROM tenant WHERE id = $1 FOR NO KEY UPDATE", &[&tenant.0]).await?;
+            match lock(c, tenant, digest).await? {
                 Some((of, received)) if of == size => received,
                 found => {
                     if found.is_some() {
-                        end(&c, tenant, digest).await?;
+                        end(c, tenant, digest).await?;
                     }
                     let begun =
-                        row(&c, "SELECT count(*) FROM upload WHERE tenant_id = $1", &[&tenant.0]).await?;
+                        row(c, "SELECT count(*) FROM upload WHERE tenant_id = $1", &[&tenant.0]).await?;
                     let begun: i64 = begun.map_or(Ok(0), |begun| begun.try_get(0))?;
                     if unsigned(begun) >= UPLOADS_BEGUN_MAX as u64 {
                         return Err(too_many());
                     }
                     execute(
-                        &c,
+                        c,
                         "INSERT INTO upload (tenant_id, digest, size, changed_at) VALUES ($1, $2, $3, $4)",
                         &[&tenant.0, &&digest.0[..], &signed(size), &At(now)],
                     )
@@ -57,7 +57,7 @@ impl UploadStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            let (size, received) = lock(&c, tenant, digest).await?.ok_or_else(|| missing(digest))?;
+            let (size, received) = lock(c, tenant, digest).await?.ok_or_else(|| missing(digest))?;
             let then = at + bytes.len() as u64;
             if received != at || then > size {
                 return Err(misplaced(at, bytes.len(), received, size));
@@ -65,14 +65,14 @@ impl UploadStore for PostgresStore {
             // A chunk of nothing would be in the way of the next one.
             if !bytes.is_empty() {
                 execute(
-                    &c,
+                    c,
                     "INSERT INTO upload_chunk (tenant_id, digest, first_byte, bytes) VALUES ($1, $2, $3, $4)",
                     &[&tenant.0, &&digest.0[..], &signed(at), &bytes],
                 )
                 .await?;
             }
             execute(
-                &c,
+                c,
                 "UPDATE upload SET received = $3, changed_at = $4 WHERE tenant_id = $1 AND digest = $2",
                 &[&tenant.0, &&digest.0[..], &signed(then), &At(now)],
             )
@@ -84,11 +84,11 @@ impl UploadStore for PostgresStore {
     async fn upload_bytes(&self, tenant: TenantId, digest: Digest) -> Result<Vec<u8>, StoreError> {
         reading!(&self.shared.pool, |c| {
             let exists = "SELECT 1 FROM upload WHERE tenant_id = $1 AND digest = $2";
-            row(&c, exists, &[&tenant.0, &&digest.0[..]]).await?.ok_or_else(|| missing(digest))?;
+            row(c, exists, &[&tenant.0, &&digest.0[..]]).await?.ok_or_else(|| missing(digest))?;
             let chunks =
                 "SELECT bytes FROM upload_chunk WHERE tenant_id = $1 AND digest = $2 ORDER BY first_byte";
             let mut bytes = Vec::new();
-            for chunk in rows(&c, chunks, &[&tenant.0, &&digest.0[..]]).await? {
+            for chunk in rows(c, chunks, &[&tenant.0, &&digest.0[..]]).await? {
                 bytes.extend_from_slice(chunk.try_get(0)?);
             }
             bytes
@@ -96,7 +96,7 @@ impl UploadStore for PostgresStore {
     }
 
     async fn upload_end(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
-        in_transaction!(&self.shared.pool, |c| end(&c, tenant, digest).await?)
+        in_transaction!(&self.shared.pool, |c| end(c, tenant, digest).await?)
     }
 }
 
