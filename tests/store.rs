@@ -79,6 +79,7 @@ conformance!(
     a_tenant_begins_so_many_uploads
     retention_takes_old_runs_in_steps
     retention_takes_logs_before_their_runs
+    retention_takes_long_logs_in_pieces
     retention_takes_skips_and_uploads
     a_deleted_task_stays_as_long_as_a_run_does
 );

@@ -84,6 +84,24 @@ pub async fn retention_takes_logs_before_their_runs(f: Fixture) {
     assert_eq!((run.state, run.attempts.len()), (RunState::Succeeded, 1));
 }
 
+pub async fn retention_takes_long_logs_in_pieces(f: Fixture) {
+    for n in 0..3 {
+        f.start(&n.to_string()).await;
+    }
+    let line =
+        |sequence| LogLine { attempt: 1, sequence, at: at(3), level: LogLevel::Info, text: "said".into() };
+    for claimed in f.claim(3).await {
+        let lines = (1..=9_000).map(line).collect();
+        let finish = Finish { lease: claimed.lease, end: output("1"), again_at: None, lines };
+        f.store.run_finish_if_leased(finish, at(10)).await.expect("an end");
+    }
+    // 20,000 lines a step.
+    let keep = Keep { runs_since: at(9_000), logs_since: at(9_000), ..KEEP };
+    let first = f.store.retention_step(keep, 9).await.expect("a step");
+    assert_eq!(first, Swept { runs: 2, ..Swept::default() });
+    assert_eq!(sweep(&f, keep, 9).await, (Swept { runs: 1, ..Swept::default() }, 1));
+}
+
 pub async fn retention_takes_skips_and_uploads(f: Fixture) {
     let id = f.trigger(OverlapPolicy::AllowAll).await;
     f.advance(id, 10, &[], vec![skip(10, 30, 3, SkipReason::Superseded)], Some(40)).await;

@@ -178,6 +178,8 @@ pub const KEPT_MIN: Duration = Duration::from_secs(60);
 pub const KEPT_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// Runs, or skip records, that one step of the retention deletes.
 pub const RETENTION_STEP: usize = 500;
+/// Lines of logs that it deletes; the run that they were of goes when the last of them has.
+pub const RETENTION_STEP_LINES: usize = 20_000;
 /// How long a host that is told to stop waits for its runs.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// The longest that a host can be told to wait for its runs.

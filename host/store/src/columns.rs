@@ -1,6 +1,7 @@
 //! What drivers put into columns alike, and how they make pages of rows.
 
 use crate::{Page, Paged, StoreError};
+use innkeeper_domain::run::RunState;
 use std::time::Duration;
 
 /// A whole number that isn't negative. Databases' are signed 64 bits.
@@ -29,6 +30,19 @@ pub(crate) fn paged<T>(mut items: Vec<T>, page: &Page, token: impl FnOnce(&T) ->
 /// The `LIMIT` that goes with [`paged`].
 pub(crate) fn limit(page: &Page) -> i64 {
     i64::try_from(page.size.saturating_add(1)).unwrap_or(i64::MAX)
+}
+
+/// The condition that a run is in one of these states; none for all.
+pub(crate) fn in_states(states: &[RunState]) -> Option<String> {
+    if states.is_empty() {
+        return None;
+    }
+    let words: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
+    let condition = format!("r.state IN ({})", words.join(", "));
+    let unsuccessful = |state: &RunState| matches!(state, RunState::Failed | RunState::Cancelled);
+    // SQLite uses the index `run_unsuccessful` only for its very words.
+    let index = if states.iter().all(unsuccessful) { " AND r.state IN ('failed', 'cancelled')" } else { "" };
+    Some(condition + index)
 }
 
 /// A page token that isn't one.

@@ -49,5 +49,20 @@ CREATE TABLE artifact (
 );
 ALTER TABLE artifact ALTER COLUMN bytes SET STORAGE EXTERNAL;
 
+-- Whoever deletes a task looks for its triggers, those too that are deleted.
+DROP INDEX trigger_task;
+CREATE INDEX trigger_task ON trigger (task_id);
+-- What the retention looks for.
+CREATE INDEX task_deleted ON task (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX trigger_deleted ON trigger (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX skip_last ON skip (last_at);
+
+-- A task's runs that have not begun, and a trigger's among them: to cancel them must not take longer the more
+-- runs there were before, for others wait meanwhile. Each start writes to it; claims and ends don't.
+CREATE INDEX run_unbegun ON run (task_id, id) WHERE state IN ('queued', 'waiting');
+-- What people look for in a long history; only ends that are no success write to it. Lists of unfinished runs
+-- have no index of their own: every start and every claim of every run would write to it.
+CREATE INDEX run_unsuccessful ON run (tenant_id, id) WHERE state IN ('failed', 'cancelled');
+
 -- Rows of runs change a few times within a second: what they leave behind is cleared away soon.
 ALTER TABLE run SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);

@@ -21,7 +21,7 @@ pub struct Keep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     pub runs: u64,
-    /// Runs whose logs were deleted.
+    /// Runs whose logs were deleted; one if there was only time for a part of a long log.
     pub logs: u64,
     pub skips: u64,
     pub uploads: u64,
@@ -39,7 +39,7 @@ impl Swept {
 /// The retention.
 #[async_trait]
 pub trait RetentionStore: Send + Sync + 'static {
-    /// Deletes at most `limit` of each, the oldest first. Unfinished runs stay, and so does a deleted task
+    /// Deletes at most `limit` of each, the oldest first, and at most `RETENTION_STEP_LINES` lines of logs. Unfinished runs stay, and so does a deleted task
     /// or trigger as long as one of its runs does. When it returns nothing, nothing is left to delete.
     async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError>;
 }

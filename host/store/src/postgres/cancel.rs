@@ -67,10 +67,17 @@ impl CountsDown {
     }
 }
 
-/// Cancels the runs that have not begun and have `id` in `column`.
+/// Whose runs are to be cancelled, as a condition.
+pub(super) const OF_RUN: &str = "id = $1";
+pub(super) const OF_TASK: &str = "task_id = $1";
+/// By its task's, so that `run_unbegun` serves it.
+pub(super) const OF_TRIGGER: &str =
+    "trigger_id = $1 AND task_id = (SELECT task_id FROM trigger WHERE id = $1)";
+
+/// Cancels the runs that have not begun of what has this id; `whose` is one of the conditions above.
 pub(super) async fn cancel_unbegun(
     c: &impl GenericClient,
-    column: &'static str,
+    whose: &'static str,
     id: Uuid,
     now: Timestamp,
 ) -> Result<Vec<RunId>, StoreError> {
@@ -79,7 +86,7 @@ pub(super) async fn cancel_unbegun(
         RunState::Queued.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
     let cancel = format!(
         "WITH locked AS MATERIALIZED (
-             SELECT id FROM run WHERE {column} = $1 AND state IN ('queued', 'waiting')
+             SELECT id FROM run WHERE {whose} AND state IN ('queued', 'waiting')
              ORDER BY id FOR NO KEY UPDATE)
          UPDATE run r SET state = $2, cancel_requested = TRUE, finished_at = $3 FROM locked l
          WHERE r.id = l.id RETURNING r.id, r.task_id, r.trigger_id"

@@ -7,6 +7,7 @@ use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::ids::RunId;
+use innkeeper_domain::limits::RETENTION_STEP_LINES;
 use uuid::Uuid;
 
 #[async_trait]
@@ -23,20 +24,28 @@ impl RetentionStore for PostgresStore {
                 &[&RunId::first(keep.runs_since).0, &At(keep.runs_since), &limit],
             )
             .await?;
+            // No more lines are looked at than can be deleted.
             let logs = ids(
                 c,
                 "SELECT r.id FROM run r WHERE r.id IN (
-                     SELECT l.run_id FROM run_log l JOIN run o ON o.id = l.run_id
-                     WHERE l.run_id < $1 AND o.state IN ('succeeded', 'failed', 'cancelled') AND o.finished_at < $2
-                     GROUP BY l.run_id ORDER BY l.run_id LIMIT $3)
-                 FOR UPDATE SKIP LOCKED",
-                &[&RunId::first(keep.logs_since).0, &At(keep.logs_since), &limit],
+                     SELECT run_id FROM (
+                         SELECT l.run_id FROM run_log l JOIN run o ON o.id = l.run_id
+                         WHERE l.run_id < $1 AND o.state IN ('succeeded', 'failed', 'cancelled')
+                             AND o.finished_at < $2
+                         ORDER BY l.run_id LIMIT $4) lines
+                     GROUP BY run_id ORDER BY run_id LIMIT $3)
+                 ORDER BY r.id FOR UPDATE SKIP LOCKED",
+                &[&RunId::first(keep.logs_since).0, &At(keep.logs_since), &limit, &LINES],
             )
             .await?;
-            execute(c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&runs]).await?;
+            let mut lines = LINES;
+            let runs = delete_lines(c, runs, &mut lines).await?;
+            let mut logs = delete_lines(c, logs, &mut lines).await?;
+            // Those that go with their runs are none.
+            logs.retain(|run| !runs.contains(run));
+            let in_pieces = lines == 0 && runs.is_empty() && logs.is_empty();
             execute(c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
             execute(c, "DELETE FROM run WHERE id = ANY($1)", &[&runs]).await?;
-            execute(c, "DELETE FROM run_log WHERE run_id = ANY($1)", &[&logs]).await?;
             let triggers = ids(
                 c,
                 "SELECT g.id FROM trigger g WHERE g.deleted_at < $1
@@ -59,20 +68,46 @@ impl RetentionStore for PostgresStore {
             execute(c, "DELETE FROM task_revision WHERE task_id = ANY($1)", &[&tasks]).await?;
             execute(c, "DELETE FROM task WHERE id = ANY($1)", &[&tasks]).await?;
             let skips = "DELETE FROM skip WHERE id IN (
-                SELECT id FROM skip WHERE last_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+                SELECT id FROM skip WHERE last_at < $1 ORDER BY last_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
             let skips = execute(c, skips, &[&At(keep.skips_since), &limit]).await?;
             let uploads = "DELETE FROM upload WHERE (tenant_id, digest) IN (
                 SELECT tenant_id, digest FROM upload WHERE changed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
             let uploads = execute(c, uploads, &[&At(keep.uploads_since), &limit]).await?;
             Swept {
                 runs: runs.len() as u64,
-                logs: logs.len() as u64,
+                logs: logs.len() as u64 + u64::from(in_pieces),
                 skips,
                 uploads,
                 definitions: (triggers.len() + tasks.len()) as u64,
             }
         })
     }
+}
+
+/// Lines of logs that one step deletes.
+const LINES: i64 = RETENTION_STEP_LINES as i64;
+
+/// Deletes the logs of these runs, up to so many lines. Returns the runs that have none any more.
+async fn delete_lines(
+    c: &impl GenericClient,
+    runs: Vec<Uuid>,
+    lines: &mut i64,
+) -> Result<Vec<Uuid>, StoreError> {
+    if runs.is_empty() || *lines == 0 {
+        return Ok(Vec::new());
+    }
+    let deleted = execute(
+        c,
+        "DELETE FROM run_log WHERE ctid = ANY(ARRAY(
+             SELECT l.ctid FROM unnest($1::uuid[]) AS o (id),
+                 LATERAL (SELECT ctid FROM run_log WHERE run_id = o.id LIMIT $2) l LIMIT $2))",
+        &[&runs, lines],
+    )
+    .await?;
+    *lines -= signed(deleted);
+    let rid = "SELECT o.id FROM unnest($1::uuid[]) AS o (id)
+        WHERE NOT EXISTS (SELECT 1 FROM run_log l WHERE l.run_id = o.id)";
+    ids(c, rid, &[&runs]).await
 }
 
 async fn ids(c: &impl GenericClient, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Uuid>, StoreError> {

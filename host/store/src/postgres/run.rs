@@ -1,8 +1,8 @@
 //! Runs in PostgreSQL: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
-use super::cancel::cancel_unbegun;
+use super::cancel::{OF_RUN, cancel_unbegun};
 use super::connection::{in_transaction, reading};
-use super::row::{At, Json, Small, Word, bad_token, execute, limit, paged, row, rows, unsigned};
+use super::row::{At, Json, Small, Word, bad_token, execute, in_states, limit, paged, row, rows, unsigned};
 use super::{PostgresStore, claim, finish, task, trigger};
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
 use async_trait::async_trait;
@@ -48,7 +48,7 @@ impl RunStore for PostgresStore {
             let found = row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
             match found.try_get::<_, Word<RunState>>(0)?.0 {
                 RunState::Queued | RunState::Waiting => {
-                    cancel_unbegun(c, "id", id.0, now).await?;
+                    cancel_unbegun(c, OF_RUN, id.0, now).await?;
                 }
                 RunState::Running => {
                     execute(c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
@@ -220,9 +220,8 @@ async fn list(
         values.push(Box::new(trigger::get(c, tenant, name).await?.id.0));
         sql.push_str(&format!(" AND r.trigger_id = ${}", values.len()));
     }
-    if !filter.states.is_empty() {
-        let words: Vec<String> = filter.states.iter().map(|state| format!("'{state}'")).collect();
-        sql.push_str(&format!(" AND r.state IN ({})", words.join(", ")));
+    if let Some(condition) = in_states(&filter.states) {
+        sql.push_str(&format!(" AND {condition}"));
     }
     if let Some(token) = &page.after {
         values.push(Box::new(Uuid::parse_str(token).map_err(|_| bad_token())?));

@@ -1,6 +1,6 @@
 //! Tasks in PostgreSQL.
 
-use super::cancel::cancel_unbegun;
+use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Small, Word, bad_token, execute, limit, paged, row, rows};
@@ -137,7 +137,7 @@ impl TaskStore for PostgresStore {
                 &[&task.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(c, "task_id", task.0, now).await?
+            cancel_unbegun(c, OF_TASK, task.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);

@@ -1,6 +1,6 @@
 //! Triggers in PostgreSQL: made, changed, read.
 
-use super::cancel::cancel_unbegun;
+use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::claim::instant;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Word, bad_token, execute, limit, paged, row, rows, text, unsigned};
@@ -127,7 +127,7 @@ impl TriggerStore for PostgresStore {
                 &[&id.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(c, "trigger_id", id.0, now).await?
+            cancel_unbegun(c, OF_TRIGGER, id.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);

@@ -36,16 +36,20 @@ pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Cancels the runs that have not begun and have `id` in `column`.
+/// Whose runs are to be cancelled, as a condition.
+pub(super) const OF_TASK: &str = "task_id = ?1";
+/// By its task's, so that `run_unbegun` serves it.
+pub(super) const OF_TRIGGER: &str =
+    "+trigger_id = ?1 AND task_id = (SELECT task_id FROM trigger WHERE id = ?1)";
+
+/// Cancels the runs that have not begun of what has this id; `whose` is one of the conditions above.
 pub(super) fn cancel_unbegun(
     c: &Connection,
-    column: &'static str,
+    whose: &'static str,
     id: Uuid,
     now: Timestamp,
 ) -> Result<Vec<RunId>, StoreError> {
-    let mut list = c.prepare_cached(&format!(
-        "SELECT id, state FROM run WHERE {column} = ?1 AND state IN ('queued', 'waiting')"
-    ))?;
+    let mut list = c.prepare_cached(&unbegun(whose))?;
     let rows = list
         .query_map([Id(id)], |row| Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<RunState>>(1)?.0)))?;
     let unbegun: Vec<(RunId, RunState)> = rows.collect::<Result<_, _>>()?;
@@ -53,4 +57,8 @@ pub(super) fn cancel_unbegun(
         end_unbegun(c, *run, *state, now)?;
     }
     Ok(unbegun.into_iter().map(|(run, _)| run).collect())
+}
+
+pub(super) fn unbegun(whose: &str) -> String {
+    format!("SELECT id, state FROM run WHERE {whose} AND state IN ('queued', 'waiting')")
 }

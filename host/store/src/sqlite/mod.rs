@@ -139,6 +139,7 @@ fn newer(version: usize) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use innkeeper_domain::run::RunState;
 
     #[test]
     fn one_process_at_a_time() {
@@ -166,7 +167,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(SqliteStore::open(folder.path()).unwrap());
         let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
+        let list = |states: &[RunState]| {
+            let states = crate::columns::in_states(states).unwrap();
+            format!("SELECT r.id FROM run r WHERE r.tenant_id = ? AND {states} ORDER BY r.id DESC LIMIT ?")
+        };
+        let tasks = format!("SELECT id FROM task WHERE {}", retention::TASK_OVER);
+        let triggers = format!("SELECT id FROM trigger WHERE {}", retention::TRIGGER_OVER);
         for (sql, index) in [
+            (cancel::unbegun(cancel::OF_TASK).as_str(), "run_unbegun"),
+            (cancel::unbegun(cancel::OF_TRIGGER).as_str(), "run_unbegun"),
+            (list(&[RunState::Failed]).as_str(), "run_unsuccessful"),
+            (list(&[RunState::Cancelled, RunState::Failed]).as_str(), "run_unsuccessful"),
+            (list(&[RunState::Running]).as_str(), "run_tenant"),
+            // What a foreign key asks for when a task is deleted.
+            ("SELECT 1 FROM trigger WHERE task_id = ?", "trigger_task"),
+            (retention::SKIPS, "skip_last"),
+            (tasks.as_str(), "task_deleted"),
+            (triggers.as_str(), "trigger_deleted"),
             (claim::ready_anywhere().as_str(), "run_ready"),
             (claim::ready_requiring().as_str(), "run_ready_requires"),
             (claim::NEXT_READY, "run_ready"),

@@ -5,9 +5,15 @@ use super::row::{At, Id, signed};
 use super::upload;
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
+use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::limits::RETENTION_STEP_LINES;
 use rusqlite::{Connection, Params, params};
+use uuid::Uuid;
+
+/// Lines of logs that one step deletes.
+const LINES: i64 = RETENTION_STEP_LINES as i64;
 
 #[async_trait]
 impl RetentionStore for SqliteStore {
@@ -18,49 +24,55 @@ impl RetentionStore for SqliteStore {
         if found == Found::default() {
             return Ok(Swept::default());
         }
-        self.write(move |c| sweep(c, &found)).await
+        self.write(move |c| sweep(c, &found, keep)).await
     }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
-    runs: Vec<uuid::Uuid>,
-    logs: Vec<uuid::Uuid>,
+    runs: Vec<Uuid>,
+    logs: Vec<Uuid>,
     skips: Vec<i64>,
-    uploads: Vec<(uuid::Uuid, [u8; 32])>,
-    triggers: Vec<uuid::Uuid>,
-    tasks: Vec<uuid::Uuid>,
+    uploads: Vec<(Uuid, [u8; 32])>,
+    triggers: Vec<Uuid>,
+    tasks: Vec<Uuid>,
 }
+
+/// A run that is over and old.
+const RUN_OVER: &str = "state IN ('succeeded', 'failed', 'cancelled') AND finished_at < ?2";
+/// Triggers and tasks that were deleted and that nothing names any more.
+pub(super) const TRIGGER_OVER: &str = "deleted_at < ?1
+    AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = trigger.id)
+    AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = trigger.id)";
+pub(super) const TASK_OVER: &str = "deleted_at < ?1
+    AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = task.id)";
+pub(super) const SKIPS: &str = "SELECT id FROM skip WHERE last_at < ?1 ORDER BY last_at LIMIT ?2";
 
 fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
     // Ids are in the order of creation, and what was created later hasn't ended before.
     let runs = ids(
         c,
-        "SELECT id FROM run WHERE id < ?1 AND state IN ('succeeded', 'failed', 'cancelled') AND finished_at < ?2
-         ORDER BY id LIMIT ?3",
+        &format!("SELECT id FROM run WHERE id < ?1 AND {RUN_OVER} ORDER BY id LIMIT ?3"),
         params![Id(RunId::first(keep.runs_since).0), At(keep.runs_since), limit],
     )?;
+    // No more lines are looked at than can be deleted.
     let logs = ids(
         c,
-        "SELECT DISTINCT l.run_id FROM run_log l JOIN run r ON r.id = l.run_id
-         WHERE l.run_id < ?1 AND r.state IN ('succeeded', 'failed', 'cancelled') AND r.finished_at < ?2
-         ORDER BY l.run_id LIMIT ?3",
-        params![Id(RunId::first(keep.logs_since).0), At(keep.logs_since), limit],
+        &format!(
+            "SELECT DISTINCT run_id FROM (
+                 SELECT l.run_id FROM run_log l JOIN run r ON r.id = l.run_id
+                 WHERE l.run_id < ?1 AND {RUN_OVER} ORDER BY l.run_id LIMIT ?4)
+             ORDER BY run_id LIMIT ?3"
+        ),
+        params![Id(RunId::first(keep.logs_since).0), At(keep.logs_since), limit, LINES],
     )?;
-    let triggers = ids(
-        c,
-        "SELECT g.id FROM trigger g WHERE g.deleted_at < ?1
-         AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = g.id)
-         AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = g.id) LIMIT ?2",
-        params![At(keep.runs_since), limit],
-    )?;
-    let tasks = ids(
-        c,
-        "SELECT t.id FROM task t WHERE t.deleted_at < ?1 AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = t.id)
-         AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = t.id) LIMIT ?2",
-        params![At(keep.runs_since), limit],
-    )?;
-    let mut skips = c.prepare_cached("SELECT id FROM skip WHERE last_at < ?1 ORDER BY id LIMIT ?2")?;
+    let select = |table: &str, over: &str| {
+        let select = format!("SELECT id FROM {table} WHERE {over} LIMIT ?2");
+        ids(c, &select, params![At(keep.runs_since), limit])
+    };
+    let (triggers, tasks) = (select("trigger", TRIGGER_OVER)?, select("task", TASK_OVER)?);
+    let mut skips = c.prepare_cached(SKIPS)?;
     let skips = skips.query_map(params![At(keep.skips_since), limit], |row| row.get(0))?;
     let mut uploads =
         c.prepare_cached("SELECT tenant_id, digest FROM upload WHERE changed_at < ?1 LIMIT ?2")?;
@@ -76,37 +88,70 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
     })
 }
 
-fn ids(c: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<uuid::Uuid>, StoreError> {
+fn ids(c: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<Uuid>, StoreError> {
     let mut list = c.prepare_cached(sql)?;
     let rows = list.query_map(parameters, |row| Ok(row.get::<_, Id>(0)?.0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn sweep(c: &Connection, found: &Found) -> Result<Swept, StoreError> {
-    let delete = |sql: &str, ids: &[uuid::Uuid]| {
-        let mut delete = c.prepare_cached(sql)?;
-        ids.iter().try_fold(0, |sum, id| Ok::<_, StoreError>(sum + delete.execute([Id(*id)])? as u64))
-    };
-    delete("DELETE FROM run_log WHERE run_id = ?1", &found.runs)?;
-    delete("DELETE FROM attempt WHERE run_id = ?1", &found.runs)?;
-    let runs = delete("DELETE FROM run WHERE id = ?1", &found.runs)?;
-    delete("DELETE FROM run_log WHERE run_id = ?1", &found.logs)?;
-    let triggers = delete("DELETE FROM trigger WHERE id = ?1", &found.triggers)?;
-    delete("DELETE FROM task_revision WHERE task_id = ?1", &found.tasks)?;
-    let tasks = delete("DELETE FROM task WHERE id = ?1", &found.tasks)?;
-    let mut forget = c.prepare_cached("DELETE FROM skip WHERE id = ?1")?;
-    let mut skips = 0;
+/// Deletes what was found, as far as it is still so: it may have changed since.
+fn sweep(c: &Connection, found: &Found, keep: Keep) -> Result<Swept, StoreError> {
+    let mut swept = Swept::default();
+    let mut lines = LINES;
+    for run in &found.runs {
+        if is_over(c, *run, keep.runs_since)? && delete_lines(c, *run, &mut lines)? {
+            c.prepare_cached("DELETE FROM attempt WHERE run_id = ?1")?.execute([Id(*run)])?;
+            swept.runs += c.prepare_cached("DELETE FROM run WHERE id = ?1")?.execute([Id(*run)])? as u64;
+        }
+    }
+    for run in &found.logs {
+        // Those that went with their runs just now are none.
+        if is_over(c, *run, keep.logs_since)? && delete_lines(c, *run, &mut lines)? {
+            swept.logs += 1;
+        }
+    }
+    if lines == 0 && swept == Swept::default() {
+        swept.logs = 1;
+    }
+    let mut delete = c.prepare_cached(&format!("DELETE FROM trigger WHERE id = ?2 AND {TRIGGER_OVER}"))?;
+    for trigger in &found.triggers {
+        swept.definitions += delete.execute(params![At(keep.runs_since), Id(*trigger)])? as u64;
+    }
+    let mut is_task_over = c.prepare_cached(&format!("SELECT 1 FROM task WHERE id = ?2 AND {TASK_OVER}"))?;
+    for task in &found.tasks {
+        if is_task_over.exists(params![At(keep.runs_since), Id(*task)])? {
+            c.prepare_cached("DELETE FROM task_revision WHERE task_id = ?1")?.execute([Id(*task)])?;
+            swept.definitions +=
+                c.prepare_cached("DELETE FROM task WHERE id = ?1")?.execute([Id(*task)])? as u64;
+        }
+    }
+    // A range of skips grows as long as nothing else comes.
+    let mut forget = c.prepare_cached("DELETE FROM skip WHERE id = ?1 AND last_at < ?2")?;
     for id in &found.skips {
-        skips += forget.execute([id])? as u64;
+        swept.skips += forget.execute(params![id, At(keep.skips_since)])? as u64;
     }
+    let mut is_old =
+        c.prepare_cached("SELECT 1 FROM upload WHERE tenant_id = ?1 AND digest = ?2 AND changed_at < ?3")?;
     for (tenant, digest) in &found.uploads {
-        upload::end(c, TenantId(*tenant), Digest(*digest))?;
+        if is_old.exists(params![Id(*tenant), digest, At(keep.uploads_since)])? {
+            upload::end(c, TenantId(*tenant), Digest(*digest))?;
+            swept.uploads += 1;
+        }
     }
-    Ok(Swept {
-        runs,
-        logs: found.logs.len() as u64,
-        skips,
-        uploads: found.uploads.len() as u64,
-        definitions: triggers + tasks,
-    })
+    Ok(swept)
+}
+
+fn is_over(c: &Connection, run: Uuid, since: Timestamp) -> Result<bool, StoreError> {
+    let mut get = c.prepare_cached(&format!("SELECT 1 FROM run WHERE id = ?1 AND {RUN_OVER}"))?;
+    Ok(get.exists(params![Id(run), At(since)])?)
+}
+
+/// Deletes the run's log, up to so many lines. Whether it has none any more.
+fn delete_lines(c: &Connection, run: Uuid, lines: &mut i64) -> Result<bool, StoreError> {
+    let mut delete = c.prepare_cached(
+        "DELETE FROM run_log WHERE run_id = ?1 AND (attempt, sequence) IN (
+             SELECT attempt, sequence FROM run_log WHERE run_id = ?1 LIMIT ?2)",
+    )?;
+    *lines -= signed(delete.execute(params![Id(run), *lines])? as u64);
+    Ok(*lines > 0)
 }

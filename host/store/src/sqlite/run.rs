@@ -3,7 +3,7 @@
 use super::cancel::end_unbegun;
 use super::claim::{claim, next_ready};
 use super::finish::{end, news};
-use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
+use super::row::{At, Id, Json, Word, bad_token, in_states, limit, paged, unsigned};
 use super::{SqliteStore, start, task, trigger};
 use crate::ending::LeaseEnd;
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
@@ -226,9 +226,8 @@ fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Re
         sql.push_str(" AND r.trigger_id = ?");
         values.push(Box::new(Id(trigger::get(c, tenant, name)?.id.0)));
     }
-    if !filter.states.is_empty() {
-        let words: Vec<String> = filter.states.iter().map(|state| format!("'{state}'")).collect();
-        sql.push_str(&format!(" AND r.state IN ({})", words.join(", ")));
+    if let Some(condition) = in_states(&filter.states) {
+        sql.push_str(&format!(" AND {condition}"));
     }
     if let Some(token) = &page.after {
         sql.push_str(" AND r.id < ?");

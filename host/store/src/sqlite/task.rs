@@ -1,7 +1,7 @@
 //! Tasks in SQLite.
 
 use super::SqliteStore;
-use super::cancel::cancel_unbegun;
+use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged};
 use crate::words::changed_meanwhile;
@@ -146,7 +146,7 @@ impl TaskStore for SqliteStore {
                          WHERE task_id = ?1 AND deleted_at IS NULL",
                         params![Id(task.0), At(now)],
                     )?;
-                    cancel_unbegun(c, "task_id", task.0, now)
+                    cancel_unbegun(c, OF_TASK, task.0, now)
                 },
                 move |cancelled| cancelled.iter().for_each(|run| hints.run_changed(*run)),
             )

@@ -1,6 +1,6 @@
 //! Triggers in SQLite: made, changed, read.
 
-use super::cancel::cancel_unbegun;
+use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
 use super::{SqliteStore, task, trigger_advance};
@@ -126,7 +126,7 @@ impl TriggerStore for SqliteStore {
                 "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL WHERE id = ?1",
                 params![Id(trigger.0), At(now)],
             )?;
-            cancel_unbegun(c, "trigger_id", trigger.0, now)
+            cancel_unbegun(c, OF_TRIGGER, trigger.0, now)
         };
         let wake = move |cancelled: &Vec<_>| cancelled.iter().for_each(|run| hints.run_changed(*run));
         Ok(self.writer.write(delete, wake).await?.len() as u64)
