@@ -58,7 +58,7 @@ CREATE INDEX trigger_deleted ON trigger (deleted_at) WHERE deleted_at IS NOT NUL
 CREATE INDEX skip_last ON skip (last_at);
 
 -- A task's runs that have not begun, and a trigger's among them: to cancel them must not take longer the more
--- runs there were before, for others wait meanwhile. Each start writes to it; claims and ends don't.
+-- runs there were before, for others wait meanwhile. Starts and claims write to it; ends don't.
 CREATE INDEX run_unbegun ON run (task_id, id) WHERE state IN ('queued', 'waiting');
 -- What people look for in a long history; only ends that are no success write to it. Lists of unfinished runs
 -- have no index of their own: every start and every claim of every run would write to it.

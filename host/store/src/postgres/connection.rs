@@ -167,8 +167,9 @@ impl DatabaseUrl {
         let (config, tls) = self.parts()?;
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        // A statement whose caller has gone is ended soon, so that given up connections don't pile up.
         let prepare = format!(
-            "SET statement_timeout = {statement}; SET lock_timeout = {lock};
+            "SET client_connection_check_interval = 500; SET statement_timeout = {statement}; SET lock_timeout = {lock};
              SET idle_in_transaction_session_timeout = {idle};
              SET tcp_keepalives_idle = {probe}; SET tcp_keepalives_interval = {probe};
              SET tcp_keepalives_count = {PROBES}; SET tcp_user_timeout = {gone};
