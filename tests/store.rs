@@ -81,6 +81,7 @@ conformance!(
     retention_takes_logs_before_their_runs
     retention_takes_long_logs_in_pieces
     retention_takes_skips_and_uploads
+    retention_takes_bytes_that_nobody_names
     a_deleted_task_stays_as_long_as_a_run_does
 );
 

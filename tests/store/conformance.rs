@@ -117,7 +117,7 @@ impl Fixture {
         self.store.run_get(self.tenant.id, id).await.expect("the run")
     }
 
-    async fn trigger(&self, overlap: OverlapPolicy) -> TriggerId {
+    pub async fn trigger(&self, overlap: OverlapPolicy) -> TriggerId {
         let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
         let spec = TriggerSpec { overlap, ..TriggerSpec::new(schedule) };
         let id = TriggerId::new(at(2));
@@ -141,7 +141,7 @@ impl Fixture {
         self.store.triggers_advance(vec![advance], at(due)).await.expect("an advance")
     }
 
-    async fn due(&self, now: i64) -> Vec<(TriggerId, i64)> {
+    pub async fn due(&self, now: i64) -> Vec<(TriggerId, i64)> {
         let due = self.store.triggers_due(at(now), 10).await.expect("due triggers");
         due.into_iter().map(|d| (d.id, d.due.as_second())).collect()
     }
@@ -426,6 +426,9 @@ pub async fn lists_come_in_pages(f: Fixture) {
     ));
     let bad = f.store.run_list(f.tenant.id, RunFilter::default(), page(10, Some("x".into()))).await;
     assert!(matches!(bad, Err(StoreError::Invalid(_))));
+    let no_name = || page(10, Some("No name".into()));
+    assert!(matches!(f.store.task_list(f.tenant.id, no_name()).await, Err(StoreError::Invalid(_))));
+    assert!(matches!(f.store.trigger_list(f.tenant.id, None, no_name()).await, Err(StoreError::Invalid(_))));
     for n in 0..3 {
         let new =
             NewTask { id: TaskId::new(at(2)), name: name(&format!("t{n}")), spec: TaskSpec::new(digest()) };

@@ -1,18 +1,25 @@
-//! Calls of a shared database that nobody waits for any more.
+//! What is wrong with a shared database, or with those who use it, and stays without harm to the others.
 
+use innkeeper_domain::trigger::OverlapPolicy;
 use innkeeper_store::postgres::PostgresStore;
-use innkeeper_store::{HostStore, TenantStore};
+use innkeeper_store::{HostStore, TenantStore, TriggerStore};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 use tokio_util::task::TaskTracker;
 
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    TaskTracker::new().spawn(connection);
+    client
+}
+
 #[tokio::test]
 async fn what_nobody_waits_for_is_not_in_the_way_of_others() {
     let url = crate::cluster::database();
     let store = PostgresStore::open(&url.parse().unwrap()).await.unwrap();
-    let (other, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    TaskTracker::new().spawn(connection);
+    let other = connect(&url).await;
     other.batch_execute("BEGIN; LOCK TABLE token IN ACCESS EXCLUSIVE MODE").await.unwrap();
     // More than there are connections, cut off while their statements wait for the lock.
     let calls = futures::future::join_all((0..20).map(|_| store.token_find([1; 32])));
@@ -20,4 +27,24 @@ async fn what_nobody_waits_for_is_not_in_the_way_of_others() {
     // Sooner than those give up.
     let hosts = timeout(Duration::from_secs(3), store.host_list()).await;
     assert_eq!(hosts.expect("a free connection"), Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_trigger_that_cannot_be_read_does_not_stop_the_others() {
+    let url = crate::cluster::database();
+    let store = Arc::new(PostgresStore::open(&url.parse().unwrap()).await.unwrap());
+    let f = crate::conformance::Fixture::new(store.clone()).await;
+    let (bad, good) = (f.trigger(OverlapPolicy::Skip).await, f.trigger(OverlapPolicy::Skip).await);
+    let database = connect(&url).await;
+    let damage = "UPDATE trigger SET spec = '{', next_at = 1 WHERE id = $1";
+    database.execute(damage, &[&bad.0]).await.unwrap();
+    assert_eq!(f.due(100).await, [(good, 10)]);
+    // It is not what there is to wait for, nor takes the place of others.
+    assert_eq!(store.triggers_next().await.unwrap().unwrap().as_second(), 10);
+    assert_eq!(f.due(100).await, [(good, 10)]);
+    database
+        .execute("UPDATE trigger SET spec = (SELECT spec FROM trigger WHERE id = $1)", &[&good.0])
+        .await
+        .unwrap();
+    assert_eq!(f.due(100).await, [(bad, 0), (good, 10)]);
 }

@@ -137,3 +137,17 @@ pub async fn a_deleted_task_stays_as_long_as_a_run_does(f: Fixture) {
     let again = NewTask { id: TaskId::new(at(40)), name: name("work"), spec: TaskSpec::new(digest()) };
     assert_eq!(f.store.task_create(f.tenant.id, again, at(40)).await.unwrap().revision, 1);
 }
+
+pub async fn retention_takes_bytes_that_nobody_names(f: Fixture) {
+    f.start("1").await;
+    let claimed = f.claim(1).await.remove(0);
+    f.store.task_delete(f.tenant.id, &name("work"), at(2)).await.unwrap();
+    f.store.component_delete(f.tenant.id, digest()).await.unwrap();
+    f.store.artifact_put(digest(), "x86", b"machine code".to_vec()).await.unwrap();
+    sweep(&f, KEEP, 9).await;
+    assert_eq!(f.store.component_bytes(digest()).await.unwrap(), b"wasm", "the run still needs it");
+    end(&f, &claimed, 10).await;
+    sweep(&f, KEEP, 9).await;
+    assert!(matches!(f.store.component_bytes(digest()).await, Err(StoreError::NotFound(_))));
+    assert_eq!(f.store.artifact_get(digest(), "x86").await, Ok(None));
+}

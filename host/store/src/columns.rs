@@ -1,6 +1,7 @@
 //! What drivers put into columns alike, and how they make pages of rows.
 
 use crate::{Page, Paged, StoreError};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::run::RunState;
 use std::time::Duration;
 
@@ -43,6 +44,13 @@ pub(crate) fn in_states(states: &[RunState]) -> Option<String> {
     // SQLite uses the index `run_unsuccessful` only for its very words.
     let index = if states.iter().all(unsuccessful) { " AND r.state IN ('failed', 'cancelled')" } else { "" };
     Some(condition + index)
+}
+
+/// The name that a page comes after, in a list by name; an empty one, which is before all, for the first.
+pub(crate) fn after_name(page: &Page) -> Result<&str, StoreError> {
+    let Some(token) = page.after.as_deref() else { return Ok("") };
+    token.parse::<Name>().map_err(|_| bad_token())?;
+    Ok(token)
 }
 
 /// A page token that isn't one.

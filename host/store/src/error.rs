@@ -18,8 +18,9 @@ pub enum StoreError {
     /// The attempt is no longer this host's: nothing was written, and its outcome is void.
     #[error("the lease is lost: another host, or a later attempt, has the run")]
     LeaseLost,
-    /// The store can't do it now (disk full, I/O error, shutting down); nothing was written, and the
-    /// same call may work later.
+    /// The store can't do it now (disk full, I/O error, shutting down); the same call may work later. Nothing
+    /// was written, unless the connection broke during the commit: then it may have been. A start is safe to
+    /// repeat with an idempotency key.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// What is stored can't be read back.

@@ -12,6 +12,7 @@ mod hints;
 pub mod postgres;
 pub mod sqlite;
 pub mod transfer;
+mod unreadable;
 mod words;
 
 pub use contract::*;

@@ -94,10 +94,11 @@ pub trait TriggerStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<SkipRange>, StoreError>;
 
-    /// Active triggers whose time has come, the longest due first, of every tenant.
+    /// Active triggers whose time has come, the longest due first, of every tenant. One that can't be read
+    /// is logged and left out.
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError>;
 
-    /// When the next active trigger is due; none if there is none.
+    /// When the next active trigger is due, those aside that were found to be unreadable; none if there is none.
     async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Applies decisions, each whole or not at all, in one commit: for every run of the firing `admit` is

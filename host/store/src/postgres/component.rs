@@ -105,13 +105,7 @@ impl ComponentStore for PostgresStore {
             .await?;
             // Locked first, and looked at after that: whoever uploads the same bytes holds the lock.
             row(c, "SELECT 1 FROM component_bytes WHERE digest = $1 FOR UPDATE", &[&&digest.0[..]]).await?;
-            let unused = "NOT EXISTS (SELECT 1 FROM component WHERE digest = $1)
-                 AND NOT EXISTS (SELECT 1 FROM task_revision r JOIN task t ON t.id = r.task_id
-                                 WHERE r.component = $1 AND t.unfinished > 0)";
-            for table in ["component_bytes", "artifact"] {
-                let delete = format!("DELETE FROM {table} WHERE digest = $1 AND {unused}");
-                execute(c, &delete, &[&&digest.0[..]]).await?;
-            }
+            delete_unused(c, &[&digest.0[..]]).await?;
         })
     }
 
@@ -157,6 +151,39 @@ impl ComponentStore for PostgresStore {
             .await?;
         })
     }
+}
+
+/// That neither a tenant has the component nor an unfinished run of a deleted task still needs it.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM component k WHERE k.digest = b.digest)
+    AND NOT EXISTS (SELECT 1 FROM task_revision r JOIN task t ON t.id = r.task_id
+                    WHERE r.component = b.digest AND t.unfinished > 0)";
+
+/// Deletes those of these bytes that nobody names, with what they were compiled to. Their rows are locked.
+async fn delete_unused(c: &impl GenericClient, digests: &[&[u8]]) -> Result<(), StoreError> {
+    for table in ["component_bytes", "artifact"] {
+        let delete = format!("DELETE FROM {table} b WHERE digest = ANY($1) AND {UNUSED}");
+        execute(c, &delete, &[&digests]).await?;
+    }
+    Ok(())
+}
+
+/// Deletes bytes that nobody names: their component was deleted while a run still needed it.
+pub(super) async fn sweep(c: &impl GenericClient, limit: i64) -> Result<(), StoreError> {
+    let unused = format!(
+        "SELECT digest FROM component_bytes b WHERE {UNUSED} ORDER BY digest LIMIT $1 FOR UPDATE SKIP LOCKED"
+    );
+    let found = rows(c, &unused, &[&limit]).await?;
+    let digests = found.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&[u8]>, _>>()?;
+    if !digests.is_empty() {
+        delete_unused(c, &digests).await?;
+    }
+    // Of bytes that went before. An artifact that is deleted while its component is uploaded is made again.
+    let artifacts = format!(
+        "DELETE FROM artifact WHERE digest IN (
+             SELECT DISTINCT digest FROM artifact b WHERE {UNUSED} ORDER BY digest LIMIT $1)"
+    );
+    execute(c, &artifacts, &[&limit]).await?;
+    Ok(())
 }
 
 const SELECT: &str = "SELECT digest, size, shape, adapted, imports, created_at FROM component";

@@ -32,6 +32,7 @@ mod wake;
 
 pub use connection::{DatabaseUrl, DatabaseUrlError};
 
+use crate::unreadable::Unreadable;
 use crate::{Finish, Hints, StartError, Started, Store, StoreError};
 use batch::Batches;
 use deadpool_postgres::Pool;
@@ -78,6 +79,7 @@ struct Shared {
     hints: Arc<Hints>,
     wakes: wake::Wakes,
     time: time::DatabaseTime,
+    unreadable: Unreadable,
     /// Revisions never change.
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
 }
@@ -89,17 +91,21 @@ impl PostgresStore {
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let pool = url.pool(DATABASE_CONNECTIONS)?;
         let begun = std::time::Instant::now();
-        while let Err(error) = prepare(&pool).await {
-            if !matches!(error, StoreError::Unavailable(_)) || begun.elapsed() > PATIENCE {
-                return Err(error);
+        let time = loop {
+            match prepare(&pool).await {
+                Ok(time) => break time,
+                Err(error @ StoreError::Unavailable(_)) if begun.elapsed() <= PATIENCE => {
+                    tracing::warn!(%error, "the database can't be used yet; it tries again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => return Err(error),
             }
-            tracing::warn!(%error, "the database can't be used yet; it tries again");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        };
         moved::refuse(&pool).await?;
         let hints = Arc::new(Hints::default());
         let shared = Arc::new(Shared {
-            time: time::DatabaseTime::read(&pool).await?,
+            time,
+            unreadable: Unreadable::default(),
             wakes: wake::Wakes::new(Arc::clone(&hints)),
             specs: Mutex::default(),
             hints,
@@ -133,9 +139,10 @@ impl PostgresStore {
     }
 }
 
-async fn prepare(pool: &Pool) -> Result<(), StoreError> {
+async fn prepare(pool: &Pool) -> Result<time::DatabaseTime, StoreError> {
     connection::check_sessions(pool).await?;
-    migrate::migrate(pool, migrate::MIGRATIONS.len()).await
+    migrate::migrate(pool, migrate::MIGRATIONS.len()).await?;
+    time::DatabaseTime::read(pool).await
 }
 
 impl Drop for PostgresStore {

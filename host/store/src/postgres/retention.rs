@@ -1,8 +1,8 @@
 //! Clearing away what is old, in PostgreSQL. What another host is clearing away is passed by.
 
-use super::PostgresStore;
 use super::connection::in_transaction;
 use super::row::{At, Parameters, execute, rows, signed};
+use super::{PostgresStore, component};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
@@ -73,6 +73,7 @@ impl RetentionStore for PostgresStore {
             let uploads = "DELETE FROM upload WHERE (tenant_id, digest) IN (
                 SELECT tenant_id, digest FROM upload WHERE changed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
             let uploads = execute(c, uploads, &[&At(keep.uploads_since), &limit]).await?;
+            component::sweep(c, limit).await?;
             Swept {
                 runs: runs.len() as u64,
                 logs: logs.len() as u64 + u64::from(in_pieces),

@@ -3,7 +3,7 @@
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
-use super::row::{At, Json, Small, Word, bad_token, execute, limit, paged, row, rows};
+use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows};
 use super::{PostgresStore, SPECS_CACHED_MAX, Shared};
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
@@ -78,7 +78,7 @@ impl TaskStore for PostgresStore {
             let list = format!(
                 "{SELECT} WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND t.name > $2 ORDER BY t.name LIMIT $3"
             );
-            let after = page.after.as_deref().unwrap_or("");
+            let after = after_name(&page)?;
             let rows = rows(c, &list, &[&tenant.0, &after, &limit(&page)]).await?;
             let rows = rows.iter().map(read_task).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Task| last.name.to_string())

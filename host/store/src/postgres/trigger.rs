@@ -1,9 +1,10 @@
 //! Triggers in PostgreSQL: made, changed, read.
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
-use super::claim::instant;
 use super::connection::{in_transaction, reading};
-use super::row::{At, Json, Word, bad_token, execute, limit, paged, row, rows, text, unsigned};
+use super::row::{
+    At, Json, Word, after_name, bad_token, execute, limit, paged, row, rows, signed, text, unsigned,
+};
 use super::{PostgresStore, task, trigger_advance};
 use crate::words::{has_finished, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
@@ -70,7 +71,7 @@ impl TriggerStore for PostgresStore {
                 "{SELECT} WHERE g.tenant_id = $1 AND g.deleted_at IS NULL AND g.name > $2
                  AND ($3::uuid IS NULL OR g.task_id = $3) ORDER BY g.name LIMIT $4"
             );
-            let after = page.after.as_deref().unwrap_or("");
+            let after = after_name(&page)?;
             let rows = rows(c, &list, &[&tenant.0, &after, &task, &limit(&page)]).await?;
             let rows = rows.iter().map(read_trigger).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Trigger| last.name.to_string())
@@ -169,15 +170,25 @@ impl TriggerStore for PostgresStore {
     }
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
-        reading!(&self.shared.pool, |c| {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let due = rows(c, trigger_advance::DUE, &[&At(now), &limit]).await?;
-            due.iter().map(trigger_advance::read_due).collect::<Result<_, _>>()?
-        })
+        let unreadable = &self.shared.unreadable;
+        let most = signed(limit.saturating_add(unreadable.count()) as u64);
+        let due = reading!(&self.shared.pool, |c| {
+            let found = rows(c, trigger_advance::DUE, &[&At(now), &most]).await?;
+            let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), trigger_advance::read_due(row)));
+            found.iter().map(read).collect::<Result<_, StoreError>>()?
+        })?;
+        Ok(unreadable.readable(due, limit))
     }
 
     async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError> {
-        reading!(&self.shared.pool, |c| instant(row(c, trigger_advance::NEXT_DUE, &[]).await?)?)
+        let unreadable = &self.shared.unreadable;
+        let most = signed(unreadable.count() as u64 + 1);
+        let times = reading!(&self.shared.pool, |c| {
+            let found = rows(c, trigger_advance::NEXT_DUE, &[&most]).await?;
+            let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), row.try_get::<_, At>(1)?.0));
+            found.iter().map(read).collect::<Result<_, StoreError>>()?
+        })?;
+        Ok(unreadable.next(times))
     }
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {

@@ -139,7 +139,7 @@ fn insert(
 }
 
 /// Whether neither a tenant has it nor an unfinished run of a deleted task still needs it.
-fn is_unused(c: &Connection, digest: Digest) -> Result<bool, StoreError> {
+pub(super) fn is_unused(c: &Connection, digest: Digest) -> Result<bool, StoreError> {
     let used: bool = c.query_row(
         "SELECT EXISTS (SELECT 1 FROM component WHERE digest = ?1)
              OR EXISTS (SELECT 1 FROM task_revision r JOIN task t ON t.id = r.task_id

@@ -42,6 +42,32 @@ impl ComponentFiles {
         })
     }
 
+    /// Removes what was being written when the process ended. Only while nobody writes.
+    pub fn remove_unfinished(&self) -> Result<(), StoreError> {
+        for path in self.paths()? {
+            if path.extension().is_some_and(|ending| ending == "part") {
+                fs::remove_file(&path).map_err(|e| unavailable("remove", &path, &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose files there are.
+    pub fn digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let digest = |path: &PathBuf| {
+            let mut digest = [0; 32];
+            hex::decode_to_slice(path.file_name()?.to_str()?, &mut digest).ok()?;
+            Some(Digest(digest))
+        };
+        Ok(self.paths()?.iter().filter_map(digest).collect())
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let list =
+            || fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
+        list().map_err(|e| unavailable("list", &self.folder, &e))
+    }
+
     pub fn contains(&self, digest: Digest) -> bool {
         self.path(digest).is_file()
     }
@@ -90,5 +116,18 @@ mod tests {
         files.remove(digest).unwrap();
         files.remove(digest).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_being_written_is_cleared_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ComponentFiles::open(folder.path()).unwrap();
+        let digest = Digest(Sha256::digest(b"wasm").into());
+        files.put(digest, b"wasm").unwrap();
+        fs::write(files.path(digest).with_extension("x.part"), b"wa").unwrap();
+        fs::write(folder.path().join("README"), b"").unwrap();
+        files.remove_unfinished().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(files.digests().unwrap(), [digest]);
     }
 }

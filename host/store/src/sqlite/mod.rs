@@ -30,6 +30,7 @@ mod trigger_advance;
 mod upload;
 mod writer;
 
+use crate::unreadable::Unreadable;
 use crate::{FolderLock, Hints, Store, StoreError};
 use files::ComponentFiles;
 use innkeeper_domain::ids::TaskId;
@@ -61,6 +62,7 @@ pub struct SqliteStore {
     files: ComponentFiles,
     hints: Arc<Hints>,
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
+    unreadable: Unreadable,
     // Last, so that it is freed after the connections are closed.
     _lock: FolderLock,
 }
@@ -77,12 +79,15 @@ impl SqliteStore {
         migrate(&mut connection, MIGRATIONS.len())?;
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let readers = (0..READERS).map(|_| connect(&path, read_only)).collect::<Result<_, _>>()?;
+        let files = ComponentFiles::open(&folder.join("components"))?;
+        files.remove_unfinished()?;
         Ok(Self {
             writer: Writer::start(connection)?,
             readers: Readers::new(readers),
-            files: ComponentFiles::open(&folder.join("components"))?,
+            files,
             hints: Arc::new(Hints::default()),
             specs: Mutex::default(),
+            unreadable: Unreadable::default(),
             _lock: lock,
         })
     }

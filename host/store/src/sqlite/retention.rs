@@ -1,6 +1,7 @@
 //! Clearing away what is old, in SQLite.
 
 use super::SqliteStore;
+use super::component::is_unused;
 use super::row::{At, Id, signed};
 use super::upload;
 use crate::{Keep, RetentionStore, StoreError, Swept};
@@ -18,6 +19,7 @@ const LINES: i64 = RETENTION_STEP_LINES as i64;
 #[async_trait]
 impl RetentionStore for SqliteStore {
     async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError> {
+        self.sweep_files(limit).await?;
         let limit = signed(limit as u64);
         // What there is to do is looked for by a reader: the writer has better things to do.
         let found = self.read(move |c| find(c, keep, limit)).await?;
@@ -25,6 +27,41 @@ impl RetentionStore for SqliteStore {
             return Ok(Swept::default());
         }
         self.write(move |c| sweep(c, &found, keep)).await
+    }
+}
+
+impl SqliteStore {
+    /// Removes files that nobody names: their component was deleted while a run still needed it, or the process
+    /// ended in between.
+    async fn sweep_files(&self, limit: usize) -> Result<(), StoreError> {
+        let files = self.files.clone();
+        let digests = tokio::task::spawn_blocking(move || files.digests());
+        let digests = digests.await.map_err(|e| StoreError::Unavailable(e.to_string()))??;
+        let find = move |c: &Connection| {
+            let mut unused = Vec::new();
+            for digest in digests {
+                if unused.len() < limit && is_unused(c, digest)? {
+                    unused.push(digest);
+                }
+            }
+            Ok(unused)
+        };
+        let unused = self.read(find).await?;
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let files = self.files.clone();
+        // By the writer, which looks again: an upload whose file is there has its row inserted by it, and writes
+        // the file once more if it is gone by then.
+        let remove = move |c: &Connection| {
+            for digest in unused {
+                if is_unused(c, digest)? {
+                    files.remove(digest)?;
+                }
+            }
+            Ok(())
+        };
+        self.write(remove).await
     }
 }
 

@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
-use super::row::{At, Id, Json, Word, bad_token, limit, paged};
+use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
 use async_trait::async_trait;
@@ -79,7 +79,7 @@ impl TaskStore for SqliteStore {
             let mut list = c.prepare_cached(&format!(
                 "{SELECT} WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL AND t.name > ?2 ORDER BY t.name LIMIT ?3"
             ))?;
-            let after = page.after.as_deref().unwrap_or("");
+            let after = after_name(&page)?;
             let rows = list.query_map(params![Id(tenant.0), after, limit(&page)], read_task)?;
             Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Task| last.name.to_string()))
         })

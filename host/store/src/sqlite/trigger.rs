@@ -1,7 +1,7 @@
 //! Triggers in SQLite: made, changed, read.
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
-use super::row::{At, Id, Json, Word, bad_token, limit, paged, unsigned};
+use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
 use super::{SqliteStore, task, trigger_advance};
 use crate::words::{has_finished, numbered_names, too_many_unnamed};
@@ -71,7 +71,7 @@ impl TriggerStore for SqliteStore {
                 "{SELECT} WHERE g.tenant_id = ?1 AND g.deleted_at IS NULL AND g.name > ?2
                  AND (?3 IS NULL OR g.task_id = ?3) ORDER BY g.name LIMIT ?4"
             ))?;
-            let after = page.after.as_deref().unwrap_or("");
+            let after = after_name(&page)?;
             let rows = list.query_map(params![Id(tenant.0), after, task, limit(&page)], read_trigger)?;
             Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Trigger| last.name.to_string()))
         })
@@ -165,21 +165,26 @@ impl TriggerStore for SqliteStore {
     }
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
-        self.read(move |c| {
+        let most = signed(limit.saturating_add(self.unreadable.count()) as u64);
+        let find = move |c: &Connection| {
             let mut list = c.prepare_cached(trigger_advance::DUE)?;
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = list.query_map(params![At(now), limit], read_due)?;
+            let rows = list.query_map(params![At(now), most], |row| {
+                Ok((TriggerId(row.get::<_, Id>(0)?.0), read_due(row).map_err(StoreError::from)))
+            })?;
             Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        };
+        Ok(self.unreadable.readable(self.read(find).await?, limit))
     }
 
     async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |c| {
+        let most = signed(self.unreadable.count() as u64 + 1);
+        let find = move |c: &Connection| {
             let mut next = c.prepare_cached(trigger_advance::NEXT_DUE)?;
-            Ok(next.query_row([], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0))
-        })
-        .await
+            let rows = next
+                .query_map([most], |row| Ok((TriggerId(row.get::<_, Id>(0)?.0), row.get::<_, At>(1)?.0)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        Ok(self.unreadable.next(self.read(find).await?))
     }
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {

@@ -15,8 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger
     WHERE state = 'active' AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
 
-pub(super) const NEXT_DUE: &str =
-    "SELECT next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1";
+pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT ?1";
 
 pub(super) fn read_due(row: &Row) -> rusqlite::Result<DueTrigger> {
     Ok(DueTrigger {
