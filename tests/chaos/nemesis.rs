@@ -26,12 +26,15 @@ pub enum Fault {
     KillDatabase,
 }
 
+/// The word for a freeze.
+const FROZEN: &str = "host frozen";
+
 impl Fault {
     /// The word for its kind.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Kill { .. } => "host killed",
-            Self::Freeze { .. } => "host frozen",
+            Self::Freeze { .. } => FROZEN,
             Self::StopDatabase { .. } => "database stopped",
             Self::KillDatabase => "database killed",
         }
@@ -84,6 +87,10 @@ pub struct Done {
 impl Done {
     pub fn count(&self) -> u64 {
         self.faults.values().sum()
+    }
+
+    pub fn was_frozen(&self) -> bool {
+        self.faults.contains_key(FROZEN)
     }
 }
 

@@ -39,8 +39,9 @@ impl Swept {
 /// The retention.
 #[async_trait]
 pub trait RetentionStore: Send + Sync + 'static {
-    /// Deletes at most `limit` of each, the oldest first, and at most `RETENTION_STEP_LINES` lines of logs. Unfinished runs stay, and so does a deleted task
-    /// or trigger as long as one of its runs does. Bytes that neither a component nor an unfinished run names go
-    /// too, and are not counted. When it returns nothing, nothing is left to delete.
+    /// Deletes at most `limit` of each, the oldest first, and at most `RETENTION_STEP_LINES` lines of logs.
+    /// Unfinished runs stay, and so does a deleted task or trigger as long as one of its runs does. Bytes that
+    /// neither a component nor an unfinished run names go too, and are not counted. When it returns nothing,
+    /// nothing is left to delete.
     async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError>;
 }
