@@ -36,7 +36,7 @@ use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::transfer::{self, Place, Seen, Summary, TABLES};
 use innkeeper_store::{NewRun, NewTask, Page, RunFilter, Store, StoreError};
 use observe::difference;
-use side::{Side, digest, name};
+use side::{Side, another_host, digest, name};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Cursor;
@@ -115,7 +115,7 @@ async fn filled(seed: u64, somewhere: &Somewhere) -> (Side, Generator) {
     let gone = host("gone", at(1));
     side.store.host_start(gone, at(2), at(1)).await.unwrap();
     side.store.host_set_state(&name("gone"), HostState::Cordoned).await.unwrap();
-    assert_eq!(side.store.hosts_reap(at(3)).await, Ok(0));
+    assert_eq!(side.store.hosts_reap(another_host(), at(3)).await, Ok(0));
     let mut generator = Generator::new(seed);
     for _ in 0..STEPS {
         let answer = side.apply(&generator.step()).await;
@@ -254,7 +254,7 @@ async fn what_was_executing_is_taken_up_again() {
         let store = copy.open().await;
         let host = Host { id: HostId::new(at(2_000)), ..store.host_list().await.unwrap().remove(0).host };
         let lost = store.host_start(host.clone(), at(3_000), at(2_000)).await.unwrap();
-        let reaped = store.hosts_reap(at(2_000)).await.unwrap();
+        let reaped = store.hosts_reap(another_host(), at(2_000)).await.unwrap();
         assert_eq!(lost + reaped, 8, "of {lost} and {reaped}");
         let tenant = store.tenant_get(&name("default")).await.unwrap().id;
         let mut claimed = 0;

@@ -237,7 +237,7 @@ pass_on!(TaskStore:
 pass_on!(HostStore:
     fn host_start(host: Host, lease_until: Timestamp, now: Timestamp) -> u64;
     fn host_renew(host: HostId, lease_until: Timestamp) -> ();
-    fn hosts_reap(now: Timestamp) -> u64;
+    fn hosts_reap(by: HostId, now: Timestamp) -> u64;
     fn host_stop(host: HostId, now: Timestamp) -> u64;
     fn host_orders(host: HostId) -> Orders;
     fn host_release(host: HostId, keep: Vec<Lease>, now: Timestamp) -> u64;

@@ -4,7 +4,7 @@ use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::firing::{Rules, fire};
-use innkeeper_domain::ids::{RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
 use innkeeper_store::*;
@@ -41,6 +41,11 @@ pub struct Learned {
     pub runs: Vec<RunId>,
     pub leases: Vec<Lease>,
     pub advances: Vec<Advance>,
+}
+
+/// One that asks, and is none of those that it is asked about.
+pub fn another_host() -> HostId {
+    HostId(uuid::Uuid::nil())
 }
 
 pub fn name(text: &str) -> Name {
@@ -131,7 +136,7 @@ impl Side {
                 text((ended, s.host_start(host.clone(), *lease_until, now).await))
             }
             O::HostRenew { host, lease_until } => text(s.host_renew(*host, *lease_until).await),
-            O::HostsReap => text(s.hosts_reap(now).await),
+            O::HostsReap => text(s.hosts_reap(another_host(), now).await),
             O::HostStop(host) => text(s.host_stop(*host, now).await),
             O::HostOrders(host) => text(s.host_orders(*host).await.map(|mut orders| {
                 // In no order.
@@ -246,7 +251,7 @@ impl Side {
     /// Ends the host that lives, if one does.
     async fn end_hosts(&self, how: Ending, now: Timestamp) -> Result<u64, StoreError> {
         let mut ended = match how {
-            Ending::Reaped => self.store.hosts_reap(now).await?,
+            Ending::Reaped => self.store.hosts_reap(another_host(), now).await?,
             Ending::Stopped => 0,
         };
         for living in self.store.host_list().await? {

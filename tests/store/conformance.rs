@@ -33,6 +33,11 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a small number")
 }
 
+/// One that asks, and is none of those that it is asked about.
+fn another_host() -> HostId {
+    HostId(uuid::Uuid::nil())
+}
+
 fn name(text: &str) -> Name {
     text.parse().expect("a good name")
 }
@@ -305,7 +310,7 @@ pub async fn a_failed_attempt_waits_for_its_next_time(f: Fixture) {
 pub async fn an_outcome_under_an_old_lease_is_void(f: Fixture) {
     let id = f.start("1").await;
     let old = f.claim(1).await.remove(0);
-    assert_eq!(f.store.hosts_reap(at(2_000)).await, Ok(1));
+    assert_eq!(f.store.hosts_reap(another_host(), at(2_000)).await, Ok(1));
     assert_eq!(f.store.host_renew(f.host, at(3_000)).await, Err(StoreError::LeaseLost));
     assert_eq!(f.finish(&old, output("old"), None).await, Err(StoreError::LeaseLost));
     let other = HostId::new(at(2_001));
@@ -329,7 +334,7 @@ pub async fn runs_of_a_lost_host_are_taken_up_again_three_times(f: Fixture) {
             1,
             "loss {loss}"
         );
-        f.store.hosts_reap(at(now + 11)).await.unwrap();
+        f.store.hosts_reap(another_host(), at(now + 11)).await.unwrap();
         now += 100;
     }
     let run = f.run(id).await;

@@ -95,13 +95,13 @@ pub async fn a_lost_host_that_was_cordoned_is_so_when_it_comes_again(f: Fixture)
     assert_eq!(orders.state, HostState::Cordoned);
     assert_eq!(f.store.runs_claim(again, &Labels::default(), 9, at(2_000)).await, Ok(vec![]));
     // Whether or not the loss was noticed in between.
-    f.store.hosts_reap(at(9_001)).await.unwrap();
+    f.store.hosts_reap(another_host(), at(9_001)).await.unwrap();
     let again = HostId::new(at(9_002));
     f.store.host_start(a_host(again), at(20_000), at(9_002)).await.unwrap();
     assert_eq!(f.store.host_orders(again).await.unwrap().state, HostState::Cordoned);
     // One that has stopped in order is new when it comes again.
     f.store.host_stop(again, at(9_003)).await.unwrap();
-    f.store.hosts_reap(at(9_003)).await.unwrap();
+    f.store.hosts_reap(another_host(), at(9_003)).await.unwrap();
     let new = HostId::new(at(9_004));
     f.store.host_start(a_host(new), at(20_000), at(9_004)).await.unwrap();
     assert_eq!(f.store.host_orders(new).await.unwrap().state, HostState::Active);

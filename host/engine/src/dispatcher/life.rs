@@ -365,7 +365,7 @@ impl Shared {
     /// Takes up the runs of hosts that are lost.
     async fn reap(&self) {
         loop {
-            if let Err(error) = self.store.hosts_reap(self.clock.now()).await {
+            if let Err(error) = self.store.hosts_reap(self.host, self.clock.now()).await {
                 tracing::warn!(%error, "the store can't be asked for lost hosts");
             }
             self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;

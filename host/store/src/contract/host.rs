@@ -28,9 +28,10 @@ pub trait HostStore: Send + Sync + 'static {
     /// Keeps the host's leases until then. `LeaseLost` if they ended before, and its runs are others' now.
     async fn host_renew(&self, host: HostId, lease_until: Timestamp) -> Result<(), StoreError>;
 
-    /// Ends the leases of hosts that gave no sign of life in time. Their running runs are ready again at
-    /// once, or failed with `host-lost` after too many losses. Returns how many runs that concerned.
-    async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// Ends the leases of hosts that gave no sign of life in time, but for the one that asks: it knows by
+    /// itself how late it is. Their running runs are ready again at once, or failed with `host-lost` after too
+    /// many losses. Returns how many runs that concerned.
+    async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError>;
 
     /// The host ends its life in order, and executes nothing any more. Runs that it still has are handed
     /// back: they are ready at once, and it counts neither as a try nor as a loss. Returns how many.

@@ -212,6 +212,12 @@ pub(super) async fn connection(pool: &Pool) -> Result<Object, StoreError> {
     })
 }
 
+/// Whether what the database has committed is on its disk.
+pub(super) async fn is_durable(pool: &Pool) -> Result<bool, StoreError> {
+    let fsync = connection(pool).await?.query_one("SELECT current_setting('fsync') = 'on'", &[]).await?;
+    Ok(fsync.try_get(0)?)
+}
+
 /// `Conflict` if connections share their sessions, as they do behind a pooler in transaction mode.
 pub(super) async fn check_sessions(pool: &Pool) -> Result<(), StoreError> {
     let (one, two) = (connection(pool).await?, connection(pool).await?);

@@ -69,12 +69,13 @@ impl HostStore for PostgresStore {
         })
     }
 
-    async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError> {
+    async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError> {
         // A look costs no transaction, and there is seldom anything to do. The newest of a name comes last, and
         // decides what is told to the next.
         let overdue = reading!(&self.shared.vital, |c| {
-            let overdue = "SELECT id FROM host WHERE lease_until < $1 ORDER BY started_at, id LIMIT $2";
-            let found = rows(c, overdue, &[&At(now), &(HOSTS_LISTED_MAX as i64)]).await?;
+            let overdue =
+                "SELECT id FROM host WHERE lease_until < $1 AND id <> $3 ORDER BY started_at, id LIMIT $2";
+            let found = rows(c, overdue, &[&At(now), &(HOSTS_LISTED_MAX as i64), &by.0]).await?;
             found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, StoreError>>()?
         })?;
         let (mut ended, mut blocked) = (0, None);

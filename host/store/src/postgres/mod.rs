@@ -102,6 +102,11 @@ impl PostgresStore {
             }
         };
         moved::refuse(&pool).await?;
+        if !connection::is_durable(&pool).await? {
+            tracing::warn!(
+                "the database's fsync is off: what was acknowledged is lost when its machine fails"
+            );
+        }
         let hints = Arc::new(Hints::default());
         let shared = Arc::new(Shared {
             time,

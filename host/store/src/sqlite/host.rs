@@ -61,18 +61,17 @@ impl HostStore for SqliteStore {
         .await
     }
 
-    async fn hosts_reap(&self, now: Timestamp) -> Result<u64, StoreError> {
+    async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError> {
         let overdue = move |c: &Connection| {
-            let mut get = c.prepare_cached("SELECT 1 FROM host WHERE lease_until < ?1")?;
-            Ok(get.exists([At(now)])?)
+            let mut get = c.prepare_cached("SELECT 1 FROM host WHERE lease_until < ?1 AND id <> ?2")?;
+            Ok(get.exists(params![At(now), Id(by.0)])?)
         };
         // A look costs no commit, and there is seldom anything to do.
         if !self.read(overdue).await? {
             return Ok(0);
         }
-        let reap =
-            move |c: &Connection| reap(c, "SELECT id FROM host WHERE lease_until < ?1", [At(now)], now);
-        self.end_leases(reap).await
+        let overdue = "SELECT id FROM host WHERE lease_until < ?1 AND id <> ?2";
+        self.end_leases(move |c| reap(c, overdue, params![At(now), Id(by.0)], now)).await
     }
 
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
