@@ -2,8 +2,9 @@
 //!
 //! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
 //! first, always in this order: hosts, runs, tasks, triggers, each kind by its ids; what is started or
-//! triggered locks tasks and triggers, and then only inserts. Should two transactions get in each other's way
-//! all the same, PostgreSQL ends one of them, and it is run again.
+//! triggered locks tasks and triggers, and then only inserts. A delete locks its task or trigger before the runs
+//! that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
+//! again.
 //!
 //! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes
 //! the others (`wake`); whoever isn't woken polls. The database's clock is every host's (`time`).
