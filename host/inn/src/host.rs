@@ -21,7 +21,7 @@ use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
 use innkeeper_store::postgres::{DatabaseUrl, PostgresStore};
 use innkeeper_store::sqlite::SqliteStore;
-use innkeeper_store::{FolderLock, Store};
+use innkeeper_store::{FolderLock, Store, StoreError};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -32,6 +32,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long a component's bytes are waited for while the store is away, and how often they are asked for.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long after its runs' grace a host waits for its clients.
 const STOP_SLACK: Duration = Duration::from_secs(5);
@@ -248,8 +252,18 @@ struct Components(Arc<dyn Store>);
 
 #[async_trait]
 impl ComponentSource for Components {
+    /// A store that is away is waited for: that is no failure of the run's.
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
-        self.0.component_bytes(digest).await.map_err(|e| e.to_string())
+        let patience = tokio::time::Instant::now() + STORE_PATIENCE;
+        loop {
+            match self.0.component_bytes(digest).await {
+                Err(StoreError::Unavailable(why)) if tokio::time::Instant::now() < patience => {
+                    tracing::warn!(%digest, why, "a component can't be read; it tries again");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+                bytes => return bytes.map_err(|e| e.to_string()),
+            }
+        }
     }
 
     async fn artifact(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, String> {
