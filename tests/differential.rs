@@ -112,6 +112,10 @@ async fn play(
             } else if let Err(what) = left.check_skips().await {
                 result = Err(what);
             }
+            if result.is_ok() && place + 1 == count {
+                let checked = left.check_stored().await.and(right.check_stored().await);
+                result = checked.map(|()| Learned::default());
+            }
         }
         match result {
             Err(what) => return Some(Difference { steps: place + 1, what }),

@@ -12,6 +12,10 @@ mod fleet;
 mod hosts;
 #[path = "end_to_end/inn.rs"]
 mod inn;
+#[path = "end_to_end/secrets.rs"]
+mod secrets;
+#[path = "end_to_end/tenants.rs"]
+mod tenants;
 #[path = "end_to_end/uploads.rs"]
 mod uploads;
 

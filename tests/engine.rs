@@ -9,12 +9,16 @@ use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::keyring::Keyring;
 use innkeeper_domain::limits::RETENTION_STEP;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::retry::RetryPolicy;
 use innkeeper_domain::run::{LogLevel, Progress, Run, RunState};
+use innkeeper_domain::secret::SecretText;
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::tenant::{Tenant, TenantState, TenantUpdate};
 use innkeeper_domain::trigger::{CatchUp, SkipReason, TriggerSpec};
 use innkeeper_engine::clock::{Clock, ManualClock, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
@@ -24,6 +28,7 @@ use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -37,15 +42,37 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-/// Does what its input says.
-struct Stub;
+fn keyring() -> Arc<Keyring> {
+    Arc::new(Keyring::new(vec![[7; 32].into()]).unwrap())
+}
+
+/// Does what its input says, and sees how much it does at one time.
+#[derive(Default)]
+struct Stub {
+    executing: AtomicUsize,
+    most: AtomicUsize,
+}
 
 #[async_trait]
 impl Executor for Stub {
     async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
+        let executing = self.executing.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(executing, Ordering::SeqCst);
+        let end = Self::end(invocation, port).await;
+        self.executing.fetch_sub(1, Ordering::SeqCst);
+        end
+    }
+}
+
+impl Stub {
+    async fn end(invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let input = String::from_utf8(invocation.claimed.input.bytes).unwrap();
         let failure = |kind| Outcome::Failure(Failure::new(kind, "on purpose"));
         let outcome = match input.as_str() {
+            "tells" => {
+                let told = invocation.secrets.iter().map(|(key, text)| format!("{key}={}", text.expose()));
+                Outcome::Output(Payload::json(told.collect::<Vec<_>>().join(" ")))
+            }
             "fails" => failure(FailureKind::Trap),
             "fails once" if invocation.claimed.try_number == 1 => failure(FailureKind::Guest),
             "panics" => panic!("on purpose"),
@@ -56,6 +83,10 @@ impl Executor for Stub {
                 failure(FailureKind::Cancelled)
             }
             "hangs" => std::future::pending().await,
+            "takes a while" => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Outcome::Output(Payload::json(input))
+            }
             _ => Outcome::Output(Payload::json(input)),
         };
         AttemptEnd { outcome, usage: Usage::default() }
@@ -63,16 +94,26 @@ impl Executor for Stub {
 }
 
 struct Engine {
+    stub: Arc<Stub>,
     store: Arc<dyn Store>,
     tenant: Tenant,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 impl Engine {
     async fn new(now: Timestamp) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path()).unwrap());
-        let tenant = store.tenant_ensure(&name("default"), now).await.unwrap();
+        Self::of_tenant("default", store, folder, now).await
+    }
+
+    /// Another tenant on the same store.
+    async fn neighbour(&self, tenant: &str) -> Self {
+        Self::of_tenant(tenant, Arc::clone(&self.store), Arc::clone(&self._folder), SystemClock.now()).await
+    }
+
+    async fn of_tenant(tenant: &str, store: Arc<dyn Store>, folder: Arc<TempDir>, now: Timestamp) -> Self {
+        let tenant = store.tenant_ensure(&name(tenant), now).await.unwrap();
         let digest = Digest([1; 32]);
         let component = Component {
             digest,
@@ -82,15 +123,39 @@ impl Engine {
             imports: vec![],
             created_at: now,
         };
-        store.component_put(tenant.id, component, vec![]).await.unwrap();
+        store.component_put(tenant.id, component, vec![], at(1).into()).await.unwrap();
         let mut retry = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
         retry.backoff.initial = Duration::from_millis(1);
         let spec = TaskSpec { retry, ..TaskSpec::new(digest) };
         store
-            .task_create(tenant.id, NewTask { id: TaskId::new(now), name: name("work"), spec }, now)
+            .task_create(tenant.id, NewTask { id: TaskId::new(now), name: name("work"), spec }, now.into())
             .await
             .unwrap();
-        Self { store, tenant, _folder: folder }
+        Self { stub: Arc::default(), store, tenant, _folder: folder }
+    }
+
+    async fn update(&self, update: TenantUpdate) {
+        self.store.tenant_update(&self.tenant.name, update, SystemClock.now().into()).await.unwrap();
+    }
+
+    async fn flood(&self, count: usize, input: &str) -> Vec<RunId> {
+        let input = Payload { content_type: String::new(), bytes: input.into() };
+        let new = |_| NewRun {
+            id: RunId::new(SystemClock.now()),
+            task: name("work"),
+            input: input.clone(),
+            idempotency_key: None,
+        };
+        let starts: Vec<NewRun> = (0..count).map(new).collect();
+        let ids = starts.iter().map(|start| start.id).collect();
+        self.store.runs_start(self.tenant.id, starts, SystemClock.now().into()).await.unwrap();
+        ids
+    }
+
+    async fn ended(&self) -> usize {
+        let page = Page { size: 2_000, after: None };
+        let runs = self.store.run_list(self.tenant.id, RunFilter::default(), page).await.unwrap().items;
+        runs.iter().filter(|run| run.state.is_final()).count()
     }
 
     async fn trigger(&self, catch_up: CatchUp, every: u64, now: i64) -> Name {
@@ -100,14 +165,14 @@ impl Engine {
         let next_at = spec.check(&input, at(now)).unwrap();
         let id = TriggerId::new(at(now));
         let new = NewTrigger { id, task: name("work"), name: None, spec, input, next_at };
-        self.store.trigger_create(self.tenant.id, new, at(now)).await.unwrap().name
+        self.store.trigger_create(self.tenant.id, new, at(now).into()).await.unwrap().name
     }
 
     async fn start(&self, input: &str) -> RunId {
         let id = RunId::new(SystemClock.now());
         let input = Payload { content_type: String::new(), bytes: input.into() };
         let new = NewRun { id, task: name("work"), input, idempotency_key: None };
-        self.store.runs_start(self.tenant.id, vec![new], SystemClock.now()).await.unwrap();
+        self.store.runs_start(self.tenant.id, vec![new], SystemClock.now().into()).await.unwrap();
         id
     }
 
@@ -139,8 +204,13 @@ impl Engine {
             capacity: 8,
         };
         let config = DispatcherConfig { drain_grace, ..DispatcherConfig::new(host) };
-        let dispatcher =
-            Dispatcher::new(Arc::clone(&self.store), Arc::new(SystemClock), Arc::new(Stub), config);
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&self.store),
+            Arc::new(SystemClock),
+            Arc::clone(&self.stub) as _,
+            keyring(),
+            config,
+        );
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone();
         tasks.spawn(async move { dispatcher.run(stopped).await });
@@ -185,10 +255,10 @@ async fn what_passed_during_a_pause_is_skipped_and_then_it_goes_on() {
     let clock = Arc::new(ManualClock::new(at(0)));
     let trigger = engine.trigger(CatchUp::All, 10, 0).await;
     let scheduler = Scheduler::new(Arc::clone(&engine.store), Arc::clone(&clock) as Arc<dyn Clock>);
-    engine.store.trigger_pause(engine.tenant.id, &trigger, String::new(), at(5)).await.unwrap();
+    engine.store.trigger_pause(engine.tenant.id, &trigger, String::new(), at(5).into()).await.unwrap();
     clock.set(at(100));
     assert_eq!(scheduler.step().await, Ok(None));
-    engine.store.trigger_resume(engine.tenant.id, &trigger, at(105)).await.unwrap();
+    engine.store.trigger_resume(engine.tenant.id, &trigger, at(105).into()).await.unwrap();
     clock.set(at(110));
     assert_eq!(scheduler.step().await, Ok(Some(at(120))));
     let found = engine.store.trigger_get(engine.tenant.id, &trigger).await.unwrap();
@@ -256,7 +326,7 @@ async fn a_running_attempt_is_heard_and_can_be_cancelled() {
     engine.until(id, |run| run.progress.is_some()).await;
     let lines = engine.store.run_logs(engine.tenant.id, id, (0, 0), 10).await.unwrap();
     assert_eq!(lines[0].text, "waiting");
-    engine.store.run_cancel(engine.tenant.id, id, SystemClock.now()).await.unwrap();
+    engine.store.run_cancel(engine.tenant.id, id, SystemClock.now().into()).await.unwrap();
     assert_eq!(engine.end(id).await.state, RunState::Cancelled);
     stop.cancel();
     tasks.wait().await;
@@ -275,6 +345,56 @@ async fn a_host_that_stops_hands_back_what_does_not_end() {
 }
 
 #[tokio::test]
+async fn a_flood_of_one_tenant_does_not_keep_another_waiting() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let other = engine.neighbour("other").await;
+    engine.flood(1_000, "takes a while").await;
+    let single = other.start("works").await;
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    other.end(single).await;
+    let ended = engine.ended().await;
+    assert!(ended < 500, "{ended} of the flood came before it");
+    stop.cancel();
+    tasks.wait().await;
+}
+
+#[tokio::test]
+async fn so_many_runs_of_a_tenant_at_one_time_and_without_a_pause_between_them() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let quotas = [(Quota::ConcurrentRuns, Some(2))].into();
+    engine.update(TenantUpdate { quotas, ..TenantUpdate::default() }).await;
+    let runs = engine.flood(100, "takes a while").await;
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    // At the pace of polling this would take 50 seconds.
+    for run in runs {
+        engine.end(run).await;
+    }
+    assert_eq!(engine.stub.most.load(Ordering::SeqCst), 2);
+    stop.cancel();
+    tasks.wait().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_suspended_tenant_is_executed_until_it_is_resumed() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let other = engine.neighbour("other").await;
+    let waits = engine.start("works").await;
+    let set = async |state| {
+        let state = Some((state, String::new()));
+        engine.update(TenantUpdate { state, ..TenantUpdate::default() }).await;
+    };
+    set(TenantState::Suspended).await;
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    let later = other.start("works").await;
+    other.end(later).await;
+    assert_eq!(engine.ended().await, 0);
+    set(TenantState::Active).await;
+    assert_eq!(engine.end(waits).await.state, RunState::Succeeded);
+    stop.cancel();
+    tasks.wait().await;
+}
+
+#[tokio::test]
 async fn what_is_old_is_cleared_away_in_steps() {
     const DAY: i64 = 24 * 3600;
     let engine = Engine::new(at(0)).await;
@@ -285,8 +405,8 @@ async fn what_is_old_is_cleared_away_in_steps() {
         idempotency_key: None,
     };
     let starts = (0..=RETENTION_STEP).map(start).collect();
-    engine.store.runs_start(engine.tenant.id, starts, at(0)).await.unwrap();
-    engine.store.task_delete(engine.tenant.id, &name("work"), at(0)).await.unwrap();
+    engine.store.runs_start(engine.tenant.id, starts, at(0).into()).await.unwrap();
+    engine.store.task_delete(engine.tenant.id, &name("work"), at(0).into()).await.unwrap();
     let left = async || {
         let page = Page { size: 1_000, after: None };
         engine.store.run_list(engine.tenant.id, RunFilter::default(), page).await.unwrap().items.len()
@@ -311,6 +431,41 @@ async fn what_is_old_is_cleared_away_in_steps() {
     clock.set(at(30 * DAY + 60));
     until(1, 0).await;
     until(0, 1).await;
+    stop.cancel();
+    tasks.wait().await;
+}
+
+#[tokio::test]
+async fn an_attempt_has_the_secrets_that_its_revision_names_as_they_are_when_it_begins() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let (tenant, now) = (engine.tenant.id, SystemClock.now());
+    let set = async |text: &str| {
+        let text = SecretText::new(text.into()).unwrap();
+        let sealed = keyring().seal(tenant, name("password"), &text, [text.expose().len() as u8; 24], now);
+        engine.store.secret_put(sealed, now.into()).await.unwrap();
+    };
+    set("the first").await;
+    let plain = engine.store.task_get(tenant, &name("work")).await.unwrap().spec;
+    let secrets = [("KEY".to_string(), name("password"))].into();
+    let naming = TaskSpec { secrets, ..plain.clone() };
+    engine.store.task_update(tenant, &name("work"), naming, None, now.into()).await.unwrap();
+    let first = engine.start("tells").await;
+    set("the second one").await;
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    let output = |run: Run| String::from_utf8(run.output.unwrap().bytes).unwrap();
+    assert_eq!(output(engine.end(first).await), "KEY=the second one");
+    stop.cancel();
+    tasks.wait().await;
+
+    // One that is gone fails the run, and though another try would be left, that would not help.
+    let orphan = engine.start("tells").await;
+    engine.store.task_update(tenant, &name("work"), plain, None, now.into()).await.unwrap();
+    engine.store.secret_delete(tenant, &name("password"), now.into()).await.unwrap();
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    let run = engine.end(orphan).await;
+    let failure = run.failure.unwrap();
+    assert_eq!((run.state, run.attempt, failure.kind), (RunState::Failed, 1, FailureKind::Secret));
+    assert!(failure.message.contains("`password`"), "{failure:?}");
     stop.cancel();
     tasks.wait().await;
 }

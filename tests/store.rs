@@ -83,6 +83,33 @@ conformance!(
     retention_takes_skips_and_uploads
     retention_takes_bytes_that_nobody_names
     a_deleted_task_stays_as_long_as_a_run_does
+    a_suspended_tenant_begins_nothing
+    triggers_and_components_are_counted
+    stored_bytes_are_those_of_the_rows
+    nothing_is_begun_over_the_stored_bytes
+    starts_come_at_their_rate
+    the_cpu_time_of_a_day_runs_out_and_begins_anew
+    so_many_runs_at_one_time_and_not_more
+    claims_are_shared_between_tenants
+    what_ends_goes_on_its_bill
+    a_lost_host_costs_nothing
+    a_deleted_tenant_leaves_nothing
+    a_tenant_is_made_changed_and_deleted
+    a_deleted_tenant_has_nothing_and_its_runs_are_ended
+    a_tenant_is_told_what_it_uses
+    a_token_is_what_it_was_made_as
+    a_token_is_good_until_it_expires_or_is_revoked
+    tokens_are_listed_the_newest_first
+    a_tenant_has_so_many_tokens_that_are_good
+    a_secret_is_kept_while_a_task_names_it
+    secrets_of_tenants_are_their_own
+    a_secret_is_sealed_anew_unless_it_has_changed
+    every_change_is_on_record
+    what_changes_nothing_is_not_on_record
+    the_audit_log_is_listed_the_newest_first
+    a_value_that_is_too_long_is_left_out_of_the_record
+    a_task_has_no_more_memory_than_its_tenant_may_have
+    lists_show_only_what_is_of_some_tasks
 );
 
 #[tokio::test]

@@ -28,8 +28,11 @@ use innkeeper_domain::component::{Component, Shape};
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::RunState;
+use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::tenant::{TenantState, TenantUpdate};
 use innkeeper_domain::time::after;
 use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
@@ -114,17 +117,39 @@ async fn filled(seed: u64, somewhere: &Somewhere) -> (Side, Generator) {
     // Random operations seldom get as far as a host that is cordoned and then lost, or half an upload.
     let gone = host("gone", at(1));
     side.store.host_start(gone, at(2), at(1)).await.unwrap();
-    side.store.host_set_state(&name("gone"), HostState::Cordoned).await.unwrap();
+    side.store.host_set_state(&name("gone"), HostState::Cordoned, at(1).into()).await.unwrap();
     assert_eq!(side.store.hosts_reap(another_host(), at(3)).await, Ok(0));
     let mut generator = Generator::new(seed);
     for _ in 0..STEPS {
         let answer = side.apply(&generator.step()).await;
         generator.learn(answer.learned);
     }
+    fill_seldom_filled(&side).await;
     let (tenant, upload) = (side.tenants[0], digest(b"an upload"));
     side.store.upload_begin(tenant, upload, 9, at(5_000_000_000)).await.unwrap();
     side.store.upload_append(tenant, upload, 0, b"an up".into(), at(5_000_000_000)).await.unwrap();
     (side, generator)
+}
+
+/// A secret, and a start that is counted because there is a quota of them.
+async fn fill_seldom_filled(side: &Side) {
+    let now = at(5_000_000_000);
+    let starts = TenantUpdate {
+        state: Some((TenantState::Active, String::new())),
+        weight: None,
+        quotas: [(Quota::StartsPerSecond, Some(1_000)), (Quota::StoredBytes, None)].into(),
+    };
+    side.store.tenant_update(&name("default"), starts, now.into()).await.unwrap();
+    let (tenant, sealed) = (side.tenants[0], b"sealed".to_vec());
+    let (key_id, created_at, updated_at) = ("key".to_string(), now, now);
+    let secret = SealedSecret { tenant, name: name("kept"), key_id, sealed, created_at, updated_at };
+    side.store.secret_put(secret, now.into()).await.unwrap();
+    let tasks = side.store.task_list(tenant, None, ALL).await.unwrap().items;
+    if let Some(task) = tasks.first() {
+        let id = RunId::new(now);
+        let start = NewRun { id, task: task.name.clone(), input: Payload::json("1"), idempotency_key: None };
+        side.store.runs_start(tenant, vec![start], now.into()).await.unwrap();
+    }
 }
 
 /// A copy has the same rows, shows the same, and goes on the same.
@@ -210,9 +235,9 @@ async fn busy(store: &dyn Store) -> Vec<RunId> {
         created_at: at(1),
     };
     let spec = TaskSpec::new(component.digest);
-    store.component_put(tenant, component, bytes).await.unwrap();
+    store.component_put(tenant, component, bytes, at(1).into()).await.unwrap();
     let task = NewTask { id: TaskId::new(at(1)), name: name("work"), spec };
-    store.task_create(tenant, task, at(1)).await.unwrap();
+    store.task_create(tenant, task, at(1).into()).await.unwrap();
     let input = Payload { content_type: "application/octet-stream".into(), bytes: vec![0; 400] };
     let large = Payload { bytes: vec![0xff; 1 << 20], ..input.clone() };
     let mut starts: Vec<_> = (0..2_500)
@@ -226,7 +251,7 @@ async fn busy(store: &dyn Store) -> Vec<RunId> {
     let ids = starts.iter().map(|start| start.id).collect();
     while !starts.is_empty() {
         let rest = starts.split_off(starts.len().min(500));
-        store.runs_start(tenant, std::mem::replace(&mut starts, rest), at(2)).await.unwrap();
+        store.runs_start(tenant, std::mem::replace(&mut starts, rest), at(2).into()).await.unwrap();
     }
     let host = host("one", at(3));
     store.host_start(host.clone(), at(1_000), at(3)).await.unwrap();
@@ -269,7 +294,7 @@ async fn what_was_executing_is_taken_up_again() {
         let input = store.run_get(tenant, ids[1_234]).await.unwrap().input;
         let idempotency_key = Some("key 1234".into());
         let again = NewRun { id: RunId::new(at(5)), task: name("work"), input, idempotency_key };
-        let again = store.runs_start(tenant, vec![again], at(2_000)).await.unwrap().remove(0).unwrap();
+        let again = store.runs_start(tenant, vec![again], at(2_000).into()).await.unwrap().remove(0).unwrap();
         assert_eq!((again.id, again.existed), (ids[1_234], true));
         let running = RunFilter { states: vec![RunState::Running], ..RunFilter::default() };
         assert_eq!(store.run_list(tenant, running, ALL).await.unwrap().items.len(), ids.len());
@@ -291,7 +316,7 @@ async fn skips_go_on_after_a_move() {
     let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
     let (id, spec, input) = (TriggerId::new(at(2)), TriggerSpec::new(schedule), Payload::json("{}"));
     let new = NewTrigger { id, task: name("work"), name: Some(name("tick")), spec, input, next_at: at(10) };
-    store.trigger_create(tenant, new, at(2)).await.unwrap();
+    store.trigger_create(tenant, new, at(2).into()).await.unwrap();
     let skip = async |store: &dyn Store, due: i64, reason| {
         let skips = vec![SkipRange { from: at(due), to: at(due), count: 1, reason }];
         let firing = Firing { runs: vec![], skips, next: Some(at(due + 10)) };

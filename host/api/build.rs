@@ -5,8 +5,21 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["component", "host", "payload", "run", "task", "trigger"]
-        .map(|name| format!("innkeeper/v1/{name}.proto"));
+    let files = [
+        "audit",
+        "component",
+        "host",
+        "payload",
+        "quota",
+        "run",
+        "secret",
+        "task",
+        "tenant",
+        "token",
+        "trigger",
+        "usage",
+    ]
+    .map(|name| format!("innkeeper/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("innkeeper.bin"), descriptors.encode_to_vec())?;

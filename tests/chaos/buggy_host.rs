@@ -4,21 +4,27 @@
 use crate::sabotage::{Bug, Sabotaged};
 use async_trait::async_trait;
 use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
+use innkeeper_api::listen::Listener;
+use innkeeper_api::secret::{Rotated, Vault, VaultError};
 use innkeeper_api::{Api, Inspector, serve};
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels, Role as HostRole};
-use innkeeper_domain::ids::HostId;
+use innkeeper_domain::ids::{HostId, TenantId};
+use innkeeper_domain::keyring::Keyring;
 use innkeeper_domain::limits::UPLOADS_MAX;
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::secret::{SecretInfo, SecretText};
 use innkeeper_domain::time::Now;
 use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
 use innkeeper_engine::scheduler::Scheduler;
+use innkeeper_store::Store;
 use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
-use innkeeper_store::{Role, Store, TokenHolder};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +59,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
     };
     let tenant = store.tenant_ensure(&TENANT_DEFAULT.parse().expect("a name"), now()).await;
     let tenant = tenant.expect("a tenant").id;
-    let holder = TokenHolder { tenant: None, role: Role::Admin };
-    store.token_put(token_hash(TOKEN), holder, now()).await.expect("a token");
+    store.token_ensure(token_hash(TOKEN), now()).await.expect("a token");
     let store: Arc<dyn Store> = Arc::new(Sabotaged::new(store, bug, tenant));
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -73,17 +78,20 @@ pub async fn main(bug: &str, arguments: &[String]) {
     let api = Api {
         store: Arc::clone(&store),
         inspector: Arc::new(Anything),
+        vault: Arc::new(NoVault),
         now,
         name: host.name.clone(),
         address: host.address.clone(),
         version: "chaos",
         stop: stop.clone(),
+        identity: None,
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
     };
     let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
     let config = DispatcherConfig { lease, ..DispatcherConfig::new(host) };
-    let dispatcher = Dispatcher::new(store, clock, Arc::new(Stub), config);
+    let keyring = Keyring::new(vec![[7; 32].into()]).expect("a key");
+    let dispatcher = Dispatcher::new(store, clock, Arc::new(Stub), Arc::new(keyring), config);
     let stopped = stop.clone();
     tasks.spawn(async move { scheduler.run(stopped).await });
     tasks.spawn(async move { dispatcher.run(stop).await });
@@ -91,7 +99,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
     let unfinished = data.join("address.part");
     std::fs::write(&unfinished, format!("http://{address}")).expect("a file");
     std::fs::rename(unfinished, data.join("address")).expect("a file");
-    serve(api, listener).await.expect("it serves");
+    serve(api, Listener::plain(listener)).await.expect("it serves");
 }
 
 /// Takes every upload for a command.
@@ -101,6 +109,20 @@ struct Anything;
 impl Inspector for Anything {
     async fn inspect(&self, _digest: Digest, _bytes: Vec<u8>) -> Result<Inspected, Refusal> {
         Ok(Inspected { shape: Shape::Command, adapted: false, imports: Vec::new() })
+    }
+}
+
+/// Has no secrets.
+struct NoVault;
+
+#[async_trait]
+impl Vault for NoVault {
+    async fn set(&self, _: TenantId, _: Name, _: SecretText, _: Change) -> Result<SecretInfo, VaultError> {
+        Err(VaultError::Keys("there are no secrets here".into()))
+    }
+
+    async fn rotate(&self) -> Result<Rotated, VaultError> {
+        Err(VaultError::Keys("there are no secrets here".into()))
     }
 }
 
@@ -122,7 +144,7 @@ impl Executor for Stub {
             },
             _ => done(&claimed),
         };
-        AttemptEnd { outcome, usage: Usage { wall: begun.elapsed(), peak_memory: 0 } }
+        AttemptEnd { outcome, usage: Usage { wall: begun.elapsed(), cpu: Duration::ZERO, peak_memory: 0 } }
     }
 }
 

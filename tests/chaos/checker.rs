@@ -1,7 +1,7 @@
 //! What must be true of every history and what it has led to. Pure: no clock, no network.
 
 use crate::history::{Answer, Asked, History};
-use crate::state::{AttemptSeen, RunSeen, State, TriggerSeen};
+use crate::state::{AttemptSeen, Billed, RunSeen, State, TriggerSeen};
 use innkeeper_domain::calendar::{Calendar, Schedule};
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::run::RunState;
@@ -44,6 +44,8 @@ pub enum Rule {
     Paused,
     /// A lost host's runs are taken up in time.
     TakenUp,
+    /// Bills say what was done, no more and no less.
+    Billed,
 }
 
 #[derive(Debug, Clone)]
@@ -83,6 +85,7 @@ pub fn check(history: &History, state: &State, exactness: Exactness) -> Vec<Viol
     check.lost_hosts();
     check.cancels();
     check.triggers();
+    check.bills();
     check.found
 }
 
@@ -115,6 +118,13 @@ struct Check<'a> {
 impl Check<'_> {
     fn fail(&mut self, rule: Rule, what: impl Into<String>) {
         self.found.push(Violation { rule, what: what.into() });
+    }
+
+    fn bills(&mut self) {
+        let (billed, done) = (self.state.billed, Billed::of(&self.state.runs));
+        if billed != done {
+            self.fail(Rule::Billed, format!("{billed:?} is on the bills, and {done:?} was done"));
+        }
     }
 
     fn starts(&mut self) {

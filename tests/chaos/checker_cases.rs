@@ -2,7 +2,7 @@
 
 use crate::checker::{Exactness, HandedBack, Rule, check};
 use crate::history::{Answer, Asked, Call, History, Loss, Start};
-use crate::state::{AttemptSeen, RunSeen, SkipSeen, State, TriggerSeen};
+use crate::state::{AttemptSeen, Billed, RunSeen, SkipSeen, State, TriggerSeen};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::Schedule;
 use innkeeper_domain::ids::RunId;
@@ -111,7 +111,8 @@ fn good() -> (History, State) {
         outages: Vec::new(),
         settled_at: at(5_500),
     };
-    (history, State { runs, triggers })
+    let billed = Billed::of(&runs);
+    (history, State { runs, triggers, billed })
 }
 
 fn found(history: &History, state: &State) -> Vec<Rule> {
@@ -129,7 +130,7 @@ fn a_good_history_passes() {
 type Spoil = fn(&mut History, &mut State);
 
 fn every_violation_is_found() {
-    let ways: [(Rule, Spoil); 27] = [
+    let ways: [(Rule, Spoil); 30] = [
         (Rule::Acknowledged, |_, s| drop(s.runs.remove(0))),
         (Rule::Acknowledged, |_, s| s.runs[0].key = Some("four".into())),
         (Rule::Acknowledged, |_, s| s.triggers.clear()),
@@ -160,6 +161,9 @@ fn every_violation_is_found() {
         (Rule::EveryNominalTime, |h, _| h.settled_at = at(6_000)),
         (Rule::NotEarly, |_, s| s.runs[5].created_at = at(4_999)),
         (Rule::NotEarly, |_, s| s.runs[5].nominal_at = at(5_100)),
+        (Rule::Billed, |_, s| s.billed.runs -= 1),
+        (Rule::Billed, |_, s| s.billed.attempts += 1),
+        (Rule::Billed, |_, s| s.billed.wall += Duration::from_micros(1)),
     ];
     for (number, (rule, spoil)) in ways.into_iter().enumerate() {
         let (mut history, mut state) = good();
@@ -171,6 +175,7 @@ fn every_violation_is_found() {
     let (mut history, mut state) = good();
     state.triggers[0].skips[0] = SkipSeen { from: at(4_000), to: at(4_000), count: 1 };
     state.runs.push(triggered(9, 3_000));
+    state.billed = Billed::of(&state.runs);
     assert_eq!(found(&history, &state), [Rule::Paused]);
     // Had the resume been asked for without an answer shortly before, it might have come later.
     let resume = call(("t".to_string(), Asked::Resume), 2_000, 2_100, Answer::Unknown("gone".into()));

@@ -7,6 +7,7 @@ use innkeeper_api::proto::push_component_request::{Header, Part};
 use innkeeper_api::proto::run_service_client::RunServiceClient;
 use innkeeper_api::proto::task_service_client::TaskServiceClient;
 use innkeeper_api::proto::trigger_service_client::TriggerServiceClient;
+use innkeeper_api::proto::usage_service_client::UsageServiceClient;
 use innkeeper_api::proto::{self, PushComponentRequest};
 use innkeeper_domain::Timestamp;
 use sha2::{Digest, Sha256};
@@ -120,6 +121,12 @@ impl Client {
     pub async fn all_triggers(&self) -> Result<Vec<proto::Trigger>, Status> {
         let request = proto::ListTriggersRequest { page_size: PAGE, ..proto::ListTriggersRequest::default() };
         Ok(self.triggers().list_triggers(request).await?.into_inner().triggers)
+    }
+
+    pub async fn all_usage(&self) -> Result<Vec<proto::UsageLine>, Status> {
+        let mut usage = UsageServiceClient::with_interceptor(self.channel.clone(), self.token.clone());
+        let request = proto::ListUsageRequest { page_size: PAGE, ..proto::ListUsageRequest::default() };
+        Ok(usage.list_usage(request).await?.into_inner().lines)
     }
 
     pub async fn all_skips(&self, trigger: &str) -> Result<Vec<proto::Skip>, Status> {

@@ -2,16 +2,22 @@
 
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::Token;
+use innkeeper_domain::audit::{AuditEntry, Change};
+use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::firing::Firing;
 use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::QuotaUse;
 use innkeeper_domain::run::{Claimed, Lease, LogLine, Run, RunState};
+use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use innkeeper_domain::tenant::{Tenant, TenantUpdate};
 use innkeeper_domain::trigger::{SkipRange, Trigger};
 use innkeeper_store::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -88,11 +94,11 @@ impl Sabotaged {
         &self,
         tenant: TenantId,
         starts: Vec<NewRun>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
         let is_new = starts.iter().all(|start| self.shared.is_new(start));
         if !is_new || self.shared.any_known(&starts).await? {
-            return self.inner().runs_start(tenant, starts, now).await;
+            return self.inner().runs_start(tenant, starts, change).await;
         }
         let answers = starts.iter().map(|start| Ok(Started { id: start.id, existed: false })).collect();
         for start in &starts {
@@ -103,7 +109,7 @@ impl Sabotaged {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             tokio::time::sleep(LATER).await;
-            if let Err(error) = shared.store.runs_start(tenant, starts.clone(), now).await {
+            if let Err(error) = shared.store.runs_start(tenant, starts.clone(), change).await {
                 tracing::error!(%error, "acknowledged runs can't be started");
             }
             shared.pending().retain(|_, pending| !starts.contains(pending));
@@ -200,15 +206,44 @@ macro_rules! pass_on {
 pass_on!(TenantStore:
     fn tenant_ensure(name: &Name, now: Timestamp) -> Tenant;
     fn tenant_get(name: &Name) -> Tenant;
-    fn token_put(hash: [u8; 32], holder: TokenHolder, now: Timestamp) -> ();
-    fn token_find(hash: [u8; 32]) -> Option<TokenHolder>;
+    fn tenant_create(tenant: NewTenant, change: Change) -> Tenant;
+    fn tenant_list(page: Page) -> Paged<Tenant>;
+    fn tenant_update(name: &Name, update: TenantUpdate, change: Change) -> Tenant;
+    fn tenant_delete(name: &Name, change: Change) -> ();
+    fn tenant_use(tenant: TenantId, now: Timestamp) -> QuotaUse;
+);
+
+pass_on!(TokenStore:
+    fn token_ensure(hash: TokenHash, now: Timestamp) -> ();
+    fn token_create(token: Token, hash: TokenHash, change: Change) -> Token;
+    fn token_find(hash: TokenHash) -> Option<Found>;
+    fn token_list(tenant: Option<TenantId>, page: Page) -> Paged<Found>;
+    fn token_revoke(tenant: Option<TenantId>, id: TokenId, change: Change) -> Token;
+);
+
+pass_on!(AuditStore:
+    fn audit_append(entries: Vec<AuditEntry>) -> ();
+    fn audit_list(filter: AuditFilter, page: Page) -> Paged<AuditEntry>;
+);
+
+pass_on!(UsageStore:
+    fn usage_list(filter: UsageFilter, page: Page) -> Paged<Bill>;
+);
+
+pass_on!(SecretStore:
+    fn secret_put(secret: SealedSecret, change: Change) -> SecretInfo;
+    fn secrets_get(tenant: TenantId, names: Vec<Name>) -> Vec<SealedSecret>;
+    fn secret_list(tenant: TenantId, page: Page) -> Paged<SecretInfo>;
+    fn secret_delete(tenant: TenantId, name: &Name, change: Change) -> ();
+    fn secrets_under_other_keys(key_id: &str, limit: usize) -> Vec<SealedSecret>;
+    fn secret_reseal(from: SealedSecret, to: SealedSecret) -> bool;
 );
 
 pass_on!(ComponentStore:
-    fn component_put(tenant: TenantId, component: Component, bytes: Vec<u8>) -> bool;
+    fn component_put(tenant: TenantId, component: Component, bytes: Vec<u8>, change: Change) -> bool;
     fn component_get(tenant: TenantId, digest: &str) -> Component;
     fn component_list(tenant: TenantId, page: Page) -> Paged<Component>;
-    fn component_delete(tenant: TenantId, digest: Digest) -> ();
+    fn component_delete(tenant: TenantId, digest: Digest, change: Change) -> ();
     fn component_bytes(digest: Digest) -> Vec<u8>;
     fn artifact_get(digest: Digest, variant: &str) -> Option<Vec<u8>>;
     fn artifact_put(digest: Digest, variant: &str, bytes: Vec<u8>) -> ();
@@ -222,16 +257,16 @@ pass_on!(UploadStore:
 );
 
 pass_on!(TaskStore:
-    fn task_create(tenant: TenantId, task: NewTask, now: Timestamp) -> Task;
+    fn task_create(tenant: TenantId, task: NewTask, change: Change) -> Task;
     fn task_update(
-        tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, now: Timestamp
+        tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
     ) -> Task;
-    fn task_rollback(tenant: TenantId, name: &Name, revision: u32, now: Timestamp) -> Task;
+    fn task_rollback(tenant: TenantId, name: &Name, revision: u32, change: Change) -> Task;
     fn task_get(tenant: TenantId, name: &Name) -> Task;
-    fn task_list(tenant: TenantId, page: Page) -> Paged<Task>;
+    fn task_list(tenant: TenantId, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Task>;
     fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
     fn task_spec(task: TaskId, revision: u32) -> Arc<TaskSpec>;
-    fn task_delete(tenant: TenantId, name: &Name, now: Timestamp) -> u64;
+    fn task_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
 );
 
 pass_on!(HostStore:
@@ -242,7 +277,7 @@ pass_on!(HostStore:
     fn host_orders(host: HostId) -> Orders;
     fn host_release(host: HostId, keep: Vec<Lease>, now: Timestamp) -> u64;
     fn host_list() -> Vec<HostStatus>;
-    fn host_set_state(name: &Name, state: HostState) -> Vec<HostStatus>;
+    fn host_set_state(name: &Name, state: HostState, change: Change) -> Vec<HostStatus>;
 );
 
 pass_on!(RetentionStore:
@@ -250,12 +285,12 @@ pass_on!(RetentionStore:
 );
 
 pass_on!(TriggerStore:
-    fn trigger_create(tenant: TenantId, trigger: NewTrigger, now: Timestamp) -> Trigger;
+    fn trigger_create(tenant: TenantId, trigger: NewTrigger, change: Change) -> Trigger;
     fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
-    fn trigger_list(tenant: TenantId, task: Option<&Name>, page: Page) -> Paged<Trigger>;
-    fn trigger_pause(tenant: TenantId, name: &Name, note: String, now: Timestamp) -> Trigger;
-    fn trigger_resume(tenant: TenantId, name: &Name, now: Timestamp) -> Trigger;
-    fn trigger_delete(tenant: TenantId, name: &Name, now: Timestamp) -> u64;
+    fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
+    fn trigger_pause(tenant: TenantId, name: &Name, note: String, change: Change) -> Trigger;
+    fn trigger_resume(tenant: TenantId, name: &Name, change: Change) -> Trigger;
+    fn trigger_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
     fn trigger_skips(tenant: TenantId, name: &Name, page: Page) -> Paged<SkipRange>;
     fn triggers_due(now: Timestamp, limit: usize) -> Vec<DueTrigger>;
     fn triggers_next() -> Option<Timestamp>;
@@ -271,10 +306,10 @@ pass_on!(TriggerStore:
 
 pass_on!(RunStore:
     fn run_list(tenant: TenantId, filter: RunFilter, page: Page) -> Paged<Run>;
-    fn run_cancel(tenant: TenantId, id: RunId, now: Timestamp) -> Run;
+    fn run_cancel(tenant: TenantId, id: RunId, change: Change) -> Run;
     fn run_logs(tenant: TenantId, id: RunId, after: (u32, u32), limit: usize) -> Vec<LogLine>;
     fn runs_claim(host: HostId, labels: &Labels, limit: usize, now: Timestamp) -> Vec<Claimed>;
-    fn runs_next_ready(labels: &Labels) -> Option<Timestamp>;
+    fn runs_next_ready(labels: &Labels, after: Timestamp) -> Option<Timestamp>;
     fn runs_news(news: Vec<AttemptNews>) -> ();
     => {
         async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -288,11 +323,11 @@ pass_on!(RunStore:
             &self,
             tenant: TenantId,
             starts: Vec<NewRun>,
-            now: Timestamp,
+            change: Change,
         ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
             match self.shared.bug {
-                Bug::AcknowledgeBeforeCommit => self.acknowledge_first(tenant, starts, now).await,
-                _ => self.inner().runs_start(tenant, starts, now).await,
+                Bug::AcknowledgeBeforeCommit => self.acknowledge_first(tenant, starts, change).await,
+                _ => self.inner().runs_start(tenant, starts, change).await,
             }
         }
 

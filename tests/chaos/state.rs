@@ -56,6 +56,31 @@ pub struct SkipSeen {
 pub struct State {
     pub runs: Vec<RunSeen>,
     pub triggers: Vec<TriggerSeen>,
+    /// What the bills say.
+    pub billed: Billed,
+}
+
+/// Sums of all bills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Billed {
+    pub runs: u64,
+    pub attempts: u64,
+    pub wall: Duration,
+}
+
+impl Billed {
+    /// What they are to say when these runs are all that there ever were.
+    pub fn of(runs: &[RunSeen]) -> Self {
+        let attempts = runs.iter().flat_map(|run| &run.attempts);
+        let attempts = attempts.filter(|attempt| attempt.failure.as_deref() != Some("host-lost"));
+        let mut billed =
+            Self { runs: runs.iter().filter(|run| run.state.is_final()).count() as u64, ..Self::default() };
+        for attempt in attempts {
+            billed.attempts += 1;
+            billed.wall += attempt.wall;
+        }
+        billed
+    }
 }
 
 impl State {
@@ -78,7 +103,13 @@ impl State {
                 name: trigger.name,
             });
         }
-        Ok(Self { runs, triggers })
+        let mut billed = Billed::default();
+        for line in client.all_usage().await? {
+            billed.runs += line.runs;
+            billed.attempts += line.attempts;
+            billed.wall += Duration::try_from(line.wall.unwrap_or_default()).unwrap_or_default();
+        }
+        Ok(Self { runs, triggers, billed })
     }
 }
 

@@ -3,23 +3,33 @@
 use crate::operation::{Ending, Operation, Step, TENANTS};
 use crate::random::Random;
 use crate::side::{Learned, digest, name, uuid_at};
+use innkeeper_domain::access::{self, Proof, Token};
+use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::calendar::{CronSchedule, Dialect, Schedule};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::host::{Host, HostState, Labels, Role};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::{Quota, Quotas};
 use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress, RunState};
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::tenant::{TenantState, TenantUpdate};
 use innkeeper_domain::trigger::{CatchUp, OverlapPolicy, TriggerSpec};
 use innkeeper_domain::{Timestamp, time};
-use innkeeper_store::{Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTrigger, RunFilter};
+use innkeeper_store::{
+    Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTenant, NewTrigger, RunFilter,
+};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// In the order of bytes, which is not that of any language.
 const NAMES: [&str; 8] = ["a", "a-b", "a.b", "a0", "a_b", "ab", "b", "b-1"];
+/// Tenants without anything, which come and go.
+const OTHER_TENANTS: [&str; 2] = ["passing", "through"];
+const KEYS: [&str; 2] = ["old", "new"];
 const HOSTS: [&str; 2] = ["one", "two"];
 const LABELS: [&str; 4] = ["", "gpu=a100", "zone=eu", "gpu=a100,zone=eu"];
 /// Texts that somebody will send.
@@ -38,6 +48,7 @@ pub struct Generator {
     hosts: Vec<HostId>,
     tasks: Vec<TaskId>,
     triggers: Vec<Name>,
+    tokens: Vec<TokenId>,
     runs: Vec<RunId>,
     /// Old ones too.
     leases: Vec<Lease>,
@@ -47,12 +58,31 @@ pub struct Generator {
 type Make = fn(&mut Generator) -> Option<Operation>;
 
 /// How often each kind of operation comes.
-const KINDS: [(u64, Make); 46] = [
+const KINDS: [(u64, Make); 59] = [
     (1, |g| g.random.pick(&["default", "other", "none"]).map(Operation::TenantGet)),
+    (1, Generator::tenant_create),
+    (2, Generator::tenant_update),
+    (1, |g| g.random.pick(&OTHER_TENANTS).map(Operation::TenantDelete)),
+    (1, |g| Some(Operation::TenantList { size: g.size() })),
+    (2, Generator::token_create),
     (1, |g| {
-        let tenant = g.random.pick(&[None, Some(0), Some(1)])?;
-        Some(Operation::TokenPut { hash: g.hash(), tenant })
+        let tenant = g.random.chance(70).then(|| g.tenant());
+        Some(Operation::TokenRevoke { tenant, id: g.random.pick(&g.tokens)? })
     }),
+    (1, |g| {
+        let tenant = g.random.chance(70).then(|| g.tenant());
+        Some(Operation::TokenList { tenant, size: g.size() })
+    }),
+    (3, |g| {
+        let (tenant, name, key_id) = (g.tenant(), g.name(), g.random.pick(&KEYS)?);
+        Some(Operation::SecretPut { tenant, name, key_id, sealed: g.text().into_bytes() })
+    }),
+    (1, |g| Some(Operation::SecretsGet { tenant: g.tenant(), names: vec![g.name(), g.name()] })),
+    (1, |g| Some(Operation::SecretDelete { tenant: g.tenant(), name: g.name() })),
+    (1, |g| Some(Operation::SecretList { tenant: g.tenant(), size: g.size() })),
+    (1, |g| Some(Operation::SecretsReseal { key_id: g.random.pick(&KEYS)?, limit: g.size() })),
+    (1, Generator::audit_list),
+    (1, |g| Some(Operation::TokenEnsure(g.hash()))),
     (1, |g| Some(Operation::TokenFind(g.hash()))),
     (4, |g| Some(Operation::ComponentPut { tenant: g.tenant(), bytes: g.bytes() })),
     (2, |g| Some(Operation::ComponentGet { tenant: g.tenant(), digest: g.digest_text() })),
@@ -81,7 +111,7 @@ const KINDS: [(u64, Make); 46] = [
     (1, |g| g.random.chance(40).then(|| Operation::TaskDelete { tenant: g.tenant(), name: g.name() })),
     (1, |g| Some(Operation::TaskGet { tenant: g.tenant(), name: g.name() })),
     (1, |g| Some(Operation::TaskSpecOf { task: g.random.pick(&g.tasks)? })),
-    (1, |g| Some(Operation::TaskList { tenant: g.tenant(), size: g.size() })),
+    (1, |g| Some(Operation::TaskList { tenant: g.tenant(), only: g.only(), size: g.size() })),
     (1, |g| Some(Operation::TaskRevisions { tenant: g.tenant(), name: g.name(), size: g.size() })),
     (6, Generator::trigger_create),
     (1, |g| Some(Operation::TriggerGet { tenant: g.tenant(), name: g.trigger_name() })),
@@ -90,7 +120,7 @@ const KINDS: [(u64, Make); 46] = [
     (1, |g| Some(Operation::TriggerDelete { tenant: g.tenant(), name: g.trigger_name() })),
     (1, |g| {
         let task = g.random.chance(50).then(|| g.name());
-        Some(Operation::TriggerList { tenant: g.tenant(), task, size: g.size() })
+        Some(Operation::TriggerList { tenant: g.tenant(), task, only: g.only(), size: g.size() })
     }),
     (2, |g| Some(Operation::TriggerSkips { tenant: g.tenant(), name: g.trigger_name(), size: g.size() })),
     (1, |_| Some(Operation::TriggersNext)),
@@ -126,6 +156,14 @@ const KINDS: [(u64, Make); 46] = [
     (2, Generator::host_state_or_list),
 ];
 
+/// How many uploads there can be, some of them more than a tenant may begin.
+const UPLOADS: u64 = 30;
+
+/// What uploads there can be.
+pub fn upload_digests() -> impl Iterator<Item = Digest> {
+    (0..UPLOADS as u8).map(|n| Digest([n; 32]))
+}
+
 impl Generator {
     pub fn new(seed: u64) -> Self {
         let now = Timestamp::from_second(1_800_000_000).expect("a small number");
@@ -137,6 +175,7 @@ impl Generator {
             hosts: Vec::new(),
             tasks: Vec::new(),
             triggers: Vec::new(),
+            tokens: Vec::new(),
             runs: Vec::new(),
             leases: Vec::new(),
             advances: Vec::new(),
@@ -226,6 +265,10 @@ impl Generator {
         self.random.pick(&TEXTS).expect("texts").to_string()
     }
 
+    fn only(&mut self) -> Option<BTreeSet<Name>> {
+        self.random.chance(20).then(|| (0..self.random.below(3)).map(|_| self.name()).collect())
+    }
+
     fn size(&mut self) -> usize {
         1 + self.random.below(5) as usize
     }
@@ -250,7 +293,7 @@ impl Generator {
 
     /// Sometimes of more uploads than there can be.
     fn upload_digest(&mut self) -> Digest {
-        Digest([if self.random.chance(80) { 1 } else { self.random.below(30) as u8 }; 32])
+        Digest([if self.random.chance(80) { 1 } else { self.random.below(UPLOADS) as u8 }; 32])
     }
 
     fn digest_text(&mut self) -> String {
@@ -297,6 +340,64 @@ impl Generator {
         Payload { content_type, bytes: self.text().into_bytes() }
     }
 
+    fn tenant_create(&mut self) -> Option<Operation> {
+        let among = if self.random.chance(80) { &OTHER_TENANTS[..] } else { &TENANTS[..] };
+        Some(Operation::TenantCreate(NewTenant {
+            id: TenantId(uuid_at(self.now, self.random.number())),
+            name: name(self.random.pick(among)?),
+            weight: 1 + self.random.below(3) as u32,
+            quotas: Quotas([(Quota::FanOut, self.random.number() >> 1)].into()),
+        }))
+    }
+
+    /// Those that have something are changed in what hinders nothing: what does has cases of its own.
+    fn tenant_update(&mut self) -> Option<Operation> {
+        let changes = self.random.chance(50);
+        let name = self.random.pick(if changes { &TENANTS[..] } else { &OTHER_TENANTS[..] })?;
+        let suspended = self.random.chance(50) && !changes;
+        let state = if suspended { TenantState::Suspended } else { TenantState::Active };
+        let weight = self.random.chance(50).then(|| 1 + self.random.below(3) as u32);
+        let value = self.random.chance(70).then_some(1 << 40);
+        let quota =
+            self.random.pick(Quota::ALL).filter(|quota| !changes || *quota != Quota::LeastInterval)?;
+        let update = TenantUpdate {
+            state: self.random.chance(50).then(|| (state, self.text())),
+            weight: weight.filter(|_| !changes),
+            quotas: [(quota, value)].into(),
+        };
+        Some(Operation::TenantUpdate { name, update })
+    }
+
+    fn token_create(&mut self) -> Option<Operation> {
+        let id = TokenId(uuid_at(self.now, self.random.number()));
+        self.tokens.push(id);
+        let lives = Duration::from_secs(1 + self.random.below(3_600));
+        let token = Token {
+            id,
+            tenant: None,
+            role: self.random.pick(access::Role::ALL)?,
+            tasks: self.random.chance(30).then(|| [self.name(), self.name()].into()),
+            proof: self.random.pick(&[Proof::Token, Proof::Certificate("ci.example.com".into())])?,
+            note: self.text(),
+            created_at: self.now,
+            expires_at: self.random.chance(60).then(|| time::after(self.now, lives)),
+            revoked_at: None,
+        };
+        Some(Operation::TokenCreate { tenant: self.tenant(), token, hash: self.hash() })
+    }
+
+    fn audit_list(&mut self) -> Option<Operation> {
+        let since = Duration::from_millis(self.random.below(600_000));
+        let until = Duration::from_millis(self.random.below(60_000));
+        Some(Operation::AuditList {
+            tenant: self.random.chance(60).then(|| self.tenant()),
+            outcome: self.random.pick(&[None, Some(AuditOutcome::Done), Some(AuditOutcome::Denied)])?,
+            since: self.random.chance(80).then(|| time::before(self.now, since)),
+            until: self.random.chance(50).then(|| time::before(self.now, until)),
+            size: 10 * self.size(),
+        })
+    }
+
     fn upload_append(&mut self) -> Option<Operation> {
         let (tenant, digest) = (self.tenant(), self.upload_digest());
         let bytes = vec![b'x'; self.random.below(6) as usize];
@@ -313,6 +414,9 @@ impl Generator {
         spec.requires = self.labels();
         spec.timeout = Duration::from_millis(1 + self.random.below(100_000));
         spec.config.insert("KEY".into(), self.text().replace('\0', ""));
+        if self.random.chance(10) {
+            spec.secrets.insert("SECRET".into(), self.name());
+        }
         spec
     }
 
@@ -365,6 +469,7 @@ impl Generator {
 
     fn run_list(&mut self) -> Option<Operation> {
         let filter = RunFilter {
+            only: self.only(),
             task: self.random.chance(30).then(|| self.name()),
             trigger: self.random.chance(20).then(|| self.trigger_name()),
             states: RunState::ALL.into_iter().filter(|_| self.random.chance(30)).collect(),
@@ -408,6 +513,7 @@ impl Generator {
         };
         let usage = Usage {
             wall: Duration::from_micros(self.random.below(1_000_000)),
+            cpu: Duration::from_micros(self.random.below(1_000_000)),
             peak_memory: self.random.pick(&[0, 65_536, u64::MAX])?,
         };
         let lines = self.lines(lease);
@@ -459,7 +565,14 @@ impl Generator {
     fn retain(&mut self) -> Option<Operation> {
         let mut since = || time::before(self.now, Duration::from_secs(self.random.below(4 * 3_600)));
         let (runs_since, logs_since) = (since(), since());
-        let keep = Keep { runs_since, logs_since, skips_since: since(), uploads_since: since() };
+        let keep = Keep {
+            runs_since,
+            logs_since,
+            skips_since: since(),
+            uploads_since: since(),
+            audit_since: since(),
+            usage_since: since(),
+        };
         Some(Operation::Retain { keep, limit: 1 + self.random.below(20) as usize })
     }
 }

@@ -1,13 +1,18 @@
 //! What both stores must show at any time, and what must hold of it.
 
+use crate::generate::upload_digests;
 use crate::operation::{Operation, Step, TENANTS, TenantPlace};
 use crate::side::Side;
+use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, admit_firing};
+use innkeeper_domain::bill::Bill;
 use innkeeper_domain::ids::RunId;
+use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::{Run, RunEvent, RunState};
 use innkeeper_domain::trigger::{OverlapPolicy, Trigger};
-use innkeeper_store::{Advance, Page, RunFilter, StoreError};
+use innkeeper_store::{Advance, Page, RunFilter, StoreError, UsageFilter};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -24,7 +29,7 @@ impl Side {
     }
 
     pub async fn triggers(&self, tenant: TenantPlace) -> Vec<Trigger> {
-        self.store.trigger_list(self.tenants[tenant], None, ALL).await.expect("triggers").items
+        self.store.trigger_list(self.tenants[tenant], None, None, ALL).await.expect("triggers").items
     }
 
     /// Everything that can be read, as text.
@@ -38,11 +43,12 @@ impl Side {
         let size = 1_000;
         for tenant in 0..TENANTS.len() {
             add(Operation::ComponentList { tenant, size }).await;
-            add(Operation::TaskList { tenant, size }).await;
-            for task in self.store.task_list(self.tenants[tenant], ALL).await.expect("tasks").items {
+            add(Operation::TaskList { tenant, only: None, size }).await;
+            for task in self.store.task_list(self.tenants[tenant], None, ALL).await.expect("tasks").items {
                 add(Operation::TaskRevisions { tenant, name: task.name, size }).await;
             }
-            add(Operation::TriggerList { tenant, task: None, size }).await;
+            add(Operation::TriggerList { tenant, task: None, only: None, size }).await;
+            add(Operation::SecretList { tenant, size }).await;
             for trigger in self.triggers(tenant).await {
                 add(Operation::TriggerSkips { tenant, name: trigger.name, size }).await;
             }
@@ -51,9 +57,46 @@ impl Side {
                 add(Operation::RunLogs { tenant, id: run.id, after: (0, 0), limit: size }).await;
             }
         }
+        add(Operation::TenantList { size }).await;
+        add(Operation::TokenList { tenant: None, size }).await;
+        let (tenant, outcome, since, until) = (None, None, None, None);
+        add(Operation::AuditList { tenant, outcome, since, until, size }).await;
         add(Operation::HostList).await;
         add(Operation::TriggersNext).await;
+        writeln!(text, "{:?}", self.bills().await).expect("text");
         text
+    }
+
+    async fn bills(&self) -> Vec<Bill> {
+        let days = ("0001-01-01".parse().expect("a day"), "9999-12-31".parse().expect("a day"));
+        let filter = UsageFilter { tenant: None, task: None, days };
+        let mut bills = self.store.usage_list(filter, ALL).await.expect("bills").items;
+        // As they are stored: the sign that takes a NUL's place in PostgreSQL is longer.
+        bills.iter_mut().for_each(|bill| bill.used.log_bytes = 0);
+        bills
+    }
+
+    /// The bytes that are said to be stored are those of the rows. Ends all uploads, for they can't be listed.
+    pub async fn check_stored(&self) -> Result<(), String> {
+        for (tenant, id) in self.tenants.iter().enumerate() {
+            for digest in upload_digests() {
+                self.store.upload_end(*id, digest).await.expect("an end");
+            }
+            let components = self.store.component_list(*id, ALL).await.expect("components").items;
+            let mut sum: u64 = components.iter().map(|component| component.size).sum();
+            for run in self.runs(tenant).await {
+                let run = self.store.run_get(*id, run.id).await.expect("a run");
+                let output = run.output.map_or(0, |output| output.bytes.len());
+                sum += STORED_BYTES_PER_RUN + (run.input.bytes.len() + output) as u64;
+                let log = self.store.run_logs(*id, run.id, (0, 0), usize::MAX).await.expect("a log");
+                sum += log.iter().map(|line| STORED_BYTES_PER_LINE + line.text.len() as u64).sum::<u64>();
+            }
+            let used = self.store.tenant_use(*id, Timestamp::UNIX_EPOCH).await.expect("what is used").0;
+            if used.get(&Quota::StoredBytes) != Some(&sum) {
+                return Err(format!("{sum} bytes are stored by the rows, and it says {used:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// How many runs a decision is to create, from what can be seen before it.
@@ -96,7 +139,7 @@ impl Side {
 
     async fn unfinished(&self, tenant: TenantPlace, trigger: &Name) -> u64 {
         let states = RunState::ALL.into_iter().filter(|state| !state.is_final()).collect();
-        let filter = RunFilter { task: None, trigger: Some(trigger.clone()), states };
+        let filter = RunFilter { task: None, only: None, trigger: Some(trigger.clone()), states };
         let runs: Result<_, StoreError> = self.store.run_list(self.tenants[tenant], filter, ALL).await;
         runs.expect("runs").items.len() as u64
     }

@@ -1,13 +1,19 @@
 //! What can be asked of a store, as data: what failed can be shown, repeated and shortened.
 
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::Token;
+use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::host::{Host, HostState, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
 use innkeeper_domain::task::TaskSpec;
-use innkeeper_store::{Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTrigger, RunFilter};
+use innkeeper_domain::tenant::TenantUpdate;
+use innkeeper_store::{
+    Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTenant, NewTrigger, RunFilter,
+};
+use std::collections::BTreeSet;
 
 /// Tenants are named by their place in [`TENANTS`]: their ids are each store's own.
 pub type TenantPlace = usize;
@@ -32,11 +38,63 @@ pub enum Ending {
 #[derive(Debug, Clone)]
 pub enum Operation {
     TenantGet(&'static str),
-    TokenPut {
-        hash: [u8; 32],
-        tenant: Option<TenantPlace>,
+    TenantCreate(NewTenant),
+    TenantUpdate {
+        name: &'static str,
+        update: TenantUpdate,
     },
+    /// Never one of [`TENANTS`].
+    TenantDelete(&'static str),
+    TenantList {
+        size: usize,
+    },
+    TokenEnsure([u8; 32]),
     TokenFind([u8; 32]),
+    /// Of no tenant if it is an admin's.
+    TokenCreate {
+        tenant: TenantPlace,
+        token: Token,
+        hash: [u8; 32],
+    },
+    TokenRevoke {
+        tenant: Option<TenantPlace>,
+        id: TokenId,
+    },
+    TokenList {
+        tenant: Option<TenantPlace>,
+        size: usize,
+    },
+    SecretPut {
+        tenant: TenantPlace,
+        name: Name,
+        key_id: &'static str,
+        sealed: Vec<u8>,
+    },
+    SecretsGet {
+        tenant: TenantPlace,
+        names: Vec<Name>,
+    },
+    SecretDelete {
+        tenant: TenantPlace,
+        name: Name,
+    },
+    SecretList {
+        tenant: TenantPlace,
+        size: usize,
+    },
+    /// Those that aren't sealed under this key, sealed under it.
+    SecretsReseal {
+        key_id: &'static str,
+        limit: usize,
+    },
+    /// Lines of one time are in no order.
+    AuditList {
+        tenant: Option<TenantPlace>,
+        outcome: Option<AuditOutcome>,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        size: usize,
+    },
     ComponentPut {
         tenant: TenantPlace,
         bytes: Vec<u8>,
@@ -101,6 +159,7 @@ pub enum Operation {
     },
     TaskList {
         tenant: TenantPlace,
+        only: Option<BTreeSet<Name>>,
         size: usize,
     },
     TaskRevisions {
@@ -132,6 +191,7 @@ pub enum Operation {
     TriggerList {
         tenant: TenantPlace,
         task: Option<Name>,
+        only: Option<BTreeSet<Name>>,
         size: usize,
     },
     TriggerSkips {

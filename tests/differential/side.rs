@@ -2,11 +2,15 @@
 
 use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::{Role, Token};
+use innkeeper_domain::audit::{Actor, AuditEntry, Change};
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::firing::{Rules, fire};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
-use innkeeper_domain::run::Lease;
+use innkeeper_domain::run::{Claimed, Lease};
+use innkeeper_domain::secret::SealedSecret;
+use innkeeper_domain::tenant::Tenant;
 use innkeeper_store::*;
 use std::fmt::Debug;
 use std::future::Future;
@@ -79,12 +83,17 @@ impl Side {
         match &step.operation {
             Operation::Schedule { ids } => self.schedule(now, *ids).await,
             Operation::RunsClaim { host, labels, limit } => {
-                let claimed = self.store.runs_claim(*host, labels, *limit, now).await;
+                let mut claimed = self.store.runs_claim(*host, labels, *limit, now).await;
+                // The tenant's id is the store's choice; its name is not.
+                claimed.iter_mut().flatten().for_each(|run| run.tenant_id = TenantId(uuid::Uuid::nil()));
                 let leases = claimed.iter().flatten().map(|run| run.lease).collect();
+                // A tenant's id is its store's own.
+                let without = |run| Claimed { tenant_id: TenantId(uuid::Uuid::nil()), ..run };
+                let claimed = claimed.map(|runs| runs.into_iter().map(without).collect::<Vec<_>>());
                 Answer { text: text(claimed), learned: Learned { leases, ..Learned::default() } }
             }
             Operation::RunsStart { tenant, starts } => {
-                let started = self.store.runs_start(self.tenant(*tenant), starts.clone(), now).await;
+                let started = self.store.runs_start(self.tenant(*tenant), starts.clone(), change(now)).await;
                 let runs = started.iter().flatten().flatten().map(|run| run.id).collect();
                 Answer { text: text(started), learned: Learned { runs, ..Learned::default() } }
             }
@@ -100,19 +109,12 @@ impl Side {
         use Operation as O;
         let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
         match operation {
-            O::TenantGet(tenant) => text(s.tenant_get(&name(tenant)).await.map(|found| found.name)),
-            O::TokenPut { hash, tenant } => {
-                let holder =
-                    TokenHolder { tenant: tenant.map(|place| self.tenant(place)), role: Role::Admin };
-                text(s.token_put(*hash, holder, now).await)
-            }
-            O::TokenFind(hash) => text(s.token_find(*hash).await.map(|holder| self.place_of(holder))),
             O::ComponentPut { tenant, bytes } => {
-                text(s.component_put(of(tenant), component(bytes, now), bytes.clone()).await)
+                text(s.component_put(of(tenant), component(bytes, now), bytes.clone(), change(now)).await)
             }
             O::ComponentGet { tenant, digest } => text(s.component_get(of(tenant), digest).await),
             O::ComponentDelete { tenant, digest } => {
-                let deleted = s.component_delete(of(tenant), *digest).await;
+                let deleted = s.component_delete(of(tenant), *digest, change(now)).await;
                 // Which of its tasks is named is the store's choice.
                 text(deleted.map_err(|error| match error {
                     StoreError::Conflict(words) => StoreError::Conflict(words.split('`').skip(2).collect()),
@@ -145,9 +147,9 @@ impl Side {
             })),
             O::HostRelease { host, keep } => text(s.host_release(*host, keep.clone(), now).await),
             O::HostList => text(s.host_list().await),
-            O::HostSetState { name, state } => text(s.host_set_state(name, *state).await),
+            O::HostSetState { name, state } => text(s.host_set_state(name, *state, change(now)).await),
             O::Retain { keep, limit } => text(self.retain(*keep, *limit).await),
-            definitions_and_runs => self.ask_more(definitions_and_runs, now).await,
+            others => self.ask_more(others, now).await,
         }
     }
 
@@ -155,33 +157,37 @@ impl Side {
         use Operation as O;
         let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
         match operation {
-            O::TaskCreate { tenant, task } => text(s.task_create(of(tenant), task.clone(), now).await),
+            O::TaskCreate { tenant, task } => {
+                text(s.task_create(of(tenant), task.clone(), change(now)).await)
+            }
             O::TaskUpdate { tenant, name, spec, expected } => {
-                text(s.task_update(of(tenant), name, spec.clone(), *expected, now).await)
+                text(s.task_update(of(tenant), name, spec.clone(), *expected, change(now)).await)
             }
             O::TaskRollback { tenant, name, revision } => {
-                text(s.task_rollback(of(tenant), name, *revision, now).await)
+                text(s.task_rollback(of(tenant), name, *revision, change(now)).await)
             }
-            O::TaskDelete { tenant, name } => text(s.task_delete(of(tenant), name, now).await),
+            O::TaskDelete { tenant, name } => text(s.task_delete(of(tenant), name, change(now)).await),
             O::TaskGet { tenant, name } => text(s.task_get(of(tenant), name).await),
             // What is gone may still be remembered.
             O::TaskSpecOf { task } if !self.needs(*task).await => String::new(),
             O::TaskSpecOf { task } => text(s.task_spec(*task, 1).await),
-            O::TaskList { tenant, size } => pages(*size, |page| s.task_list(of(tenant), page)).await,
+            O::TaskList { tenant, only, size } => {
+                pages(*size, |page| s.task_list(of(tenant), only.clone(), page)).await
+            }
             O::TaskRevisions { tenant, name, size } => {
                 pages(*size, |page| s.task_revisions(of(tenant), name, page)).await
             }
             O::TriggerCreate { tenant, trigger } => {
-                text(s.trigger_create(of(tenant), trigger.clone(), now).await)
+                text(s.trigger_create(of(tenant), trigger.clone(), change(now)).await)
             }
             O::TriggerGet { tenant, name } => text(s.trigger_get(of(tenant), name).await),
             O::TriggerPause { tenant, name, note } => {
-                text(s.trigger_pause(of(tenant), name, note.clone(), now).await)
+                text(s.trigger_pause(of(tenant), name, note.clone(), change(now)).await)
             }
-            O::TriggerResume { tenant, name } => text(s.trigger_resume(of(tenant), name, now).await),
-            O::TriggerDelete { tenant, name } => text(s.trigger_delete(of(tenant), name, now).await),
-            O::TriggerList { tenant, task, size } => {
-                pages(*size, |page| s.trigger_list(of(tenant), task.as_ref(), page)).await
+            O::TriggerResume { tenant, name } => text(s.trigger_resume(of(tenant), name, change(now)).await),
+            O::TriggerDelete { tenant, name } => text(s.trigger_delete(of(tenant), name, change(now)).await),
+            O::TriggerList { tenant, task, only, size } => {
+                pages(*size, |page| s.trigger_list(of(tenant), task.as_ref(), only.clone(), page)).await
             }
             O::TriggerSkips { tenant, name, size } => {
                 pages(*size, |page| s.trigger_skips(of(tenant), name, page)).await
@@ -192,20 +198,102 @@ impl Side {
             O::RunList { tenant, filter, size } => {
                 pages(*size, |page| s.run_list(of(tenant), filter.clone(), page)).await
             }
-            O::RunCancel { tenant, id } => text(s.run_cancel(of(tenant), *id, now).await),
+            O::RunCancel { tenant, id } => text(s.run_cancel(of(tenant), *id, change(now)).await),
             O::RunLogs { tenant, id, after, limit } => {
                 text(s.run_logs(of(tenant), *id, *after, *limit).await)
             }
-            O::RunsNextReady(labels) => text(s.runs_next_ready(labels).await),
+            O::RunsNextReady(labels) => text(s.runs_next_ready(labels, Timestamp::UNIX_EPOCH).await),
             O::RunsNews(news) => text(s.runs_news(news.clone()).await),
             O::RunFinish(finish) => text(s.run_finish_if_leased(finish.clone(), now).await),
+            of_tenants => self.ask_tenants(of_tenants, now).await,
+        }
+    }
+
+    /// Without ids of tenants and lines of the audit log, which are each store's own.
+    async fn ask_tenants(&self, operation: &Operation, now: Timestamp) -> String {
+        use Operation as O;
+        let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
+        match operation {
+            O::TenantGet(tenant) => text(s.tenant_get(&name(tenant)).await.map(anonymous)),
+            O::TenantCreate(tenant) => {
+                text(s.tenant_create(tenant.clone(), change(now)).await.map(anonymous))
+            }
+            O::TenantUpdate { name: of, update } => {
+                text(s.tenant_update(&name(of), update.clone(), change(now)).await.map(anonymous))
+            }
+            O::TenantDelete(of) => text(s.tenant_delete(&name(of), change(now)).await),
+            O::TenantList { size } => {
+                pages(*size, |page| async { Ok(mapped(s.tenant_list(page).await?, anonymous)) }).await
+            }
+            O::TokenEnsure(hash) => text(s.token_ensure(*hash, now).await),
+            O::TokenFind(hash) => text(s.token_find(*hash).await.map(|found| found.map(shown))),
+            O::TokenCreate { tenant, token, hash } => {
+                let tenant = (token.role != Role::Admin).then(|| of(tenant));
+                let created = s.token_create(Token { tenant, ..token.clone() }, *hash, change(now)).await;
+                text(created.map(|token| Token { tenant: None, ..token }))
+            }
+            O::TokenRevoke { tenant, id } => {
+                let revoked = s.token_revoke(tenant.as_ref().map(of), *id, change(now)).await;
+                text(revoked.map(|token| Token { tenant: None, ..token }))
+            }
+            O::TokenList { tenant, size } => {
+                let tenant = tenant.as_ref().map(of);
+                // The ids of those that hosts have are each store's own, and so is the order of these.
+                let listed = |page| async { Ok(mapped(s.token_list(tenant, page).await?, shown)) };
+                in_order(*size, listed).await
+            }
+            O::SecretPut { tenant, name, key_id, sealed } => {
+                let secret = SealedSecret {
+                    tenant: of(tenant),
+                    name: name.clone(),
+                    key_id: key_id.to_string(),
+                    sealed: sealed.clone(),
+                    created_at: now,
+                    updated_at: now,
+                };
+                text(s.secret_put(secret, change(now)).await)
+            }
+            O::SecretsGet { tenant, names } => {
+                let found = s.secrets_get(of(tenant), names.clone()).await;
+                text(found.map(|found| found.into_iter().map(contents).collect::<Vec<_>>()))
+            }
+            O::SecretDelete { tenant, name } => text(s.secret_delete(of(tenant), name, change(now)).await),
+            O::SecretList { tenant, size } => pages(*size, |page| s.secret_list(of(tenant), page)).await,
+            O::SecretsReseal { key_id, limit } => text(self.reseal(key_id, *limit).await),
+            O::AuditList { tenant, outcome, since, until, size } => {
+                let filter = AuditFilter {
+                    tenant: tenant.as_ref().map(of),
+                    outcome: *outcome,
+                    since: *since,
+                    until: *until,
+                };
+                let listed = |page| {
+                    let filter = filter.clone();
+                    async { Ok(mapped(s.audit_list(filter, page).await?, line)) }
+                };
+                in_order(*size, listed).await
+            }
             other => panic!("{other:?} is asked elsewhere"),
         }
     }
 
-    fn place_of(&self, holder: Option<TokenHolder>) -> Option<(Role, Option<usize>)> {
-        let place = |id| self.tenants.iter().position(|tenant| *tenant == id);
-        holder.map(|holder| (holder.role, holder.tenant.and_then(place)))
+    /// Seals secrets under this key, so many at a time, and says how many.
+    async fn reseal(&self, key_id: &str, limit: usize) -> Result<usize, StoreError> {
+        let mut sum = 0;
+        loop {
+            let others = self.store.secrets_under_other_keys(key_id, limit).await?;
+            assert!(others.len() <= limit);
+            if others.is_empty() {
+                return Ok(sum);
+            }
+            for from in others {
+                let sealed = from.sealed.iter().rev().copied().chain([b'.']).collect();
+                let to = SealedSecret { key_id: key_id.into(), sealed, ..from.clone() };
+                assert!(self.store.secret_reseal(from.clone(), to.clone()).await?);
+                assert!(!self.store.secret_reseal(from, to).await?, "it has changed since");
+                sum += 1;
+            }
+        }
     }
 
     async fn schedule(&self, now: Timestamp, ids: u64) -> Answer {
@@ -236,7 +324,7 @@ impl Side {
     async fn needs(&self, task: TaskId) -> bool {
         let page = Page { size: 100_000, after: None };
         for tenant in &self.tenants {
-            let tasks = self.store.task_list(*tenant, page.clone()).await.expect("tasks").items;
+            let tasks = self.store.task_list(*tenant, None, page.clone()).await.expect("tasks").items;
             let runs =
                 self.store.run_list(*tenant, RunFilter::default(), page.clone()).await.expect("runs").items;
             let is_needed = tasks.iter().any(|one| one.id == task)
@@ -280,6 +368,40 @@ impl Side {
     }
 }
 
+/// A change that somebody asks for.
+fn change(now: Timestamp) -> Change {
+    let (name, address, action) = ("token".into(), "192.0.2.1:9".into(), "Store/Call\0".into());
+    Change { now, by: Some(Arc::new(Actor { name, role: Some(Role::Owner), address, action })) }
+}
+
+fn anonymous(tenant: Tenant) -> Tenant {
+    Tenant { id: TenantId(uuid::Uuid::nil()), ..tenant }
+}
+
+fn shown(found: Found) -> impl Debug {
+    // A host's own token has an id of its store's.
+    let own = found.token.note.contains("the host's own");
+    let id = if own { TokenId(uuid::Uuid::nil()) } else { found.token.id };
+    (Token { tenant: None, id, ..found.token }, found.tenant.map(anonymous))
+}
+
+fn contents(secret: SealedSecret) -> impl Debug {
+    let SealedSecret { name, key_id, sealed, created_at, updated_at, .. } = secret;
+    (name, key_id, sealed, created_at, updated_at)
+}
+
+fn line(entry: AuditEntry) -> impl Debug {
+    let AuditEntry { at, tenant, actor, object, outcome, before, after, count, .. } = entry;
+    let tenant = tenant.map(|(_, name)| name);
+    // As in `difference`: in JSON a NUL is written otherwise.
+    let [before, after] = [before, after].map(|value| value.to_string().replace("\\u0000", "\u{fffd}"));
+    (at, object, tenant, actor, outcome, before, after, count)
+}
+
+fn mapped<T, U>(page: Paged<T>, to: impl Fn(T) -> U) -> Paged<U> {
+    Paged { items: page.items.into_iter().map(to).collect(), next: page.next }
+}
+
 fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
     let mut number = ids;
     let decide = |due: &DueTrigger| {
@@ -314,6 +436,30 @@ fn component(bytes: &[u8], created_at: Timestamp) -> Component {
 
 fn text(answer: impl Debug) -> String {
     format!("{answer:?}")
+}
+
+/// All that pages of a list have, in an order of its own: that of the list is each store's.
+async fn in_order<T, F>(size: usize, list: impl Fn(Page) -> F) -> String
+where
+    T: Debug,
+    F: Future<Output = Result<Paged<T>, StoreError>>,
+{
+    let (mut lines, mut after) = (Vec::new(), None);
+    for _ in 0..ROUNDS_MAX {
+        match list(Page { size, after: after.take() }).await {
+            Err(error) => return text(error),
+            Ok(page) => {
+                assert!(page.items.len() <= size && (page.items.len() == size || page.next.is_none()));
+                lines.extend(page.items.into_iter().map(text));
+                after = page.next;
+            }
+        }
+        if after.is_none() {
+            lines.sort();
+            return lines.join("\n");
+        }
+    }
+    panic!("the list has no end")
 }
 
 /// Every page of a list, and where each ended. Page tokens are each store's own.

@@ -25,11 +25,14 @@ fn run(arguments: &[&str], data: Option<&Path>) -> Done {
         .stdin(Stdio::null())
         .env_remove("INN_HOST")
         .env_remove("INN_TOKEN")
+        .env_remove("INN_TENANT")
+        .env_remove("INN_CONTEXT")
         .env_remove("INN_DATABASE_URL")
         .env("NO_COLOR", "1");
     match data {
-        Some(data) => command.env("INN_DATA", data),
-        None => command.env_remove("INN_DATA"),
+        Some(data) => command.env("INN_DATA", data).env("INN_CONFIG", data.join("config")),
+        // Whoever runs the tests may have contexts.
+        None => command.env_remove("INN_DATA").env("INN_CONFIG", "/nonexistent/innkeeper"),
     };
     let output = command.output().expect("inn runs");
     Done {

@@ -2,16 +2,23 @@
 
 #[path = "fleet.rs"]
 mod fleet;
+#[path = "limits.rs"]
+mod limits;
 #[path = "retention.rs"]
 mod retention;
+#[path = "tenants.rs"]
+mod tenants;
 #[path = "uploads.rs"]
 mod uploads;
 
 pub use fleet::*;
+pub use limits::*;
 pub use retention::*;
+pub use tenants::*;
 pub use uploads::*;
 
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::Role;
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::calendar::Schedule;
 use innkeeper_domain::component::{Component, Digest, Shape};
@@ -23,6 +30,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::tenant::Tenant;
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec, TriggerState};
 use innkeeper_store::*;
 use std::sync::Arc;
@@ -52,7 +60,7 @@ fn component(digest: Digest) -> Component {
 }
 
 fn output(text: &str) -> AttemptEnd {
-    let usage = Usage { wall: Duration::from_millis(3), peak_memory: 65_536 };
+    let usage = Usage { wall: Duration::from_millis(3), cpu: Duration::from_millis(2), peak_memory: 65_536 };
     AttemptEnd { outcome: Outcome::Output(Payload::json(text)), usage }
 }
 
@@ -83,9 +91,12 @@ fn digest() -> Digest {
 impl Fixture {
     pub async fn new(store: Arc<dyn Store>) -> Self {
         let tenant = store.tenant_ensure(&name("default"), at(1)).await.expect("a tenant");
-        store.component_put(tenant.id, component(digest()), b"wasm".to_vec()).await.expect("a component");
+        store
+            .component_put(tenant.id, component(digest()), b"wasm".to_vec(), at(1).into())
+            .await
+            .expect("a component");
         let work = NewTask { id: TaskId::new(at(1)), name: name("work"), spec: TaskSpec::new(digest()) };
-        match store.task_create(tenant.id, work, at(1)).await {
+        match store.task_create(tenant.id, work, at(1).into()).await {
             Ok(_) | Err(StoreError::Exists(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -100,7 +111,8 @@ impl Fixture {
     }
 
     pub async fn start(&self, input: &str) -> RunId {
-        let started = self.store.runs_start(self.tenant.id, vec![self.new_run(input, None)], at(2)).await;
+        let started =
+            self.store.runs_start(self.tenant.id, vec![self.new_run(input, None)], at(2).into()).await;
         started.expect("a start")[0].clone().expect("it is admitted").id
     }
 
@@ -128,7 +140,7 @@ impl Fixture {
         let id = TriggerId::new(at(2));
         let input = Payload::json("{}");
         let new = NewTrigger { id, task: name("work"), name: None, spec, input, next_at: at(10) };
-        self.store.trigger_create(self.tenant.id, new, at(2)).await.expect("a trigger").id
+        self.store.trigger_create(self.tenant.id, new, at(2).into()).await.expect("a trigger").id
     }
 
     /// Applies a decision: runs and skips at these seconds, and what is next.
@@ -162,10 +174,10 @@ fn skip(from: i64, to: i64, count: u64, reason: SkipReason) -> SkipRange {
 }
 
 pub async fn tokens_are_found_by_their_hash(f: Fixture) {
-    let holder = TokenHolder { tenant: None, role: Role::Admin };
-    f.store.token_put([1; 32], holder, at(1)).await.unwrap();
-    f.store.token_put([1; 32], holder, at(2)).await.unwrap();
-    assert_eq!(f.store.token_find([1; 32]).await, Ok(Some(holder)));
+    f.store.token_ensure([1; 32], at(1)).await.unwrap();
+    f.store.token_ensure([1; 32], at(2)).await.unwrap();
+    let found = f.store.token_find([1; 32]).await.unwrap().unwrap();
+    assert_eq!((found.token.role, found.token.created_at, found.tenant), (Role::Admin, at(1), None));
     assert_eq!(f.store.token_find([2; 32]).await, Ok(None));
 }
 
@@ -179,40 +191,51 @@ pub async fn components_are_found_by_the_beginning_of_their_digest(f: Fixture) {
         assert_eq!(matches!(error, StoreError::NotFound(_)), found, "{text}: {error}");
     }
     assert_eq!(f.store.component_bytes(digest()).await.unwrap(), b"wasm");
-    assert!(f.store.component_put(f.tenant.id, component(digest()), b"wasm".to_vec()).await.unwrap());
+    assert!(
+        f.store
+            .component_put(f.tenant.id, component(digest()), b"wasm".to_vec(), at(1).into())
+            .await
+            .unwrap()
+    );
 }
 
 pub async fn a_component_is_kept_as_long_as_a_task_names_it(f: Fixture) {
-    let used = f.store.component_delete(f.tenant.id, digest()).await.unwrap_err();
+    let used = f.store.component_delete(f.tenant.id, digest(), at(1).into()).await.unwrap_err();
     assert!(matches!(&used, StoreError::Conflict(words) if words.contains("`work`")), "{used}");
-    f.store.task_delete(f.tenant.id, &name("work"), at(2)).await.unwrap();
-    f.store.component_delete(f.tenant.id, digest()).await.unwrap();
+    f.store.task_delete(f.tenant.id, &name("work"), at(2).into()).await.unwrap();
+    f.store.component_delete(f.tenant.id, digest(), at(1).into()).await.unwrap();
     assert!(matches!(f.store.component_bytes(digest()).await, Err(StoreError::NotFound(_))));
-    assert!(matches!(f.store.component_delete(f.tenant.id, digest()).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(
+        f.store.component_delete(f.tenant.id, digest(), at(1).into()).await,
+        Err(StoreError::NotFound(_))
+    ));
 }
 
 pub async fn every_change_of_a_task_is_a_revision(f: Fixture) {
     let (tenant, work) = (f.tenant.id, name("work"));
     let slow = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
-    let changed = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(5)).await.unwrap();
+    let changed = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(5).into()).await.unwrap();
     assert_eq!((changed.revision, &changed.spec, changed.updated_at), (2, &slow, at(5)));
-    let stale = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(6)).await;
+    let stale = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(6).into()).await;
     assert!(matches!(stale, Err(StoreError::Conflict(_))));
-    let back = f.store.task_rollback(tenant, &work, 1, at(7)).await.unwrap();
+    let back = f.store.task_rollback(tenant, &work, 1, at(7).into()).await.unwrap();
     assert_eq!((back.revision, &back.spec), (3, &TaskSpec::new(digest())));
     let revisions = f.store.task_revisions(tenant, &work, page(10, None)).await.unwrap().items;
     let seen: Vec<_> = revisions.iter().map(|r| (r.number, r.rollback_of)).collect();
     assert_eq!(seen, [(3, Some(1)), (2, None), (1, None)]);
     assert_eq!(*f.store.task_spec(back.id, 2).await.unwrap(), slow);
     for missing in [
-        f.store.task_rollback(tenant, &work, 9, at(8)).await.map(|_| ()),
+        f.store.task_rollback(tenant, &work, 9, at(8).into()).await.map(|_| ()),
         f.store.task_get(tenant, &name("none")).await.map(|_| ()),
-        f.store.task_update(tenant, &work, TaskSpec::new(Digest([9; 32])), None, at(8)).await.map(|_| ()),
+        f.store
+            .task_update(tenant, &work, TaskSpec::new(Digest([9; 32])), None, at(8).into())
+            .await
+            .map(|_| ()),
     ] {
         assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
     }
     let twice = NewTask { id: TaskId::new(at(9)), name: work, spec: slow };
-    assert!(matches!(f.store.task_create(tenant, twice, at(9)).await, Err(StoreError::Exists(_))));
+    assert!(matches!(f.store.task_create(tenant, twice, at(9).into()).await, Err(StoreError::Exists(_))));
 }
 
 pub async fn deleting_a_task_cancels_what_has_not_begun(f: Fixture) {
@@ -220,19 +243,23 @@ pub async fn deleting_a_task_cancels_what_has_not_begun(f: Fixture) {
     let claimed = f.claim(1).await.remove(0);
     let queued = f.start("2").await;
     f.trigger(OverlapPolicy::Skip).await;
-    assert_eq!(f.store.task_delete(f.tenant.id, &name("work"), at(5)).await, Ok(1));
+    assert_eq!(f.store.task_delete(f.tenant.id, &name("work"), at(5).into()).await, Ok(1));
     assert_eq!(f.run(queued).await.state, RunState::Cancelled);
     assert_eq!(f.due(100).await, []);
     assert_eq!(f.finish(&claimed, output("1"), None).await, Ok(RunState::Succeeded));
     assert_eq!(f.run(running).await.task, name("work"));
     // The name is free again, for another task.
     let again = NewTask { id: TaskId::new(at(6)), name: name("work"), spec: TaskSpec::new(digest()) };
-    assert_eq!(f.store.task_create(f.tenant.id, again, at(6)).await.unwrap().revision, 1);
+    assert_eq!(f.store.task_create(f.tenant.id, again, at(6).into()).await.unwrap().revision, 1);
 }
 
 pub async fn an_idempotency_key_names_one_run(f: Fixture) {
     let start = async |input: &str, key: &str| {
-        f.store.runs_start(f.tenant.id, vec![f.new_run(input, Some(key))], at(2)).await.unwrap().remove(0)
+        f.store
+            .runs_start(f.tenant.id, vec![f.new_run(input, Some(key))], at(2).into())
+            .await
+            .unwrap()
+            .remove(0)
     };
     let first = start("1", "a").await.unwrap();
     assert!(!first.existed);
@@ -241,7 +268,7 @@ pub async fn an_idempotency_key_names_one_run(f: Fixture) {
     assert_ne!(start("1", "b").await.unwrap().id, first.id);
     // In one batch too.
     let both = vec![f.new_run("3", Some("c")), f.new_run("3", Some("c"))];
-    let both = f.store.runs_start(f.tenant.id, both, at(2)).await.unwrap();
+    let both = f.store.runs_start(f.tenant.id, both, at(2).into()).await.unwrap();
     assert_eq!(both[1], Ok(Started { id: both[0].clone().unwrap().id, existed: true }));
 }
 
@@ -249,7 +276,7 @@ pub async fn an_idempotency_key_is_free_again_after_7_days(f: Fixture) {
     let week = 7 * 24 * 3600;
     let start = async |input: &str, now: i64| {
         let new = NewRun { id: RunId::new(at(now)), ..f.new_run(input, Some("a")) };
-        f.store.runs_start(f.tenant.id, vec![new], at(now)).await.unwrap().remove(0)
+        f.store.runs_start(f.tenant.id, vec![new], at(now).into()).await.unwrap().remove(0)
     };
     let first = start("1", 10).await.unwrap();
     assert_eq!(start("1", 10 + week - 1).await, Ok(Started { id: first.id, existed: true }));
@@ -263,7 +290,7 @@ pub async fn an_idempotency_key_is_free_again_after_7_days(f: Fixture) {
 pub async fn starts_of_a_batch_succeed_or_fail_by_themselves(f: Fixture) {
     let stranger = NewRun { task: name("none"), ..f.new_run("1", None) };
     let starts = vec![f.new_run("1", None), stranger, f.new_run("2", None)];
-    let results = f.store.runs_start(f.tenant.id, starts, at(2)).await.unwrap();
+    let results = f.store.runs_start(f.tenant.id, starts, at(2).into()).await.unwrap();
     assert!(results[0].is_ok() && results[2].is_ok());
     assert_eq!(results[1], Err(StartError::NoTask(name("none"))));
     assert_eq!(f.claim(10).await.len(), 2);
@@ -284,7 +311,7 @@ pub async fn a_run_goes_from_start_to_success(f: Fixture) {
         (run.state, run.output, run.finished_at),
         (RunState::Succeeded, Some(Payload::json("[2]")), Some(at(4)))
     );
-    let usage = Usage { wall: Duration::from_millis(3), peak_memory: 65_536 };
+    let usage = Usage { wall: Duration::from_millis(3), cpu: Duration::from_millis(2), peak_memory: 65_536 };
     assert_eq!(
         (run.attempts.len(), run.attempts[0].usage, run.attempts[0].failure.clone()),
         (1, usage, None)
@@ -297,7 +324,7 @@ pub async fn a_failed_attempt_waits_for_its_next_time(f: Fixture) {
     assert_eq!(f.finish(&first, failed(FailureKind::Trap), Some(at(50))).await, Ok(RunState::Waiting));
     let waiting = f.run(id).await;
     assert_eq!((waiting.available_at, waiting.failure.unwrap().kind), (at(50), FailureKind::Trap));
-    assert_eq!(f.store.runs_next_ready(&Labels::default()).await, Ok(Some(at(50))));
+    assert_eq!(f.store.runs_next_ready(&Labels::default(), at(0)).await, Ok(Some(at(50))));
     assert!(f.store.runs_claim(f.host, &Labels::default(), 10, at(49)).await.unwrap().is_empty());
     let second = f.store.runs_claim(f.host, &Labels::default(), 10, at(50)).await.unwrap().remove(0);
     assert_eq!((second.lease.attempt, second.try_number), (2, 2));
@@ -359,21 +386,21 @@ pub async fn a_host_that_stops_hands_back_what_it_has(f: Fixture) {
 pub async fn a_cancel_ends_what_waits_and_asks_what_runs(f: Fixture) {
     let tenant = f.tenant.id;
     let (queued, running) = (f.start("1").await, f.start("2").await);
-    assert_eq!(f.store.run_cancel(tenant, queued, at(3)).await.unwrap().state, RunState::Cancelled);
+    assert_eq!(f.store.run_cancel(tenant, queued, at(3).into()).await.unwrap().state, RunState::Cancelled);
     let claimed = f.claim(10).await;
     assert_eq!(claimed.len(), 1);
-    let asked = f.store.run_cancel(tenant, running, at(3)).await.unwrap();
+    let asked = f.store.run_cancel(tenant, running, at(3).into()).await.unwrap();
     assert_eq!((asked.state, asked.cancel_requested), (RunState::Running, true));
     let orders = Orders { state: HostState::Active, cancelled: vec![claimed[0].lease] };
     assert_eq!(f.store.host_orders(f.host).await, Ok(orders));
     // It is not tried again, whatever it ended with.
     assert_eq!(f.finish(&claimed[0], failed(FailureKind::Trap), Some(at(9))).await, Ok(RunState::Cancelled));
-    assert_eq!(f.store.run_cancel(tenant, running, at(5)).await.unwrap().state, RunState::Cancelled);
+    assert_eq!(f.store.run_cancel(tenant, running, at(5).into()).await.unwrap().state, RunState::Cancelled);
     let succeeds = f.start("3").await;
     let claimed = f.claim(10).await;
-    f.store.run_cancel(tenant, succeeds, at(3)).await.unwrap();
+    f.store.run_cancel(tenant, succeeds, at(3).into()).await.unwrap();
     assert_eq!(f.finish(&claimed[0], output("all the same"), None).await, Ok(RunState::Succeeded));
-    let nobody = f.store.run_cancel(tenant, RunId::new(at(1)), at(3)).await;
+    let nobody = f.store.run_cancel(tenant, RunId::new(at(1)), at(3).into()).await;
     assert!(matches!(nobody, Err(StoreError::NotFound(_))));
 }
 
@@ -432,15 +459,18 @@ pub async fn lists_come_in_pages(f: Fixture) {
     let bad = f.store.run_list(f.tenant.id, RunFilter::default(), page(10, Some("x".into()))).await;
     assert!(matches!(bad, Err(StoreError::Invalid(_))));
     let no_name = || page(10, Some("No name".into()));
-    assert!(matches!(f.store.task_list(f.tenant.id, no_name()).await, Err(StoreError::Invalid(_))));
-    assert!(matches!(f.store.trigger_list(f.tenant.id, None, no_name()).await, Err(StoreError::Invalid(_))));
+    assert!(matches!(f.store.task_list(f.tenant.id, None, no_name()).await, Err(StoreError::Invalid(_))));
+    assert!(matches!(
+        f.store.trigger_list(f.tenant.id, None, None, no_name()).await,
+        Err(StoreError::Invalid(_))
+    ));
     for n in 0..3 {
         let new =
             NewTask { id: TaskId::new(at(2)), name: name(&format!("t{n}")), spec: TaskSpec::new(digest()) };
-        f.store.task_create(f.tenant.id, new, at(2)).await.unwrap();
+        f.store.task_create(f.tenant.id, new, at(2).into()).await.unwrap();
     }
-    let first = f.store.task_list(f.tenant.id, page(3, None)).await.unwrap();
-    let rest = f.store.task_list(f.tenant.id, page(3, first.next.clone())).await.unwrap();
+    let first = f.store.task_list(f.tenant.id, None, page(3, None)).await.unwrap();
+    let rest = f.store.task_list(f.tenant.id, None, page(3, first.next.clone())).await.unwrap();
     let names: Vec<_> = first.items.iter().chain(&rest.items).map(|task| task.name.as_str()).collect();
     assert_eq!((names, rest.next), (vec!["t0", "t1", "t2", "work"], None));
 }
@@ -503,12 +533,15 @@ pub async fn a_run_keeps_the_skips_before_and_after_it_apart(f: Fixture) {
 pub async fn after_a_pause_nothing_is_created(f: Fixture) {
     let (tenant, trigger) = (f.tenant.id, name("work-1"));
     let id = f.trigger(OverlapPolicy::Skip).await;
-    let paused = f.store.trigger_pause(tenant, &trigger, "why".into(), at(9)).await.unwrap();
+    let paused = f.store.trigger_pause(tenant, &trigger, "why".into(), at(9).into()).await.unwrap();
     assert_eq!(paused.state, TriggerState::Paused { note: "why".into(), at: at(9) });
     // A decision that was made before the pause comes after it.
     assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 0);
     assert_eq!(f.due(100).await, []);
-    assert_eq!(f.store.trigger_resume(tenant, &trigger, at(55)).await.unwrap().state, TriggerState::Active);
+    assert_eq!(
+        f.store.trigger_resume(tenant, &trigger, at(55).into()).await.unwrap().state,
+        TriggerState::Active
+    );
     let due = f.store.triggers_due(at(55), 10).await.unwrap().remove(0);
     assert_eq!((due.due, due.paused_through), (at(10), Some(at(55))));
     assert!(f.claim(10).await.is_empty());
@@ -519,9 +552,9 @@ pub async fn a_trigger_without_more_times_has_finished(f: Fixture) {
     f.advance(id, 10, &[10], vec![], None).await;
     let trigger = f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap();
     assert_eq!((trigger.state, trigger.next_at), (TriggerState::Finished, None));
-    let pause = f.store.trigger_pause(f.tenant.id, &name("work-1"), String::new(), at(11)).await;
+    let pause = f.store.trigger_pause(f.tenant.id, &name("work-1"), String::new(), at(11).into()).await;
     assert!(matches!(pause, Err(StoreError::Conflict(_))));
-    assert_eq!(f.store.trigger_delete(f.tenant.id, &name("work-1"), at(12)).await, Ok(1));
+    assert_eq!(f.store.trigger_delete(f.tenant.id, &name("work-1"), at(12).into()).await, Ok(1));
 }
 
 pub async fn tenants_do_not_see_each_other(f: Fixture) {
@@ -531,23 +564,23 @@ pub async fn tenants_do_not_see_each_other(f: Fixture) {
     let (work, first) = (name("work"), name("work-1"));
     for seen in [
         f.store.component_get(other, &digest().hex()).await.map(|_| ()),
-        f.store.component_delete(other, digest()).await,
+        f.store.component_delete(other, digest(), at(1).into()).await,
         f.store.task_get(other, &work).await.map(|_| ()),
-        f.store.task_delete(other, &work, at(2)).await.map(|_| ()),
+        f.store.task_delete(other, &work, at(2).into()).await.map(|_| ()),
         f.store.trigger_get(other, &first).await.map(|_| ()),
-        f.store.trigger_pause(other, &first, String::new(), at(2)).await.map(|_| ()),
-        f.store.trigger_delete(other, &first, at(2)).await.map(|_| ()),
+        f.store.trigger_pause(other, &first, String::new(), at(2).into()).await.map(|_| ()),
+        f.store.trigger_delete(other, &first, at(2).into()).await.map(|_| ()),
         f.store.run_get(other, run).await.map(|_| ()),
-        f.store.run_cancel(other, run, at(2)).await.map(|_| ()),
+        f.store.run_cancel(other, run, at(2).into()).await.map(|_| ()),
         f.store.run_logs(other, run, (0, 0), 1).await.map(|_| ()),
     ] {
         assert!(matches!(seen, Err(StoreError::NotFound(_))), "{seen:?}");
     }
-    let starts = f.store.runs_start(other, vec![f.new_run("1", None)], at(2)).await.unwrap();
+    let starts = f.store.runs_start(other, vec![f.new_run("1", None)], at(2).into()).await.unwrap();
     assert_eq!(starts[0], Err(StartError::NoTask(work.clone())));
     assert!(f.store.run_list(other, RunFilter::default(), page(9, None)).await.unwrap().items.is_empty());
     assert!(f.store.component_list(other, page(9, None)).await.unwrap().items.is_empty());
     // A digest that another tenant has uploaded can't be named.
     let new = NewTask { id: TaskId::new(at(2)), name: work, spec: TaskSpec::new(digest()) };
-    assert!(matches!(f.store.task_create(other, new, at(2)).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(f.store.task_create(other, new, at(2).into()).await, Err(StoreError::NotFound(_))));
 }

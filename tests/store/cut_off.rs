@@ -2,7 +2,7 @@
 
 use innkeeper_domain::trigger::OverlapPolicy;
 use innkeeper_store::postgres::PostgresStore;
-use innkeeper_store::{HostStore, TenantStore, TriggerStore};
+use innkeeper_store::{HostStore, TokenStore, TriggerStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;

@@ -8,6 +8,8 @@ const KEEP: Keep = Keep {
     logs_since: Timestamp::UNIX_EPOCH,
     skips_since: Timestamp::UNIX_EPOCH,
     uploads_since: Timestamp::UNIX_EPOCH,
+    audit_since: Timestamp::MIN,
+    usage_since: Timestamp::MIN,
 };
 
 /// All steps until nothing is left: their sum, and how many they were.
@@ -127,7 +129,7 @@ pub async fn a_deleted_task_stays_as_long_as_a_run_does(f: Fixture) {
     f.advance(id, 10, &[10], vec![], Some(20)).await;
     let claimed = f.claim(1).await.remove(0);
     let spec = async || f.store.task_spec(claimed.task_id, claimed.revision).await;
-    f.store.task_delete(f.tenant.id, &name("work"), at(20)).await.unwrap();
+    f.store.task_delete(f.tenant.id, &name("work"), at(20).into()).await.unwrap();
     assert_eq!(sweep(&f, Keep { runs_since: at(9_000), ..KEEP }, 9).await, (Swept::default(), 0));
     end(&f, &claimed, 30).await;
     assert_eq!(sweep(&f, Keep { runs_since: at(25), ..KEEP }, 9).await, (Swept::default(), 0));
@@ -135,14 +137,14 @@ pub async fn a_deleted_task_stays_as_long_as_a_run_does(f: Fixture) {
     let (swept, _) = sweep(&f, Keep { runs_since: at(31), ..KEEP }, 9).await;
     assert_eq!((swept.runs, swept.definitions), (1, 2), "the run, its task and its trigger");
     let again = NewTask { id: TaskId::new(at(40)), name: name("work"), spec: TaskSpec::new(digest()) };
-    assert_eq!(f.store.task_create(f.tenant.id, again, at(40)).await.unwrap().revision, 1);
+    assert_eq!(f.store.task_create(f.tenant.id, again, at(40).into()).await.unwrap().revision, 1);
 }
 
 pub async fn retention_takes_bytes_that_nobody_names(f: Fixture) {
     f.start("1").await;
     let claimed = f.claim(1).await.remove(0);
-    f.store.task_delete(f.tenant.id, &name("work"), at(2)).await.unwrap();
-    f.store.component_delete(f.tenant.id, digest()).await.unwrap();
+    f.store.task_delete(f.tenant.id, &name("work"), at(2).into()).await.unwrap();
+    f.store.component_delete(f.tenant.id, digest(), at(1).into()).await.unwrap();
     f.store.artifact_put(digest(), "x86", b"machine code".to_vec()).await.unwrap();
     sweep(&f, KEEP, 9).await;
     assert_eq!(f.store.component_bytes(digest()).await.unwrap(), b"wasm", "the run still needs it");

@@ -1,102 +1,390 @@
-//! Who calls. Every call but the health check carries a token; a call without a good one reaches no
-//! service. This is the one place where that is decided.
+//! Who calls, and whether it may. Every call passes [`Auth`], which reads the rules of [`crate::access`]; a call that
+//! may not be made reaches no service. This is the one place where that is decided.
 
 use crate::Api;
+use crate::access::{Concerns, Does, ForSomeTasks, Path, Rule, of_path};
+use crate::caller::{Caller, Known, Shown};
+use crate::denials::Denials;
+use crate::login_limit::LoginLimit;
+use crate::peer::Peer;
 use crate::status::of_store;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
+use innkeeper_domain::access::{Proof, Token};
+use innkeeper_domain::audit::Actor;
 use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::limits::NAME_CHARS_MAX;
 use innkeeper_domain::name::Name;
-use innkeeper_store::{Role, TokenHolder};
+use innkeeper_domain::tenant::{Tenant, TenantState};
+use innkeeper_store::{Found, StoreError, TokenHash};
 use sha2::{Digest, Sha256};
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// The tenant that calls are for when they name none.
+/// The tenant that an admin's calls are for when they name none.
 pub const TENANT_DEFAULT: &str = "default";
 
 /// The header that names a call's tenant.
 pub const TENANT_HEADER: &str = "innkeeper-tenant";
 
-/// Paths that need no token: load balancers and orchestrators ask for health without one.
-const OPEN: &str = "/grpc.health.v1.Health/";
+/// What tokens that hosts make begin with.
+pub const TOKEN_PREFIX: &str = "inn_";
 
-/// Who calls, and for which tenant.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller {
-    pub tenant: TenantId,
-    holder: TokenHolder,
-}
-
-impl Caller {
-    /// The caller of a request that came through [`AuthLayer`].
-    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
-        let missing = || Status::unauthenticated("the call was not authenticated");
-        request.extensions().get::<Self>().copied().ok_or_else(missing)
-    }
-
-    /// Lets those through who speak for every tenant: for what concerns all of them.
-    pub fn of_every_tenant<T>(request: &tonic::Request<T>) -> Result<(), Status> {
-        match Self::of(request)?.holder {
-            TokenHolder { tenant: None, role: Role::Admin } => Ok(()),
-            TokenHolder { tenant: Some(_), role: Role::Admin } => Err(Status::permission_denied(
-                "the token speaks for one tenant, and this concerns all of them; use the host's admin's",
-            )),
-        }
-    }
-}
+/// Characters of a name that was shown, in the audit log and in errors.
+const SHOWN_CHARS_MAX: usize = 255;
 
 /// What is stored of a token: the sha-256 of its text.
-pub fn token_hash(token: &str) -> [u8; 32] {
+pub fn token_hash(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-impl Api {
-    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Status> {
-        let token = headers
-            .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
-        let Some(token) = token else {
-            return Err(Status::unauthenticated(
+/// What stands for the name of a client certificate in the place of a token's hash. No token has it, for none has
+/// a NUL.
+pub fn certificate_hash(name: &str) -> TokenHash {
+    token_hash(&format!("certificate\0{name}"))
+}
+
+/// The same of an issuer's subject.
+pub fn subject_hash(issuer: &str, subject: &str) -> TokenHash {
+    token_hash(&format!("subject\0{issuer}\0{subject}"))
+}
+
+/// What is remembered from call to call.
+#[derive(Default)]
+pub(crate) struct Gate {
+    logins: Mutex<LoginLimit>,
+    pub denials: Arc<Denials>,
+}
+
+impl Gate {
+    fn logins(&self) -> MutexGuard<'_, LoginLimit> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who was not let through.
+struct Refused {
+    status: Status,
+    /// How it goes on record; without one it doesn't.
+    actor: Option<Actor>,
+    tenant: Option<(TenantId, Name)>,
+}
+
+impl From<Status> for Refused {
+    /// The state of things refuses it, and not who calls.
+    fn from(status: Status) -> Self {
+        Self { status, actor: None, tenant: None }
+    }
+}
+
+impl Shown {
+    /// What a call shows: its token, else its connection's certificate.
+    fn of(headers: &HeaderMap, peer: Option<&Peer>) -> Result<Self, Status> {
+        if let Some(header) = headers.get(http::header::AUTHORIZATION) {
+            let text = header.to_str().ok().and_then(|text| text.split_once(' '));
+            let Some((_, token)) = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+                return Err(Status::unauthenticated(
+                    "the call's `authorization` can't be read; send `Bearer TOKEN`",
+                ));
+            };
+            let token = token.trim();
+            let signed = !token.starts_with(TOKEN_PREFIX) && token.matches('.').count() == 2;
+            return Ok(if signed { Self::Signed(token.into()) } else { Self::Token(token_hash(token)) });
+        }
+        match peer.map(|peer| &peer.certificate) {
+            Some(names) if !names.is_empty() => Ok(Self::Certificate(names.clone())),
+            _ => Err(Status::unauthenticated(
                 "the call has no token; send `authorization: Bearer TOKEN` (the first admin's is in admin.token \
                  in the host's data folder)",
-            ));
-        };
-        let holder = self.store.token_find(token_hash(token.trim())).await.map_err(of_store)?;
-        let Some(holder) = holder else {
-            return Err(Status::unauthenticated("the token is not one of this host's"));
-        };
-        let name = headers.get(TENANT_HEADER).map_or(Ok(TENANT_DEFAULT), |value| value.to_str());
-        let name = name.ok().and_then(|name| name.parse::<Name>().ok());
-        let unknown = || Status::not_found(format!("there is no such tenant as `{TENANT_HEADER}` names"));
-        let tenant = self.store.tenant_get(&name.ok_or_else(unknown)?).await.map_err(of_store)?;
-        if holder.tenant.is_some_and(|own| own != tenant.id) {
-            return Err(Status::not_found(format!("there is no tenant `{}`", tenant.name)));
+            )),
         }
-        Ok(Caller { tenant: tenant.id, holder })
     }
+
+    /// What stands for it where log-ins are limited.
+    fn hash(&self) -> TokenHash {
+        match self {
+            Self::Token(hash) => *hash,
+            Self::Signed(text) => token_hash(text),
+            Self::Certificate(names) => certificate_hash(&names.join("\0")),
+        }
+    }
+}
+
+impl Api {
+    /// Whom what is shown makes known, if it is worth anything now. Otherwise why not, and how who showed it goes on
+    /// record.
+    pub(crate) async fn find(&self, shown: &Shown) -> Result<Found, (Status, Option<Proven>)> {
+        let unknown =
+            |why: String, name: String| (Status::unauthenticated(why), Some(Proven { name, found: None }));
+        let nobody = || "unknown".to_string();
+        let look = async |hash| self.store.token_find(hash).await.map_err(|error| (of_store(error), None));
+        let found = match shown {
+            Shown::Token(hash) => {
+                let why = || unknown("the token is not one of this host's".into(), nobody());
+                look(*hash).await?.ok_or_else(why)?
+            }
+            Shown::Signed(text) => {
+                let Some(identity) = &self.identity else {
+                    let why = "the token is not one of this host's, which trusts no identity provider";
+                    return Err(unknown(why.into(), nobody()));
+                };
+                let subject = identity.subject(text).await;
+                let subject =
+                    subject.map_err(|why| unknown(format!("the token is not good: {why}"), nobody()))?;
+                let shown = cut(&subject);
+                let why = || {
+                    let why =
+                        format!("the subject `{shown}` has no role here; the host's admin can give it one");
+                    unknown(why, Proof::Subject(shown.clone()).to_string())
+                };
+                look(subject_hash(identity.issuer(), &subject)).await?.ok_or_else(why)?
+            }
+            Shown::Certificate(names) => {
+                let mut found = None;
+                for name in names {
+                    // The first that is known decides, also if it is revoked.
+                    if let Some(token) = look(certificate_hash(name)).await? {
+                        found = Some(token);
+                        break;
+                    }
+                }
+                let shown = cut(&names.join(", "));
+                let why = || {
+                    let why = format!(
+                        "the certificate ({shown}) has no role here; the host's admin can give it one"
+                    );
+                    unknown(why, Proof::Certificate(shown.clone()).to_string())
+                };
+                found.ok_or_else(why)?
+            }
+        };
+        let gone = found.token.tenant.is_some() && found.tenant.is_none();
+        let void = found.token.void((self.now)()).map(|void| void.to_string());
+        match void.or_else(|| gone.then(|| "the token's tenant was deleted".into())) {
+            None => Ok(found),
+            Some(why) => {
+                let name = actor_name(&found.token);
+                Err((Status::unauthenticated(why), Some(Proven { name, found: Some(found) })))
+            }
+        }
+    }
+
+    /// Refuses one who was let through before, if what it shows is worth nothing any more, or its tenant is gone. For
+    /// calls that last.
+    pub(crate) async fn still(&self, caller: &Caller) -> Result<(), Status> {
+        let found = self.find(&caller.known.shown).await.map_err(|(status, _)| status)?;
+        if found.token.id != caller.known.token.id {
+            return Err(Status::unauthenticated("what the call began with is another's now"));
+        }
+        let tenant = match found.tenant {
+            Some(own) => own,
+            None => self.store.tenant_get(&caller.of.name).await.map_err(of_store)?,
+        };
+        if tenant.id == caller.tenant {
+            return Ok(());
+        }
+        // Another has its name since.
+        Err(of_store(StoreError::NotFound(format!("tenant `{}`", caller.of.name))))
+    }
+
+    /// The tenant that a call is for. A name that isn't the caller's own to speak for is answered as one that
+    /// doesn't exist.
+    async fn tenant(&self, found: Option<Tenant>, headers: &HeaderMap) -> Result<Tenant, Status> {
+        let named = match headers.get(TENANT_HEADER).map(|name| name.to_str()) {
+            None => None,
+            Some(Ok(name)) => Some(name),
+            Some(Err(_)) => {
+                return Err(Status::invalid_argument(format!("`{TENANT_HEADER}` can't be read")));
+            }
+        };
+        let none = |name: &str| {
+            let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+            of_store(StoreError::NotFound(format!("tenant `{name}`")))
+        };
+        match (found, named) {
+            (Some(own), None) => Ok(own),
+            (Some(own), Some(name)) if own.name.as_str() == name => Ok(own),
+            (Some(_), Some(name)) => Err(none(name)),
+            (None, named) => {
+                let text = named.unwrap_or(TENANT_DEFAULT);
+                let name = text.parse::<Name>().map_err(|_| none(text))?;
+                self.store.tenant_get(&name).await.map_err(of_store)
+            }
+        }
+    }
+}
+
+/// What is on record of somebody who was not let through.
+pub(crate) struct Proven {
+    name: String,
+    found: Option<Found>,
+}
+
+fn actor_name(token: &Token) -> String {
+    match &token.proof {
+        Proof::Token => format!("token {}", token.id),
+        proof @ (Proof::Certificate(_) | Proof::Subject(_)) => proof.to_string(),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
 /// Puts [`Auth`] before the services.
 #[derive(Clone)]
-pub(crate) struct AuthLayer(pub Api);
+pub(crate) struct AuthLayer {
+    pub api: Api,
+    pub gate: Arc<Gate>,
+}
 
 impl<S> Layer<S> for AuthLayer {
     type Service = Auth<S>;
     fn layer(&self, inner: S) -> Auth<S> {
-        Auth { api: self.0.clone(), inner }
+        Auth { layer: self.clone(), inner }
     }
 }
 
-/// Lets calls with a good token through, with a [`Caller`].
+impl AuthLayer {
+    /// Lets a request through, with a [`Known`] and, if it concerns a tenant, a [`Caller`].
+    async fn admit(&self, request: &mut Parts) -> Result<(), Status> {
+        let path = of_path(request.uri.path());
+        if path == Path::Open {
+            return Ok(());
+        }
+        let refused = match self.decide(path, request).await {
+            Ok((known, caller)) => {
+                if let Some(caller) = caller {
+                    request.extensions.insert(caller);
+                }
+                request.extensions.insert(known);
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        if let Some(actor) = refused.actor {
+            self.gate.denials.add(&Arc::new(actor), refused.tenant, (self.api.now)());
+        }
+        Err(refused.status)
+    }
+
+    async fn decide(&self, path: Path, request: &Parts) -> Result<(Known, Option<Caller>), Refused> {
+        let peer = request.extensions.get::<Peer>();
+        let address = peer_address(request);
+        let action = match path {
+            Path::Ruled(rule) => rule.call,
+            Path::Open | Path::Known => "ServerReflection",
+            Path::Unruled => "no such call",
+        };
+        let actor = |name: String, token: Option<&Token>| Actor {
+            name,
+            role: token.map(|token| token.role),
+            address: address.to_string(),
+            action: action.into(),
+        };
+        let shown = Shown::of(&request.headers, peer).map_err(|status| Refused {
+            status,
+            actor: Some(actor("unknown".into(), None)),
+            tenant: None,
+        })?;
+        let found = self.log_in(&shown, address).await.map_err(|(status, proven)| {
+            let token = proven.as_ref().and_then(|proven| proven.found.as_ref()).map(|found| &found.token);
+            let actor = proven.as_ref().map(|proven| actor(proven.name.clone(), token));
+            Refused { status, actor, tenant: proven.and_then(|proven| proven.found).and_then(named) }
+        })?;
+        let actor = Arc::new(actor(actor_name(&found.token), Some(&found.token)));
+        let rule = match path {
+            Path::Ruled(rule) => Some(rule),
+            Path::Open | Path::Known => None,
+            Path::Unruled => return Err(Status::unimplemented("this host has no such call").into()),
+        };
+        if let Some(status) = rule.and_then(|rule| forbidden(rule, &found.token)) {
+            return Err(Refused { status, actor: Some(Actor::clone(&actor)), tenant: named(found) });
+        }
+        let denials = Arc::clone(&self.gate.denials);
+        let (token, tenant) = (Arc::new(found.token), found.tenant);
+        let known = Known { token, actor, shown, denials };
+        let Some(rule) = rule.filter(|rule| rule.concerns == Concerns::Tenant) else {
+            return Ok((known, None));
+        };
+        let tenant = self.api.tenant(tenant, &request.headers).await?;
+        if rule.does == Does::Changes && tenant.state == TenantState::Suspended && !known.is_admin() {
+            let (name, note) = (&tenant.name, &tenant.note);
+            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+            let status = Status::failed_precondition(format!(
+                "the tenant `{name}` is suspended{note}; it can only look"
+            ));
+            return Err(status.into());
+        }
+        let caller = Caller { tenant: tenant.id, of: Arc::new(tenant), known: known.clone() };
+        Ok((known, Some(caller)))
+    }
+
+    /// [`Api::find`], as often as an address may fail.
+    async fn log_in(&self, shown: &Shown, address: IpAddr) -> Result<Found, (Status, Option<Proven>)> {
+        let hash = shown.hash();
+        let wait = self.gate.logins().wait(address, &hash, (self.api.now)());
+        if let Some(wait) = wait {
+            let seconds = wait.as_secs() + 1;
+            let status = Status::resource_exhausted(format!(
+                "too many log-ins from {address} have failed; try again in {seconds} s"
+            ));
+            // Those that failed are on record.
+            return Err((status, None));
+        }
+        let found = self.api.find(shown).await;
+        let mut logins = self.gate.logins();
+        match &found {
+            Ok(_) => logins.good(hash),
+            Err((status, _)) if status.code() == Code::Unauthenticated => {
+                logins.failed(address, &hash, (self.api.now)());
+            }
+            Err(_) => {}
+        }
+        found
+    }
+}
+
+/// Why a token may not make a call, by its rule alone.
+fn forbidden(rule: &Rule, token: &Token) -> Option<Status> {
+    let Rule { call, least, .. } = rule;
+    if token.role < *least {
+        let role = token.role;
+        return Some(Status::permission_denied(format!(
+            "{call} needs the role `{least}`; yours is `{role}`"
+        )));
+    }
+    (token.tasks.is_some() && rule.for_some_tasks == ForSomeTasks::Refused).then(|| {
+        Status::permission_denied(format!(
+            "{call} concerns more than the tasks that this token is for; a token of the role `{least}` for every \
+             task may call it"
+        ))
+    })
+}
+
+fn named(found: Found) -> Option<(TenantId, Name)> {
+    found.tenant.map(|tenant| (tenant.id, tenant.name))
+}
+
+fn peer_address(request: &Parts) -> IpAddr {
+    let extensions = &request.extensions;
+    let peer = extensions.get::<Peer>().map(|peer| peer.address);
+    let address = peer.or_else(|| extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr));
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+}
+
+/// Lets through who may call.
 #[derive(Clone)]
 pub(crate) struct Auth<S> {
-    api: Api,
+    layer: AuthLayer,
     inner: S,
 }
 
@@ -113,19 +401,17 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The service that was polled ready is the one to call; its clone takes its place.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let api = self.api.clone();
+        let layer = self.layer.clone();
         Box::pin(async move {
-            if !request.uri().path().starts_with(OPEN) {
-                match api.caller(request.headers()).await {
-                    Ok(caller) => request.extensions_mut().insert(caller),
-                    Err(status) => return Ok(status.into_http()),
-                };
+            let (mut parts, body) = request.into_parts();
+            match layer.admit(&mut parts).await {
+                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
+                Err(status) => Ok(status.into_http()),
             }
-            inner.call(request).await
         })
     }
 }

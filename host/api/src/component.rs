@@ -1,7 +1,7 @@
 //! Components, and how they come.
 
 use crate::Api;
-use crate::auth::Caller;
+use crate::caller::Caller;
 use crate::convert::{from_instant, page};
 use crate::proto::component_service_server::ComponentService;
 use crate::proto::push_component_request::Part;
@@ -20,7 +20,8 @@ impl ComponentService for Api {
         &self,
         request: Request<Streaming<proto::PushComponentRequest>>,
     ) -> Result<Response<proto::PushComponentResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
             return Err(invalid("an upload begins with its header"));
@@ -53,8 +54,14 @@ impl ComponentService for Api {
             imports: inspected.imports,
             created_at: (self.now)(),
         };
+        // An upload takes its time.
+        self.still(&caller).await?;
         let bytes = std::mem::take(&mut upload.bytes);
-        let existed = self.store.component_put(tenant, component.clone(), bytes).await.map_err(of_store)?;
+        let existed = self
+            .store
+            .component_put(tenant, component.clone(), bytes, caller.change((self.now)()))
+            .await
+            .map_err(of_store)?;
         upload.end().await;
         let component = Some(from_component(component));
         Ok(Response::new(proto::PushComponentResponse { component, existed }))
@@ -102,10 +109,11 @@ impl ComponentService for Api {
         &self,
         request: Request<proto::DeleteComponentRequest>,
     ) -> Result<Response<proto::DeleteComponentResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let component = self.store.component_get(tenant, &request.into_inner().digest).await;
         let digest = component.map_err(of_store)?.digest;
-        self.store.component_delete(tenant, digest).await.map_err(of_store)?;
+        self.store.component_delete(tenant, digest, caller.change((self.now)())).await.map_err(of_store)?;
         Ok(Response::new(proto::DeleteComponentResponse {}))
     }
 }

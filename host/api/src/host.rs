@@ -1,6 +1,6 @@
 //! The processes that serve.
 
-use crate::auth::Caller;
+use crate::caller::Known;
 use crate::convert::{from_duration, from_instant, from_labels, name};
 use crate::proto::host::State;
 use crate::proto::host_service_server::HostService;
@@ -16,7 +16,7 @@ impl HostService for Api {
         &self,
         request: Request<proto::GetHostRequest>,
     ) -> Result<Response<proto::Host>, Status> {
-        Caller::of_every_tenant(&request)?;
+        Known::of(&request)?;
         let hosts = self.store.host_list().await.map_err(of_store)?;
         // Between two incarnations, and at the very start, the store doesn't know it.
         let unknown = || proto::Host {
@@ -36,7 +36,7 @@ impl HostService for Api {
         &self,
         request: Request<proto::ListHostsRequest>,
     ) -> Result<Response<proto::ListHostsResponse>, Status> {
-        Caller::of_every_tenant(&request)?;
+        Known::of(&request)?;
         let hosts = from_hosts(self.store.host_list().await.map_err(of_store)?, (self.now)());
         Ok(Response::new(proto::ListHostsResponse { hosts }))
     }
@@ -45,10 +45,11 @@ impl HostService for Api {
         &self,
         request: Request<proto::SetHostStateRequest>,
     ) -> Result<Response<proto::SetHostStateResponse>, Status> {
-        Caller::of_every_tenant(&request)?;
+        let known = Known::of(&request)?;
         let request = request.into_inner();
         let (name, state) = (name(&request.name, "the host")?, state(request.state())?);
-        let hosts = self.store.host_set_state(&name, state).await.map_err(of_store)?;
+        let hosts =
+            self.store.host_set_state(&name, state, known.change((self.now)())).await.map_err(of_store)?;
         tracing::info!(host = %name, %state, "a host's state was set");
         Ok(Response::new(proto::SetHostStateResponse { hosts: from_hosts(hosts, (self.now)()) }))
     }

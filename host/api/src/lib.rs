@@ -3,19 +3,32 @@
 //! This is the only place that knows status codes, and it knows neither the engine nor the runtime:
 //! what it needs of them is a trait here.
 
+mod access;
+mod audit;
 pub mod auth;
+mod caller;
 mod component;
 mod convert;
+mod denials;
 mod host;
+pub mod listen;
+mod login_limit;
+pub mod oidc;
+pub mod peer;
 pub mod proto;
+mod quota;
 mod run;
 mod run_convert;
+pub mod secret;
 mod server;
 mod status;
 mod task;
+mod tenant;
+mod token;
 mod trigger;
 mod trigger_convert;
 mod upload;
+mod usage;
 
 pub use server::{ServeError, serve};
 
@@ -24,6 +37,8 @@ use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_store::Store;
+use peer::Identity;
+use secret::Vault;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +55,7 @@ pub trait Inspector: Send + Sync + 'static {
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub inspector: Arc<dyn Inspector>,
+    pub vault: Arc<dyn Vault>,
     /// What the time is.
     pub now: Now,
     /// What people call this host.
@@ -49,6 +65,8 @@ pub struct Api {
     pub version: &'static str,
     /// Ends streams when the host stops.
     pub stop: CancellationToken,
+    /// The identity provider whose tokens are taken, if there is one.
+    pub identity: Option<Arc<dyn Identity>>,
     /// Uploads that may be under way at one time.
     pub uploads: Arc<Semaphore>,
 }

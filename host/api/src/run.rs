@@ -1,15 +1,16 @@
 //! Runs.
 
-use crate::auth::Caller;
+use crate::caller::Caller;
 use crate::convert::{input, name, optional_name, page};
 use crate::proto::run_service_server::RunService;
 use crate::proto::start_runs_response::{Error, Result as StartResult, Started, result::Result as Kind};
 use crate::run_convert::{from_line, from_run, state};
-use crate::status::{invalid, of_start, of_store};
+use crate::status::{invalid, of_quota, of_start, of_store};
 use crate::{Api, proto};
 use futures::stream::{BoxStream, StreamExt, unfold};
-use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::ids::RunId;
 use innkeeper_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, STARTS_PER_CALL_MAX};
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::Run;
 use innkeeper_store::{NewRun, RunFilter, RunWatch};
 use std::time::Duration;
@@ -27,9 +28,15 @@ impl RunService for Api {
         &self,
         request: Request<proto::StartRunRequest>,
     ) -> Result<Response<proto::StartRunResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let start = self.start(request.into_inner())?;
-        let started = self.store.runs_start(tenant, vec![start], (self.now)()).await.map_err(of_store)?;
+        caller.start(&start.task).map_err(|e| of_start(&e))?;
+        let started = self
+            .store
+            .runs_start(tenant, vec![start], caller.change((self.now)()))
+            .await
+            .map_err(of_store)?;
         let started =
             started.into_iter().next().ok_or_else(|| Status::internal("the store gave no answer"))?;
         let started = started.map_err(|e| of_start(&e))?;
@@ -41,7 +48,8 @@ impl RunService for Api {
         &self,
         request: Request<proto::StartRunsRequest>,
     ) -> Result<Response<proto::StartRunsResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let starts = request.into_inner().starts;
         if starts.len() > STARTS_PER_CALL_MAX {
             let count = starts.len();
@@ -49,10 +57,18 @@ impl RunService for Api {
                 "{count} starts in one call; at most {STARTS_PER_CALL_MAX} are taken"
             )));
         }
+        let count = u64::try_from(starts.len()).unwrap_or(u64::MAX);
+        caller.of.quotas.check(Quota::FanOut, 0, count).map_err(of_quota)?;
         // Mistaken starts are answered in their places; the others go to the store together.
-        let parsed: Vec<Result<NewRun, Status>> = starts.into_iter().map(|start| self.start(start)).collect();
+        let parse = |start| {
+            let start = self.start(start)?;
+            caller.start(&start.task).map_err(|e| of_start(&e))?;
+            Ok(start)
+        };
+        let parsed: Vec<Result<NewRun, Status>> = starts.into_iter().map(parse).collect();
         let good: Vec<NewRun> = parsed.iter().flatten().cloned().collect();
-        let started = self.store.runs_start(tenant, good, (self.now)()).await.map_err(of_store)?;
+        let started =
+            self.store.runs_start(tenant, good, caller.change((self.now)())).await.map_err(of_store)?;
         let mut started = started.into_iter();
         let results = parsed.into_iter().map(|parsed| match parsed {
             Err(status) => failed(&status),
@@ -67,24 +83,33 @@ impl RunService for Api {
     }
 
     async fn get_run(&self, request: Request<proto::GetRunRequest>) -> Result<Response<proto::Run>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let id = run_id(&request.into_inner().id)?;
-        Ok(Response::new(from_run(self.store.run_get(tenant, id).await.map_err(of_store)?)))
+        let run = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.run(&run.task, id)?;
+        Ok(Response::new(from_run(run)))
     }
 
     async fn list_runs(
         &self,
         request: Request<proto::ListRunsRequest>,
     ) -> Result<Response<proto::ListRunsResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let filter = RunFilter {
             task: optional_name(&request.task, "the task")?,
             trigger: optional_name(&request.trigger, "the trigger")?,
+            only: caller.only(),
             states: request.states().map(state).collect::<Result<_, _>>()?,
         };
         let page = page(request.page_size, request.page_token)?;
-        let found = self.store.run_list(tenant, filter, page).await.map_err(of_store)?;
+        if let Some(task) = &filter.task {
+            caller.task(task)?;
+        }
+        if let Some(trigger) = &filter.trigger {
+            self.may_see_trigger(&caller, trigger).await?;
+        }
+        let found = self.store.run_list(caller.tenant, filter, page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListRunsResponse {
             runs: found.items.into_iter().map(|run| proto::Run { input: None, ..from_run(run) }).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -97,11 +122,12 @@ impl RunService for Api {
         &self,
         request: Request<proto::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let id = run_id(&request.into_inner().id)?;
         let watch = self.store.hints().watch_run(id);
-        let first = self.store.run_get(tenant, id).await.map_err(of_store)?;
-        let following = Following { api: self.clone(), tenant, id, watch };
+        let first = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.run(&first.task, id)?;
+        let following = Following { api: self.clone(), caller, id, watch };
         let stop = self.stop.clone();
         let runs = unfold((following, Some(first), None), |(mut following, next, last)| async move {
             let run = match next {
@@ -121,9 +147,11 @@ impl RunService for Api {
         &self,
         request: Request<proto::CancelRunRequest>,
     ) -> Result<Response<proto::Run>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let id = run_id(&request.into_inner().id)?;
-        let run = self.store.run_cancel(tenant, id, (self.now)()).await.map_err(of_store)?;
+        self.may_see_run(&caller, id).await?;
+        let run = self.store.run_cancel(tenant, id, caller.change((self.now)())).await.map_err(of_store)?;
         Ok(Response::new(from_run(run)))
     }
 
@@ -133,12 +161,13 @@ impl RunService for Api {
         &self,
         request: Request<proto::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let id = run_id(&request.id)?;
         let watch = self.store.hints().watch_run(id);
-        self.store.run_get(tenant, id).await.map_err(of_store)?;
-        let following = Following { api: self.clone(), tenant, id, watch };
+        let run = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.run(&run.task, id)?;
+        let following = Following { api: self.clone(), caller, id, watch };
         let (follow, stop) = (request.follow, self.stop.clone());
         let lines = unfold(Some((following, (0, 0))), move |state| async move {
             let (mut following, after) = state?;
@@ -180,25 +209,26 @@ fn run_id(text: &str) -> Result<RunId, Status> {
 /// Somebody who follows a run. Woken by the store; never asks it in vain.
 struct Following {
     api: Api,
-    tenant: TenantId,
+    caller: Caller,
     id: RunId,
     watch: RunWatch,
 }
 
 impl Following {
     async fn get(&self) -> Result<Run, Status> {
-        self.api.store.run_get(self.tenant, self.id).await.map_err(of_store)
+        self.api.store.run_get(self.caller.tenant, self.id).await.map_err(of_store)
     }
 
-    /// Waits for a wake-up, and not for ever: those are only hints.
-    async fn changed(&mut self) {
+    /// Waits for a wake-up, and not for ever: those are only hints. An error when who follows may no longer.
+    async fn changed(&mut self) -> Result<(), Status> {
         let _ = tokio::time::timeout(POLL, self.watch.changed()).await;
+        self.api.still(&self.caller).await
     }
 
     /// The run as soon as it differs from `last`. Lines of its log wake it too, and are no difference.
     async fn next_change(&mut self, last: Run) -> Result<Run, Status> {
         loop {
-            self.changed().await;
+            self.changed().await?;
             let run = self.get().await?;
             if run != last {
                 return Ok(run);
@@ -215,7 +245,7 @@ impl Following {
         loop {
             // Whether it is over is asked first: lines are stored no later than the end.
             let over = !follow || self.get().await?.state.is_final();
-            let lines = self.api.store.run_logs(self.tenant, self.id, after, LINES_PER_MESSAGE);
+            let lines = self.api.store.run_logs(self.caller.tenant, self.id, after, LINES_PER_MESSAGE);
             let lines = lines.await.map_err(of_store)?;
             if let Some(last) = lines.last() {
                 let after = (last.attempt, last.sequence);
@@ -225,7 +255,7 @@ impl Following {
             if over {
                 return Ok(None);
             }
-            self.changed().await;
+            self.changed().await?;
         }
     }
 }

@@ -62,6 +62,7 @@ fn from_attempt(attempt: Attempt) -> proto::Attempt {
         failure: attempt.failure.map(from_failure),
         wall: Some(from_duration(attempt.usage.wall)),
         peak_memory_bytes: attempt.usage.peak_memory,
+        cpu: Some(from_duration(attempt.usage.cpu)),
     }
 }
 

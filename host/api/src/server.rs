@@ -1,18 +1,25 @@
 //! All services on one port, with their bounds.
 
 use crate::Api;
-use crate::auth::AuthLayer;
+use crate::auth::{AuthLayer, Gate};
+use crate::listen::Listener;
 use crate::proto::DESCRIPTORS;
+use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::component_service_server::ComponentServiceServer;
 use crate::proto::host_service_server::HostServiceServer;
+use crate::proto::quota_service_server::QuotaServiceServer;
 use crate::proto::run_service_server::RunServiceServer;
+use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::task_service_server::TaskServiceServer;
+use crate::proto::tenant_service_server::TenantServiceServer;
+use crate::proto::token_service_server::TokenServiceServer;
 use crate::proto::trigger_service_server::TriggerServiceServer;
+use crate::proto::usage_service_server::UsageServiceServer;
 use innkeeper_domain::limits::{CALL_TIMEOUT, MESSAGE_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// A sign of life is asked of a silent connection after so long, and must come in as long again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -26,8 +33,8 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves until `api.stop`; then lets calls end that have begun.
-pub async fn serve(api: Api, listener: TcpListener) -> Result<(), ServeError> {
+/// Serves until `api.stop`; then lets calls end that have begun, and writes what is left for the audit log.
+pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<RunServiceServer<Api>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -42,24 +49,34 @@ pub async fn serve(api: Api, listener: TcpListener) -> Result<(), ServeError> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
     }
-    Server::builder()
+    let gate = Arc::new(Gate::default());
+    let ended = CancellationToken::new();
+    let written = gate.denials.write(api.store.as_ref(), &api.now, ended.clone());
+    let served = Server::builder()
         .timeout(CALL_TIMEOUT)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
-        .layer(AuthLayer(api.clone()))
+        .layer(AuthLayer { api: api.clone(), gate: Arc::clone(&gate) })
         .add_service(health)
         .add_service(reflection)
+        .add_service(bounded!(AuditServiceServer))
         .add_service(bounded!(ComponentServiceServer))
         .add_service(bounded!(HostServiceServer))
+        .add_service(bounded!(QuotaServiceServer))
         .add_service(bounded!(RunServiceServer))
+        .add_service(bounded!(SecretServiceServer))
         .add_service(bounded!(TaskServiceServer))
+        .add_service(bounded!(TenantServiceServer))
+        .add_service(bounded!(TokenServiceServer))
         .add_service(bounded!(TriggerServiceServer))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        )
-        .await?;
-    Ok(())
+        .add_service(bounded!(UsageServiceServer))
+        .serve_with_incoming_shutdown(listener.incoming(), stop.cancelled_owned());
+    let served = async {
+        let served = served.await;
+        ended.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(served, written);
+    Ok(served?)
 }

@@ -2,6 +2,7 @@
 
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::component::Refusal;
+use innkeeper_domain::quota::QuotaExceeded;
 use innkeeper_store::{StartError, StoreError};
 use tonic::{Code, Status};
 
@@ -11,6 +12,7 @@ pub(crate) fn of_store(error: StoreError) -> Status {
         StoreError::NotFound(_) => Code::NotFound,
         StoreError::Exists(_) => Code::AlreadyExists,
         StoreError::Conflict(_) => Code::FailedPrecondition,
+        StoreError::Quota(_) => Code::ResourceExhausted,
         StoreError::Invalid(_) => Code::InvalidArgument,
         StoreError::Unavailable(_) => Code::Unavailable,
         StoreError::LeaseLost | StoreError::Corrupt(_) => Code::Internal,
@@ -21,12 +23,20 @@ pub(crate) fn of_store(error: StoreError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// The status of a request that a quota forbids.
+pub(crate) fn of_quota(error: QuotaExceeded) -> Status {
+    of_store(error.into())
+}
+
 /// The status of a start that was refused.
 pub(crate) fn of_start(error: &StartError) -> Status {
     let code = match error {
         StartError::NoTask(_) => Code::NotFound,
         StartError::Rejected(Rejection::KeyConflict(_)) => Code::AlreadyExists,
-        StartError::Rejected(Rejection::TooManyUnfinished { .. }) => Code::ResourceExhausted,
+        StartError::Rejected(Rejection::TooManyUnfinished { .. } | Rejection::Quota(_)) => {
+            Code::ResourceExhausted
+        }
+        StartError::Rejected(Rejection::TenantSuspended) => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())
 }

@@ -1,6 +1,6 @@
 //! Tasks.
 
-use crate::auth::Caller;
+use crate::caller::Caller;
 use crate::convert::{duration, from_duration, from_instant, from_labels, name, page};
 use crate::proto::task_service_server::TaskService;
 use crate::status::{invalid, of_store};
@@ -21,25 +21,29 @@ impl TaskService for Api {
         &self,
         request: Request<proto::CreateTaskRequest>,
     ) -> Result<Response<proto::Task>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let request = request.into_inner();
         let now = (self.now)();
         let name = name(&request.name, "the task")?;
         let spec = self.spec(tenant, request.spec).await?;
         let task = NewTask { id: TaskId::new(now), name, spec };
-        Ok(Response::new(from_task(self.store.task_create(tenant, task, now).await.map_err(of_store)?)))
+        Ok(Response::new(from_task(
+            self.store.task_create(tenant, task, caller.change(now)).await.map_err(of_store)?,
+        )))
     }
 
     async fn update_task(
         &self,
         request: Request<proto::UpdateTaskRequest>,
     ) -> Result<Response<proto::Task>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let request = request.into_inner();
         let name = name(&request.name, "the task")?;
         let spec = self.spec(tenant, request.spec).await?;
         let expected = Some(request.expected_revision).filter(|revision| *revision > 0);
-        let task = self.store.task_update(tenant, &name, spec, expected, (self.now)()).await;
+        let task = self.store.task_update(tenant, &name, spec, expected, caller.change((self.now)())).await;
         Ok(Response::new(from_task(task.map_err(of_store)?)))
     }
 
@@ -47,19 +51,20 @@ impl TaskService for Api {
         &self,
         request: Request<proto::GetTaskRequest>,
     ) -> Result<Response<proto::Task>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let name = name(&request.into_inner().name, "the task")?;
-        Ok(Response::new(from_task(self.store.task_get(tenant, &name).await.map_err(of_store)?)))
+        caller.task(&name)?;
+        Ok(Response::new(from_task(self.store.task_get(caller.tenant, &name).await.map_err(of_store)?)))
     }
 
     async fn list_tasks(
         &self,
         request: Request<proto::ListTasksRequest>,
     ) -> Result<Response<proto::ListTasksResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
-        let found = self.store.task_list(tenant, page).await.map_err(of_store)?;
+        let found = self.store.task_list(caller.tenant, caller.only(), page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListTasksResponse {
             tasks: found.items.into_iter().map(from_task).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -70,11 +75,12 @@ impl TaskService for Api {
         &self,
         request: Request<proto::ListRevisionsRequest>,
     ) -> Result<Response<proto::ListRevisionsResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let name = name(&request.name, "the task")?;
         let page = page(request.page_size, request.page_token)?;
-        let found = self.store.task_revisions(tenant, &name, page).await.map_err(of_store)?;
+        caller.task(&name)?;
+        let found = self.store.task_revisions(caller.tenant, &name, page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListRevisionsResponse {
             revisions: found.items.into_iter().map(from_revision).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -85,10 +91,12 @@ impl TaskService for Api {
         &self,
         request: Request<proto::RollbackTaskRequest>,
     ) -> Result<Response<proto::Task>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let request = request.into_inner();
         let name = name(&request.name, "the task")?;
-        let task = self.store.task_rollback(tenant, &name, request.revision, (self.now)()).await;
+        let task =
+            self.store.task_rollback(tenant, &name, request.revision, caller.change((self.now)())).await;
         Ok(Response::new(from_task(task.map_err(of_store)?)))
     }
 
@@ -96,9 +104,11 @@ impl TaskService for Api {
         &self,
         request: Request<proto::DeleteTaskRequest>,
     ) -> Result<Response<proto::DeleteTaskResponse>, Status> {
-        let tenant = Caller::of(&request)?.tenant;
+        let caller = Caller::of(&request)?;
+        let tenant = caller.tenant;
         let name = name(&request.into_inner().name, "the task")?;
-        let cancelled_runs = self.store.task_delete(tenant, &name, (self.now)()).await.map_err(of_store)?;
+        let cancelled_runs =
+            self.store.task_delete(tenant, &name, caller.change((self.now)())).await.map_err(of_store)?;
         Ok(Response::new(proto::DeleteTaskResponse { cancelled_runs }))
     }
 }
@@ -118,6 +128,11 @@ impl Api {
             retry: retry(spec.retry)?,
             allow_http: allow_http.map_err(invalid)?,
             requires: Labels::parse(spec.requires.iter().map(String::as_str)).map_err(invalid)?,
+            secrets: spec
+                .secrets
+                .into_iter()
+                .map(|(key, secret)| Ok((key, name(&secret, "the secret")?)))
+                .collect::<Result<_, Status>>()?,
         };
         spec.check().map_err(invalid)?;
         Ok(spec)
@@ -159,6 +174,7 @@ fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
         }),
         allow_http: spec.allow_http.iter().map(ToString::to_string).collect(),
         requires: from_labels(&spec.requires),
+        secrets: spec.secrets.into_iter().map(|(key, secret)| (key, secret.into())).collect(),
     }
 }
 

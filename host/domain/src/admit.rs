@@ -4,6 +4,7 @@
 use crate::firing::Firing;
 use crate::ids::RunId;
 use crate::limits::UNFINISHED_RUNS_PER_TASK_MAX;
+use crate::quota::QuotaExceeded;
 use crate::trigger::{OverlapPolicy, SkipRange, SkipReason};
 use jiff::Timestamp;
 
@@ -25,6 +26,15 @@ pub struct AdmissionState {
     pub unfinished_of_trigger: u64,
     /// The run that was started under the same idempotency key, and whether with the same input.
     pub same_key: Option<SameKey>,
+    pub tenant: Standing,
+}
+
+/// Whether a tenant may have more runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    pub suspended: bool,
+    /// The quota that stands in the way of a run, and how many more fit before it does.
+    pub over: Option<(u64, QuotaExceeded)>,
 }
 
 /// A run that an idempotency key names already.
@@ -54,6 +64,10 @@ pub enum Rejection {
     KeyConflict(RunId),
     #[error("the task has {unfinished} unfinished runs; at most {limit} can wait")]
     TooManyUnfinished { unfinished: u64, limit: u64 },
+    #[error("the tenant is suspended: nothing of it begins; the host's admin can resume it")]
+    TenantSuspended,
+    #[error(transparent)]
+    Quota(QuotaExceeded),
 }
 
 /// Decides about one request.
@@ -64,6 +78,16 @@ pub fn admit(asker: Asker, state: AdmissionState) -> Verdict {
         } else {
             Verdict::Reject(Rejection::KeyConflict(run))
         };
+    }
+    let refuse = |reason, rejection| match asker {
+        Asker::Hand => Verdict::Reject(rejection),
+        Asker::Trigger { .. } => Verdict::Skip(reason),
+    };
+    if state.tenant.suspended {
+        return refuse(SkipReason::TenantSuspended, Rejection::TenantSuspended);
+    }
+    if let Some((0, exceeded)) = state.tenant.over {
+        return refuse(SkipReason::Quota, Rejection::Quota(exceeded));
     }
     let full = state.unfinished_of_task >= UNFINISHED_RUNS_PER_TASK_MAX;
     match asker {
@@ -112,6 +136,8 @@ pub fn admit_firing(overlap: OverlapPolicy, state: AdmissionState, firing: &Firi
                 admitted.runs.push(place);
                 state.unfinished_of_task += 1;
                 state.unfinished_of_trigger += 1;
+                state.tenant.over =
+                    state.tenant.over.map(|(fit, exceeded)| (fit.saturating_sub(1), exceeded));
             }
             Verdict::Skip(reason) => {
                 admitted.skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason });
@@ -128,9 +154,14 @@ pub fn admit_firing(overlap: OverlapPolicy, state: AdmissionState, firing: &Firi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::Quota;
 
-    const IDLE: AdmissionState =
-        AdmissionState { unfinished_of_task: 0, unfinished_of_trigger: 0, same_key: None };
+    const IDLE: AdmissionState = AdmissionState {
+        unfinished_of_task: 0,
+        unfinished_of_trigger: 0,
+        same_key: None,
+        tenant: Standing { suspended: false, over: None },
+    };
     const SKIP: Asker = Asker::Trigger { overlap: OverlapPolicy::Skip };
     const ALL: Asker = Asker::Trigger { overlap: OverlapPolicy::AllowAll };
 
@@ -161,6 +192,29 @@ mod tests {
         let overlaps = SkipRange { from: at(9), to: at(9), count: 1, reason: SkipReason::Overlap };
         assert_eq!(admitted, AdmittedFiring { runs: vec![0], skips: vec![gone, overlaps] });
         assert_eq!(admit_firing(OverlapPolicy::AllowAll, IDLE, &firing).runs, [0, 1]);
+    }
+
+    #[test]
+    fn nothing_of_a_suspended_tenant_begins() {
+        let suspended = AdmissionState { tenant: Standing { suspended: true, over: None }, ..IDLE };
+        assert_eq!(admit(Asker::Hand, suspended), Verdict::Reject(Rejection::TenantSuspended));
+        assert_eq!(admit(ALL, suspended), Verdict::Skip(SkipReason::TenantSuspended));
+    }
+
+    #[test]
+    fn a_quota_stands_in_the_way_after_what_fits() {
+        let exceeded = QuotaExceeded { quota: Quota::StoredBytes, limit: 9, used: 9, asked: 1 };
+        let over = |fit| AdmissionState {
+            tenant: Standing { suspended: false, over: Some((fit, exceeded)) },
+            ..IDLE
+        };
+        assert_eq!(admit(Asker::Hand, over(1)), Verdict::Run);
+        assert_eq!(admit(Asker::Hand, over(0)), Verdict::Reject(Rejection::Quota(exceeded)));
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let firing = Firing { runs: vec![at(1), at(2), at(3)], skips: vec![], next: None };
+        let admitted = admit_firing(OverlapPolicy::AllowAll, over(2), &firing);
+        let skipped = SkipRange { from: at(3), to: at(3), count: 1, reason: SkipReason::Quota };
+        assert_eq!(admitted, AdmittedFiring { runs: vec![0, 1], skips: vec![skipped] });
     }
 
     #[test]

@@ -32,13 +32,17 @@ pub enum FailureKind {
     Cancelled,
     /// The host that executed it was lost.
     HostLost,
+    /// The tenant's CPU time of the day was used up.
+    Quota,
+    /// A secret that the task names isn't there, or can't be decrypted.
+    Secret,
     /// The host itself failed; nothing is known against the guest.
     Internal,
 }
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Guest,
         Self::Exit,
         Self::Trap,
@@ -47,6 +51,8 @@ impl FailureKind {
         Self::OutputTooLarge,
         Self::Cancelled,
         Self::HostLost,
+        Self::Quota,
+        Self::Secret,
         Self::Internal,
     ];
 
@@ -61,6 +67,8 @@ impl FailureKind {
             Self::OutputTooLarge => "output-too-large",
             Self::Cancelled => "cancelled",
             Self::HostLost => "host-lost",
+            Self::Quota => "quota",
+            Self::Secret => "secret",
             Self::Internal => "internal",
         }
     }
@@ -75,7 +83,7 @@ impl fmt::Display for FailureKind {
 /// Text that names no failure kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a failure kind; they are guest, exit, trap, timeout, memory, output-too-large, cancelled, host-lost, internal"
+    "`{0}` is not a failure kind; they are guest, exit, trap, timeout, memory, output-too-large, cancelled, host-lost, quota, secret, internal"
 )]
 pub struct FailureKindError(String);
 
@@ -136,6 +144,8 @@ pub fn cut(mut text: String, max: usize) -> String {
 pub struct Usage {
     /// From instantiation to the end.
     pub wall: Duration,
+    /// Time that a processor worked for it.
+    pub cpu: Duration,
     /// The most memory that the guest's memories and tables had together, in bytes.
     pub peak_memory: u64,
 }

@@ -53,6 +53,8 @@ id!(TaskId, "task");
 id!(TriggerId, "trigger");
 id!(RunId, "run");
 id!(HostId, "host");
+id!(TokenId, "token");
+id!(AuditId, "audit log line");
 
 fn uuid_at(at: Timestamp) -> Uuid {
     let seconds = u64::try_from(at.as_second()).unwrap_or(0);

@@ -3,22 +3,33 @@
 //! Everything here is pure: no I/O, no async, no clock. Time is an argument, randomness too, so that
 //! every decision can be tested by calling it and replayed by calling it again.
 
+pub mod access;
 pub mod admit;
+pub mod audit;
+pub mod bill;
 pub mod calendar;
 pub mod component;
 pub mod failure;
+pub mod fairness;
 pub mod firing;
 pub mod host;
 pub mod ids;
+pub mod keyring;
 pub mod limits;
 pub mod name;
 pub mod payload;
 pub mod permission;
+pub mod quota;
+pub mod rate;
 pub mod retry;
 pub mod run;
+pub mod secret;
 pub mod task;
+pub mod tenant;
 pub mod time;
 pub mod trigger;
+mod word;
 
 /// An instant in UTC. Innkeeper keeps microseconds; see [`time`].
 pub use jiff::Timestamp;
+pub use word::UnknownWord;

@@ -23,6 +23,41 @@ pub const COMPILATIONS_MAX: usize = 1;
 /// Components kept ready to run in memory.
 pub const COMPONENTS_READY_MAX: usize = 1_000;
 
+// Tenants.
+
+/// The greatest weight of a tenant.
+pub const TENANT_WEIGHT_MAX: u32 = 1_000;
+/// Tenants of one host or fleet.
+pub const TENANTS_MAX: u64 = 10_000;
+/// Tasks that a token may be restricted to.
+pub const TOKEN_TASKS_MAX: usize = 100;
+/// Tokens of one tenant that are neither expired nor revoked.
+pub const TOKENS_PER_TENANT_MAX: u64 = 1_000;
+/// Secrets of one tenant.
+pub const SECRETS_PER_TENANT_MAX: u64 = 1_000;
+/// Secrets that a task may name.
+pub const TASK_SECRETS_MAX: usize = 64;
+/// The least bytes of a secret: shorter ones could not be masked in logs without masking much else.
+pub const SECRET_BYTES_MIN: usize = 4;
+/// The most bytes of a secret.
+pub const SECRET_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes of all secrets that one attempt is shown: its log is searched for each of them.
+pub const ATTEMPT_SECRETS_BYTES_MAX: usize = 64 * 1024;
+/// Keys of a key ring: the current one, and older ones that some secrets may still be sealed under.
+pub const KEYS_MAX: usize = 8;
+/// Secrets that one step of a rotation seals anew.
+pub const ROTATION_STEP: usize = 100;
+/// What a run counts among stored bytes, beside its input, output and log.
+pub const STORED_BYTES_PER_RUN: u64 = 1024;
+/// What a line of a log counts among stored bytes, beside its text.
+pub const STORED_BYTES_PER_LINE: u64 = 32;
+/// Bytes of a before or after in the audit log; larger ones are left out.
+pub const AUDIT_VALUE_BYTES_MAX: usize = 16 * 1024;
+/// How long lines of the audit log are kept.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long it is kept what tenants have used.
+pub const USAGE_KEPT: Duration = Duration::from_secs(3 * 366 * 24 * 3600);
+
 // Tasks and triggers.
 
 /// Characters in a name.
@@ -43,6 +78,8 @@ pub const CRON_CHARS_MAX: usize = 256;
 pub const NOTE_CHARS_MAX: usize = 1_000;
 /// The shortest interval between two firings of a trigger.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Next times of a cron trigger among which the smallest gap is looked for.
+pub const LEAST_GAP_TIMES: usize = 200;
 /// The longest interval, and the longest catch-up window.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Nominal times that one decision about one trigger goes through; the rest waits for the next decision.
@@ -138,6 +175,58 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Calls at one time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// Log-ins of one address that may fail within [`LOGIN_FAILURES_WINDOW`].
+pub const LOGIN_FAILURES_MAX: u32 = 10;
+/// How long failed log-ins count, from the first of them.
+pub const LOGIN_FAILURES_WINDOW: Duration = Duration::from_secs(60);
+/// Addresses whose failed log-ins are remembered.
+pub const LOGIN_ADDRESSES_MAX: usize = 4_096;
+/// Hashes of what somebody has lately logged in with, remembered twice so many at most.
+pub const LOGIN_GOOD_MAX: usize = 4_096;
+/// Lines about refusals that may wait for the audit log; what is over is counted.
+pub const DENIALS_WAITING_MAX: usize = 1_000;
+/// Refusals of the same kind within so long are one line of the audit log.
+pub const DENIALS_FOLDED: Duration = Duration::from_secs(1);
+/// Connections at one time; more are closed at once. Fewer than the files that a process may usually have open.
+pub const CONNECTIONS_MAX: usize = 640;
+/// Of these, from one address; addresses of one /64 network of IPv6 count as one.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+/// TLS handshakes at one time; connections that come meanwhile are closed at once. More than two addresses can
+/// have open.
+pub const HANDSHAKES_MAX: usize = 320;
+/// How long a TLS handshake may take, and after it the beginning of HTTP/2.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a file with certificates, a key or a list of revoked certificates.
+pub const TLS_FILE_BYTES_MAX: u64 = 16 * MIB;
+/// How often such files are looked at for changes.
+pub const TLS_FILES_LOOK: Duration = Duration::from_secs(10);
+/// Names taken from a client's certificate.
+pub const CERTIFICATE_NAMES_MAX: usize = 16;
+/// Bytes of one of them; longer ones are left out.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 255;
+
+// Identity providers.
+
+/// Bytes of a token of an identity provider.
+pub const IDENTITY_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of the subject in it.
+pub const SUBJECT_BYTES_MAX: usize = 255;
+/// How far a provider's clock and this host's may be apart.
+pub const IDENTITY_LEEWAY: Duration = Duration::from_secs(60);
+/// Bytes of a provider's description, or of its keys.
+pub const IDENTITY_DOCUMENT_BYTES_MAX: usize = 512 * 1024;
+/// Keys of a provider.
+pub const IDENTITY_KEYS_MAX: usize = 100;
+/// How long it may take to fetch them.
+pub const IDENTITY_FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often they are fetched.
+pub const IDENTITY_FETCH_INTERVAL: Duration = Duration::from_secs(600);
+/// The least time between two fetches: when a token names an unknown key, or the last one has failed.
+pub const IDENTITY_FETCH_PAUSE: Duration = Duration::from_secs(30);
+/// How long keys are used that could not be fetched anew.
+pub const IDENTITY_KEYS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Signatures that are checked at one time; others wait.
+pub const IDENTITY_CHECKS_MAX: usize = 4;
 
 // Uploads.
 

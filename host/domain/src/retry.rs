@@ -16,7 +16,8 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     pub backoff: Backoff,
     /// The kinds of failure that are tried again. `cancelled` never is, and `host-lost` has a count of
-    /// its own: neither can be listed.
+    /// its own: neither can be listed. `quota` and `secret` are only if they are named: somebody has to do
+    /// something about those first.
     pub on: BTreeSet<FailureKind>,
 }
 
@@ -42,13 +43,18 @@ impl Default for RetryPolicy {
                 max: Duration::from_secs(300),
                 jitter_percent: 10,
             },
-            on: FailureKind::ALL.into_iter().filter(|kind| can_be_listed(*kind)).collect(),
+            on: FailureKind::ALL.into_iter().filter(|kind| is_usual(*kind)).collect(),
         }
     }
 }
 
 fn can_be_listed(kind: FailureKind) -> bool {
     !matches!(kind, FailureKind::Cancelled | FailureKind::HostLost)
+}
+
+/// Whether it is tried again where the policy names no kinds.
+fn is_usual(kind: FailureKind) -> bool {
+    can_be_listed(kind) && !matches!(kind, FailureKind::Quota | FailureKind::Secret)
 }
 
 /// A policy that can't be.
@@ -162,6 +168,17 @@ mod tests {
         assert_eq!(policy(3).next_attempt(run, 1, &later, now).unwrap().as_second(), 60);
         let cancelled = failure(FailureKind::Cancelled, RetryAdvice::ByPolicy);
         assert_eq!(policy(3).next_attempt(run, 1, &cancelled, now), None);
+    }
+
+    #[test]
+    fn what_somebody_must_mend_first_is_tried_again_only_if_named() {
+        let run = RunId(uuid::Uuid::from_u128(7));
+        let missing = failure(FailureKind::Secret, RetryAdvice::ByPolicy);
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(policy(3).next_attempt(run, 1, &missing, now), None);
+        let named = RetryPolicy { on: [FailureKind::Secret].into(), ..policy(3) };
+        assert_eq!(named.check(), Ok(()));
+        assert!(named.next_attempt(run, 1, &missing, now).is_some());
     }
 
     #[test]

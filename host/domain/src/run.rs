@@ -1,9 +1,10 @@
 //! Runs, their attempts, and the one function that knows how a run's state changes.
 
 use crate::failure::{Failure, FailureKind, Outcome, Usage};
-use crate::ids::{HostId, RunId, TaskId, TriggerId};
+use crate::ids::{HostId, RunId, TaskId, TenantId, TriggerId};
 use crate::name::Name;
 use crate::payload::Payload;
+use crate::quota::AttemptBounds;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -197,7 +198,10 @@ pub struct Claimed {
     /// Which try this is by the retry policy, from 1: the attempt less those that ended without an
     /// outcome because a host was lost or handed the run back.
     pub try_number: u32,
+    pub tenant_id: TenantId,
     pub tenant: Name,
+    /// What the tenant's quotas leave to the attempt.
+    pub bounds: AttemptBounds,
     pub task_id: TaskId,
     pub task: Name,
     pub revision: u32,

@@ -33,6 +33,9 @@ pub struct TaskSpec {
     /// Labels that a host must have to execute it.
     #[serde(default)]
     pub requires: Labels,
+    /// Secrets that are shown to it like config, by the config key that each is shown under.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Name>,
 }
 
 /// A definition that can't be.
@@ -56,6 +59,10 @@ pub enum TaskSpecError {
     Nul,
     #[error("{0} hosts are allowed; at most {HTTP_GRANTS_MAX} can be")]
     HttpGrants(usize),
+    #[error("{0} secrets are named; at most {TASK_SECRETS_MAX} can be")]
+    Secrets(usize),
+    #[error("`{0}` is a key of the config and of a secret; it can be one of them")]
+    SecretKey(String),
     #[error(transparent)]
     Requires(#[from] LabelError),
     #[error(transparent)]
@@ -74,6 +81,7 @@ impl TaskSpec {
             retry: RetryPolicy::default(),
             allow_http: BTreeSet::new(),
             requires: Labels::default(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -90,7 +98,7 @@ impl TaskSpec {
             return Err(TaskSpecError::Config { entries: self.config.len(), bytes });
         }
         let bad_key = |k: &String| k.is_empty() || k.contains(['=', ' ']) || k.chars().any(char::is_control);
-        if let Some(key) = self.config.keys().find(|k| bad_key(k)) {
+        if let Some(key) = self.config.keys().chain(self.secrets.keys()).find(|k| bad_key(k)) {
             return Err(TaskSpecError::ConfigKey(key.clone()));
         }
         let bytes = self.arguments.iter().map(String::len).sum();
@@ -102,6 +110,12 @@ impl TaskSpec {
         }
         if self.allow_http.len() > HTTP_GRANTS_MAX {
             return Err(TaskSpecError::HttpGrants(self.allow_http.len()));
+        }
+        if self.secrets.len() > TASK_SECRETS_MAX {
+            return Err(TaskSpecError::Secrets(self.secrets.len()));
+        }
+        if let Some(key) = self.secrets.keys().find(|key| self.config.contains_key(*key)) {
+            return Err(TaskSpecError::SecretKey(key.clone()));
         }
         self.requires.check()?;
         Ok(self.retry.check()?)

@@ -2,12 +2,14 @@
 
 use crate::calendar::{Schedule, ScheduleError};
 use crate::ids::{TaskId, TriggerId};
-use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX};
+use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, LEAST_GAP_TIMES};
 use crate::name::Name;
 use crate::payload::{Payload, PayloadError};
+use crate::time;
+use crate::word::words;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 /// What happens when a trigger is due while a run of its own is unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,35 +51,10 @@ pub enum SkipReason {
     QueueFull,
     /// The trigger was paused.
     Paused,
-}
-
-macro_rules! words {
-    ($type:ident, $what:literal, $($variant:ident = $word:literal),+) => {
-        impl $type {
-            /// The word for it, as stored and shown.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-        impl FromStr for $type {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord {
-                        text: text.chars().take(64).collect(),
-                        what: $what,
-                        known: &[$($word),+],
-                    }),
-                }
-            }
-        }
-    };
+    /// The tenant was suspended.
+    TenantSuspended,
+    /// The tenant had used up a quota.
+    Quota,
 }
 
 words!(OverlapPolicy, "an overlap policy", Skip = "skip", AllowAll = "allow-all");
@@ -90,17 +67,10 @@ words!(
     Missed = "missed",
     TooLate = "too-late",
     QueueFull = "queue-full",
-    Paused = "paused"
+    Paused = "paused",
+    TenantSuspended = "tenant-suspended",
+    Quota = "quota"
 );
-
-/// A word that isn't one of the known ones.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {what}; known are: {}", known.join(", "))]
-pub struct UnknownWord {
-    text: String,
-    what: &'static str,
-    known: &'static [&'static str],
-}
 
 /// What a trigger says. Kept as JSON beside its input: a field added later has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +121,28 @@ impl TriggerSpec {
         input.check("the input", INPUT_BYTES_MAX)?;
         let calendar = self.schedule.calendar()?;
         calendar.next_after(now).ok_or(TriggerSpecError::NeverFires(now))
+    }
+
+    /// The least time between two of its firings: of an interval the interval, of a cron pattern the smallest gap
+    /// among its next [`LEAST_GAP_TIMES`] times within [`INTERVAL_MAX`]; none if it fires once at most.
+    pub fn least_gap(&self, now: Timestamp) -> Result<Option<Duration>, ScheduleError> {
+        let calendar = self.schedule.calendar()?;
+        match self.schedule {
+            Schedule::Interval { every, .. } => Ok(Some(every)),
+            Schedule::Once { .. } => Ok(None),
+            Schedule::Cron(_) => {
+                let mut gaps = Vec::with_capacity(LEAST_GAP_TIMES);
+                let mut last = calendar.next_after(now);
+                for next in calendar.times_after(last.unwrap_or(now)).take(LEAST_GAP_TIMES - 1) {
+                    gaps.extend(last.map(|last| time::between(last, next)));
+                    last = Some(next);
+                    if time::between(now, next) > INTERVAL_MAX {
+                        break;
+                    }
+                }
+                Ok(gaps.into_iter().min())
+            }
+        }
     }
 }
 
@@ -208,6 +200,7 @@ impl SkipRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::{CronSchedule, Dialect};
 
     #[test]
     fn words_read_back_and_unknown_ones_say_what_is_known() {
@@ -221,5 +214,23 @@ mod tests {
         let now = Timestamp::from_second(100).unwrap();
         let past = TriggerSpec::new(Schedule::Once { at: Timestamp::UNIX_EPOCH });
         assert_eq!(past.check(&Payload::default(), now), Err(TriggerSpecError::NeverFires(now)));
+    }
+
+    #[test]
+    fn the_least_gap_is_the_smallest_not_the_first() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let cron = |expression: &str, zone: &str| {
+            let schedule = Schedule::Cron(CronSchedule::new(expression, Dialect::Crontab, zone));
+            TriggerSpec::new(schedule).least_gap(now).unwrap().map(|gap| gap.as_secs())
+        };
+        assert_eq!(cron("* * * * *", "UTC"), Some(60));
+        assert_eq!(cron("*/7 * * * * *", "UTC"), Some(4), "from second 56 to the next minute");
+        assert_eq!(cron("0,5 12 * * *", "UTC"), Some(300));
+        assert_eq!(cron("0 3 * * *", "Europe/Berlin"), Some(23 * 3600), "the day that loses an hour");
+        assert_eq!(cron("0 0 1 1 *", "UTC"), Some(365 * 86_400));
+        assert!(cron("0 0 29 2 *", "UTC").unwrap() >= 4 * 365 * 86_400);
+        let every = Schedule::Interval { every: Duration::from_secs(9), anchor: now };
+        assert_eq!(TriggerSpec::new(every).least_gap(now), Ok(Some(Duration::from_secs(9))));
+        assert_eq!(TriggerSpec::new(Schedule::Once { at: now }).least_gap(now), Ok(None));
     }
 }

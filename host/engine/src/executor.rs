@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::run::{Claimed, LogLevel, Progress};
+use innkeeper_domain::secret::SecretText;
 use innkeeper_domain::task::TaskSpec;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One attempt to execute: everything that the sandbox may know.
@@ -15,6 +17,8 @@ use std::sync::Arc;
 pub struct Invocation {
     pub claimed: Claimed,
     pub spec: Arc<TaskSpec>,
+    /// The secrets that the task names, by the config key that each is shown under.
+    pub secrets: BTreeMap<String, SecretText>,
     /// When the attempt is to be over; the executor ends it with a `timeout` failure by then.
     pub deadline: Timestamp,
 }

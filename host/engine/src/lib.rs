@@ -8,3 +8,4 @@ pub mod dispatcher;
 pub mod executor;
 pub mod retention;
 pub mod scheduler;
+pub mod secret;

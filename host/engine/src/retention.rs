@@ -4,7 +4,9 @@
 //! it at once; they only find less to do.
 
 use crate::clock::Clock;
-use innkeeper_domain::limits::{LOGS_KEPT, RETENTION_STEP, RUNS_KEPT, SKIPS_KEPT, UPLOAD_KEPT};
+use innkeeper_domain::limits::{
+    AUDIT_KEPT, LOGS_KEPT, RETENTION_STEP, RUNS_KEPT, SKIPS_KEPT, UPLOAD_KEPT, USAGE_KEPT,
+};
 use innkeeper_domain::time;
 use innkeeper_store::{Keep, Store, StoreError, Swept};
 use std::sync::Arc;
@@ -28,11 +30,22 @@ pub struct Kept {
     pub skips: Duration,
     /// Uploads that were cut off.
     pub uploads: Duration,
+    /// Lines of the audit log.
+    pub audit: Duration,
+    /// What tenants have used.
+    pub usage: Duration,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { runs: RUNS_KEPT, logs: LOGS_KEPT, skips: SKIPS_KEPT, uploads: UPLOAD_KEPT }
+        Self {
+            runs: RUNS_KEPT,
+            logs: LOGS_KEPT,
+            skips: SKIPS_KEPT,
+            uploads: UPLOAD_KEPT,
+            audit: AUDIT_KEPT,
+            usage: USAGE_KEPT,
+        }
     }
 }
 
@@ -83,6 +96,8 @@ impl Retention {
             logs_since: since(self.kept.logs.min(self.kept.runs)),
             skips_since: since(self.kept.skips),
             uploads_since: since(self.kept.uploads),
+            audit_since: since(self.kept.audit),
+            usage_since: since(self.kept.usage),
         };
         self.store.retention_step(keep, RETENTION_STEP).await
     }
@@ -94,11 +109,24 @@ fn add(sum: &mut Swept, swept: Swept) {
     sum.skips += swept.skips;
     sum.uploads += swept.uploads;
     sum.definitions += swept.definitions;
+    sum.of_tenants += swept.of_tenants;
+    sum.audit += swept.audit;
+    sum.bills += swept.bills;
 }
 
 fn report(cleared: Swept) {
     if !cleared.is_empty() {
-        let Swept { runs, logs, skips, uploads, definitions } = cleared;
-        tracing::info!(runs, logs, skips, uploads, definitions, "what was old is cleared away");
+        let Swept { runs, logs, skips, uploads, definitions, of_tenants, audit, bills } = cleared;
+        tracing::info!(
+            runs,
+            logs,
+            skips,
+            uploads,
+            definitions,
+            of_tenants,
+            audit,
+            bills,
+            "what was old is cleared away"
+        );
     }
 }

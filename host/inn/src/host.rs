@@ -1,9 +1,14 @@
 //! The composition root: the only file that names concrete types of every room.
 
-use crate::data_folder::{ADDRESS_FILE, admin_token, artifact_key, forget, private_folder, write_private};
+use crate::data_folder::{ADDRESS_FILE, admin_token, forget, private_folder, write_private};
+use crate::keys::keys;
+use crate::oidc::{Oidc, OidcConfig};
+use crate::vault::HostVault;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use innkeeper_api::auth::TENANT_DEFAULT;
+use innkeeper_api::listen::{Listener, Tls, TlsFiles};
+use innkeeper_api::peer::Identity;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
@@ -21,15 +26,16 @@ use innkeeper_runtime::network::Network;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
 use innkeeper_store::postgres::{DatabaseUrl, PostgresStore};
 use innkeeper_store::sqlite::SqliteStore;
+use innkeeper_store::transfer::Place;
 use innkeeper_store::{FolderLock, Store, StoreError};
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -61,8 +67,54 @@ pub struct HostConfig {
     pub open_networks: Vec<Network>,
     /// The database that it shares with the hosts of its fleet; without one, the store is in `data`.
     pub database: Option<DatabaseUrl>,
-    /// The file of the key that artifacts are authenticated with; without one, the key is in `data`.
+    /// The file of the keys that artifacts are authenticated and secrets encrypted with; without one, the host has
+    /// its own in `data`.
     pub key_file: Option<PathBuf>,
+    /// How its clients and it speak.
+    pub transport: Transport,
+    /// The identity provider whose tokens it takes.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// How a host and its clients speak.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// In plain text, and so only on this machine.
+    Plain,
+    /// In plain text, because it was asked for by name.
+    PlainBeyondLoopback,
+    Tls(TlsFiles),
+}
+
+impl Transport {
+    /// Whether a host may listen there.
+    fn check(&self, listen: SocketAddr) -> Result<()> {
+        match self {
+            _ if listen.ip().to_canonical().is_loopback() => {}
+            Self::Tls(_) => {}
+            Self::Plain => bail!(
+                "{listen} is not a loopback address, and without TLS anybody in between could read tokens; give a \
+                 certificate (--tls-cert, --tls-key), listen on 127.0.0.1 or [::1], or say that the network is safe \
+                 (--plain-text-beyond-loopback)"
+            ),
+            Self::PlainBeyondLoopback => tracing::warn!(
+                %listen,
+                "the host listens beyond loopback in plain text: anybody in between can read tokens, and use them"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Where this machine's clients find a host that listens there.
+    fn url(&self, listens: SocketAddr) -> String {
+        let ip = match listens.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let scheme = if matches!(self, Self::Tls(_)) { "https" } else { "http" };
+        format!("{scheme}://{}", SocketAddr::new(ip, listens.port()))
+    }
 }
 
 impl HostConfig {
@@ -81,6 +133,8 @@ impl HostConfig {
             open_networks: Vec::new(),
             database: None,
             key_file: None,
+            transport: Transport::Plain,
+            oidc: None,
         }
     }
 }
@@ -92,6 +146,8 @@ pub struct Host {
     tasks: TaskTracker,
     address_file: PathBuf,
     drain_grace: Duration,
+    /// Tells those who have read files to look at them again, if there are any.
+    reload: Option<Arc<Notify>>,
     _lock: Option<FolderLock>,
 }
 
@@ -104,20 +160,22 @@ impl Host {
     /// Starts a host: when this returns, it answers, if it has the role `api`.
     pub async fn start(config: HostConfig) -> Result<Self> {
         let is = |role| config.roles.contains(&role);
-        if is(HostRole::Api) && !config.listen.ip().is_loopback() {
-            bail!(
-                "{} is not a loopback address, and without TLS anybody in between could read tokens; \
-                 listen on 127.0.0.1 or [::1], and reach it through a tunnel",
-                config.listen
-            );
+        if is(HostRole::Api) {
+            config.transport.check(config.listen)?;
         }
+        let tls = match &config.transport {
+            Transport::Tls(files) if is(HostRole::Api) => Some(Arc::new(Tls::load(files.clone())?)),
+            _ => None,
+        };
         private_folder(&config.data)?;
         let Opened { store, now, lock } = open(&config).await?;
+        let keys = keys(&config.data, config.key_file.as_deref())?;
+        let keys = if config.database.is_some() { keys.in_fleet() } else { keys };
         // For executing, and for looking at what is uploaded.
         let runtime = if is(HostRole::Worker) || is(HostRole::Api) {
             Some(Arc::new(Runtime::new(RuntimeConfig {
                 artifacts: config.data.join("artifacts"),
-                artifact_key: artifact_key(&config.data, config.key_file.as_deref())?,
+                artifact_key: **keys.ring.current(),
                 capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
                 cancel_grace: CANCEL_GRACE,
                 open_networks: config.open_networks,
@@ -129,6 +187,11 @@ impl Host {
         };
         store.tenant_ensure(&TENANT_DEFAULT.parse()?, now()).await?;
 
+        let oidc = match config.oidc {
+            Some(oidc) if is(HostRole::Api) => Some(Arc::new(Oidc::new(oidc, Arc::clone(&now)).await?)),
+            _ => None,
+        };
+
         let address_file = config.data.join(ADDRESS_FILE);
         let listener = if is(HostRole::Api) {
             admin_token(&config.data, store.as_ref()).await?;
@@ -139,12 +202,15 @@ impl Host {
         };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         match address {
-            Some(address) => write_private(&address_file, format!("http://{address}\n").as_bytes())?,
+            Some(address) => {
+                write_private(&address_file, format!("{}\n", config.transport.url(address)).as_bytes())?;
+            }
             None => forget(&address_file)?,
         }
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
+        let vault = Arc::new(HostVault::new(Arc::clone(&store), keys, tasks.clone()));
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
         let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
@@ -165,6 +231,7 @@ impl Host {
             Arc::clone(&store),
             clock,
             executor,
+            Arc::clone(&vault) as _,
             DispatcherConfig { host, lease: config.lease, drain_grace: config.drain_grace },
         );
         if is(HostRole::Scheduler) {
@@ -175,15 +242,28 @@ impl Host {
         }
         let stopped = stop.clone();
         tasks.spawn(async move { dispatcher.run(stopped).await });
+        let reload = (tls.is_some() || oidc.is_some()).then(Arc::<Notify>::default);
+        if let (Some(tls), Some(told)) = (&tls, &reload) {
+            tasks.spawn(Arc::clone(tls).keep_fresh(Arc::clone(told), stop.clone()));
+        }
+        if let (Some(oidc), Some(told)) = (&oidc, &reload) {
+            tasks.spawn(Arc::clone(oidc).keep_fresh(Arc::clone(told), stop.clone()));
+        }
         if let (Some(listener), Some(runtime)) = (listener, runtime) {
+            let listener = match tls {
+                Some(tls) => Listener::tls(listener, tls),
+                None => Listener::plain(listener),
+            };
             let api = Api {
                 store,
                 inspector: Arc::new(Inspection(runtime)),
+                vault,
                 now,
                 name,
                 address: own_address,
                 version: env!("CARGO_PKG_VERSION"),
                 stop: stop.clone(),
+                identity: oidc.map(|oidc| oidc as Arc<dyn Identity>),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             };
             let failed = stop.clone();
@@ -195,12 +275,24 @@ impl Host {
             });
         }
         tasks.close();
-        Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace, _lock: lock })
+        Ok(Self { address, stop, tasks, address_file, drain_grace: config.drain_grace, reload, _lock: lock })
     }
 
     /// Where it listens, if it answers calls.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Whether it has read certificates or an issuer's keys, which can be read anew.
+    pub fn can_reload(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// Reads certificates and the issuer's keys anew.
+    pub fn reload(&self) {
+        if let Some(told) = &self.reload {
+            told.notify_waiters();
+        }
     }
 
     /// Waits until the host has come to its end by itself, which it only does when it can't go on.
@@ -243,6 +335,22 @@ async fn open(config: &HostConfig) -> Result<Opened> {
             let lock = Some(FolderLock::take(&config.data)?);
             let store = Arc::new(PostgresStore::open(url).await?);
             Ok(Opened { now: store.now(), store, lock })
+        }
+    }
+}
+
+/// Opens a store that is there already, for a command on the host's own data, and tells the time by its clock. A
+/// running host keeps an embedded one for itself: `Conflict`. `NotFound` if there is none.
+pub async fn open_existing(place: &Place) -> Result<(Arc<dyn Store>, Timestamp), StoreError> {
+    match place {
+        Place::Folder(folder) if !SqliteStore::is_in(folder) => {
+            Err(StoreError::NotFound(format!("store in {}", folder.display())))
+        }
+        Place::Folder(folder) => Ok((Arc::new(SqliteStore::open(folder)?), now())),
+        Place::Database(url) => {
+            let store = PostgresStore::open(url).await?;
+            let now = (store.now())();
+            Ok((Arc::new(store), now))
         }
     }
 }

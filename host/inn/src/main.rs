@@ -1,8 +1,13 @@
 //! `inn`: the host and its command line, in one binary.
 
 mod cli;
+mod contexts;
 mod data_folder;
+mod fetch;
 mod host;
+mod keys;
+mod oidc;
+mod vault;
 
 use std::process::ExitCode;
 

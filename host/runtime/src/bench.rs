@@ -5,13 +5,15 @@ use crate::compiler::Ready;
 use crate::{Runtime, RuntimeError};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::failure::Outcome;
-use innkeeper_domain::ids::{HostId, RunId, TaskId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload as Input;
+use innkeeper_domain::quota::AttemptBounds;
 use innkeeper_domain::run::{Claimed, Lease, LogLevel, Progress};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,7 +106,9 @@ impl Runtime {
         let claimed = Claimed {
             lease: Lease { run: RunId::new(now), host: HostId::new(now), attempt: 1 },
             try_number: 1,
+            tenant_id: TenantId::new(now),
             tenant: "default".parse().unwrap(),
+            bounds: AttemptBounds::default(),
             task_id: TaskId::new(now),
             task: "echo".parse().unwrap(),
             revision: 1,
@@ -118,6 +122,7 @@ impl Runtime {
         Invocation {
             claimed,
             spec: Arc::new(spec),
+            secrets: BTreeMap::new(),
             deadline: time::after(now, Duration::from_secs(24 * 3600)),
         }
     }

@@ -4,9 +4,13 @@ use crate::Runtime;
 use crate::bindings::exports::innkeeper::task::handler::Payload as GuestPayload;
 use crate::capability::http::Hooks;
 use crate::compiler::Ready;
-use crate::failure::{TimedOut, blame_memory, exited, of_error, of_guest, output_too_large, timed_out};
+use crate::failure::{
+    TimedOut, blame_memory, cpu_used_up, exited, of_error, of_guest, output_too_large, timed_out,
+};
 use crate::guest::Guest;
 use crate::log::Log;
+use crate::mask::Mask;
+use crate::meter::{Meter, UsedUp};
 use async_trait::async_trait;
 use futures::FutureExt;
 use innkeeper_domain::component::Shape;
@@ -15,7 +19,9 @@ use innkeeper_domain::limits::{CONTENT_TYPE_CHARS_MAX, OUTPUT_BYTES_MAX};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,10 +41,11 @@ impl Executor for Runtime {
             }
         };
         let mut store = self.store(invocation, port, &ready, begun + left);
-        let outcome = run(&mut store, ready, self.cancel_grace).await;
+        let mut meter = Meter::new(store.data().invocation.claimed.bounds.cpu);
+        let outcome = run(&mut store, ready, self.cancel_grace, &mut meter).await;
         let guest = store.data();
         guest.finish_log();
-        let usage = Usage { wall: begun.elapsed(), peak_memory: guest.limiter.peak() };
+        let usage = Usage { wall: begun.elapsed(), cpu: meter.used(), peak_memory: guest.limiter.peak() };
         AttemptEnd { outcome, usage }
     }
 }
@@ -55,7 +62,8 @@ impl Runtime {
             Ready::Handler(_) => Shape::Handler,
             Ready::Command(_) => Shape::Command,
         };
-        let log = Log::new(Arc::clone(&port));
+        let bounds = &invocation.claimed.bounds;
+        let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), bounds.log_bytes);
         let hooks = Hooks::new(Arc::clone(&self.http), Arc::clone(&invocation.spec), log.clone());
         let mut store = Store::new(&self.engine, Guest::new(invocation, port, shape, hooks, log, ends_at));
         store.limiter(|guest| &mut guest.limiter);
@@ -72,14 +80,17 @@ impl Runtime {
 }
 
 /// Runs the guest until it ends, or is ended.
-async fn run(store: &mut Store<Guest>, ready: Ready, cancel_grace: Duration) -> Outcome {
+async fn run(store: &mut Store<Guest>, ready: Ready, cancel_grace: Duration, meter: &mut Meter) -> Outcome {
     let (ends_at, port) = (store.data().ends_at, Arc::clone(&store.data().port));
     let ended = {
-        let call = AssertUnwindSafe(call(store, ready)).catch_unwind();
+        let mut call = pin!(AssertUnwindSafe(call(store, ready)).catch_unwind());
         tokio::select! {
             // In this order: an outcome that is there counts.
             biased;
-            result = call => Ended::ByItself(result.map_err(|_| ())),
+            result = poll_fn(|context| meter.poll(call.as_mut(), context)) => match result {
+                Ok(result) => Ended::ByItself(result.map_err(|_| ())),
+                Err(UsedUp) => Ended::UsedUp,
+            },
             () = tokio::time::sleep_until(ends_at) => Ended::TimedOut,
             () = cancelled(port.as_ref(), cancel_grace) => Ended::Cancelled,
         }
@@ -98,6 +109,7 @@ async fn run(store: &mut Store<Guest>, ready: Ready, cancel_grace: Duration) -> 
             Failure::new(FailureKind::Internal, "the host panicked while it ran the guest; its log has more")
         }
         Ended::TimedOut => timed_out(guest),
+        Ended::UsedUp => cpu_used_up(guest),
         Ended::Cancelled => {
             Failure::new(FailureKind::Cancelled, "it was cancelled, and didn't end within its grace")
         }
@@ -110,6 +122,8 @@ enum Ended {
     /// With an output, a failure, an error of wasmtime's, or a panic of the host's.
     ByItself(Result<wasmtime::Result<Result<Payload, Failure>>, ()>),
     TimedOut,
+    /// Its tenant's CPU time of the day.
+    UsedUp,
     Cancelled,
 }
 
@@ -125,7 +139,8 @@ async fn call(store: &mut Store<Guest>, ready: Ready) -> wasmtime::Result<Result
             let input = GuestPayload { content_type: input.content_type, bytes: input.bytes };
             let task = pre.instantiate_async(&mut *store).await?;
             let result = task.innkeeper_task_handler().call_run(&mut *store, &input).await?;
-            Ok(result.map_err(of_guest).and_then(output))
+            let mask = store.data().log.mask();
+            Ok(result.map_err(|failure| of_guest(failure, mask)).and_then(output))
         }
         Ready::Command(pre) => {
             let command = pre.instantiate_async(&mut *store).await?;

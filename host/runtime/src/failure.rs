@@ -3,9 +3,11 @@
 use crate::bindings::exports::innkeeper::task::handler::{Failure as GuestFailure, Retry};
 use crate::guest::Guest;
 use crate::log::Log;
+use crate::mask::Mask;
 use crate::output::OutputTooLarge;
 use innkeeper_domain::failure::{Failure, FailureKind, RetryAdvice};
 use innkeeper_domain::limits::OUTPUT_BYTES_MAX;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::LogLevel;
 use std::time::Duration;
 use wasmtime::component::ResourceTableError;
@@ -21,19 +23,31 @@ const FRAMES_LOGGED: usize = 16;
 pub(crate) struct TimedOut;
 
 /// The failure that the host makes of the guest's own.
-pub(crate) fn of_guest(failure: GuestFailure) -> Failure {
+pub(crate) fn of_guest(failure: GuestFailure, mask: &Mask) -> Failure {
     let retry = match failure.retry {
         Retry::ByPolicy => RetryAdvice::ByPolicy,
         Retry::Never => RetryAdvice::Never,
         Retry::After(millis) => RetryAdvice::After(Duration::from_millis(millis)),
     };
     let code = if failure.code.is_empty() { "failed" } else { &failure.code };
-    Failure::with_code(FailureKind::Guest, code, failure.message, retry)
+    mask.failure(FailureKind::Guest, code, &failure.message, retry)
 }
 
 /// The failure of a guest whose time was over.
 pub(crate) fn timed_out(guest: &Guest) -> Failure {
     Failure::new(FailureKind::Timeout, format!("over its timeout of {:?}", guest.invocation.spec.timeout))
+}
+
+/// The failure of a guest whose tenant has no CPU time left for the day.
+pub(crate) fn cpu_used_up(guest: &Guest) -> Failure {
+    let left = guest.invocation.claimed.bounds.cpu.unwrap_or_default();
+    Failure::new(
+        FailureKind::Quota,
+        format!(
+            "the tenant's CPU time for today is used up (quota `{}`): {left:?} were left for the attempt",
+            Quota::CpuPerDay
+        ),
+    )
 }
 
 /// The failure of too much output.
@@ -48,7 +62,8 @@ pub(crate) fn exited(code: i32, guest: &Guest) -> Failure {
     let end = if code == 1 { "it ended unsuccessfully".into() } else { format!("exit code {code}") };
     let said = guest.log.tail();
     let message = if said.is_empty() { end } else { format!("{end}: {said}") };
-    Failure::with_code(FailureKind::Exit, &code.to_string(), message, RetryAdvice::ByPolicy)
+    // Lines that are masked one by one may make a secret together.
+    guest.log.mask().failure(FailureKind::Exit, &code.to_string(), &message, RetryAdvice::ByPolicy)
 }
 
 /// What an error of the guest's execution means. None: it ended itself in good order (exit code 0).
@@ -77,7 +92,8 @@ pub(crate) fn of_error(error: &Error, guest: &Guest) -> Option<Failure> {
         }
         None => error.root_cause().to_string(),
     };
-    Some(Failure::new(FailureKind::Trap, words))
+    let kind = FailureKind::Trap;
+    Some(guest.log.mask().failure(kind, kind.as_str(), &words, RetryAdvice::ByPolicy))
 }
 
 /// A failure that came after memory was refused is memory's: guests that can't allocate abort in many
@@ -86,7 +102,12 @@ pub(crate) fn blame_memory(failure: Failure, guest: &Guest) -> Failure {
     let abort = matches!(failure.kind, FailureKind::Trap | FailureKind::Exit | FailureKind::Guest);
     match guest.limiter.refusal().filter(|_| abort) {
         Some(refusal) => {
-            let message = format!("out of memory: {refusal} (it ended with: {})", failure.message);
+            let bounds = &guest.invocation.claimed.bounds;
+            let quota = match bounds.memory.filter(|quota| *quota < guest.invocation.spec.memory) {
+                Some(_) => format!(", the tenant's quota `{}`", Quota::RunMemory),
+                None => String::new(),
+            };
+            let message = format!("out of memory: {refusal}{quota} (it ended with: {})", failure.message);
             Failure::with_code(FailureKind::Memory, FailureKind::Memory.as_str(), message, failure.retry)
         }
         None => failure,

@@ -3,6 +3,7 @@
 use crate::Runtime;
 use crate::capability::http::Hooks;
 use crate::log::{Log, LogStream};
+use crate::mask::Mask;
 use crate::memory::MemoryLimiter;
 use crate::output::Output;
 use crate::stream::GuestStream;
@@ -54,8 +55,9 @@ impl Guest {
         table.set_max_capacity(HANDLES_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HTTP_HEADERS_BYTES_MAX);
+        let memory = invocation.spec.memory.min(invocation.claimed.bounds.memory.unwrap_or(u64::MAX));
         Self {
-            limiter: MemoryLimiter::new(invocation.spec.memory),
+            limiter: MemoryLimiter::new(memory),
             output: Output::default(),
             invocation,
             port,
@@ -72,7 +74,7 @@ impl Guest {
 
     /// A handler's state without what belongs to an attempt: for the bench's floor.
     pub fn bare(runtime: &Runtime, invocation: Invocation, port: Arc<dyn AttemptPort>) -> Self {
-        let log = Log::new(Arc::clone(&port));
+        let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), None);
         let hooks = Hooks::new(Arc::clone(&runtime.http), Arc::clone(&invocation.spec), log.clone());
         Self::new(invocation, port, Shape::Handler, hooks, log, Instant::now())
     }
@@ -94,28 +96,29 @@ impl Guest {
         self.log.finish();
     }
 
-    /// The task's config, for `wasi:config/store`.
+    /// The task's config and its secrets, for `wasi:config/store`.
     pub fn config(&mut self) -> &WasiConfigVariables {
-        let config = &self.invocation.spec.config;
-        self.config.get_or_insert_with(|| config.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+        let shown = shown(&self.invocation);
+        self.config.get_or_insert_with(|| shown.map(|(k, v)| (k.clone(), v.into())).collect())
     }
 
     fn make_wasi(&mut self) -> Box<Wasi> {
         let (stdout, stderr) = (LogStream::new(self.log.clone()), LogStream::new(self.log.clone()));
         let mut builder = WasiCtxBuilder::new();
         builder.max_random_size(RANDOM_BYTES_MAX).stderr(GuestStream(stderr.clone()));
-        let claimed = &mut self.invocation.claimed;
         match self.shape {
             Shape::Handler => {
                 builder.stdout(GuestStream(stdout.clone()));
             }
             Shape::Command => {
-                let config: Vec<_> = self.invocation.spec.config.iter().collect();
+                let shown: Vec<_> = shown(&self.invocation).collect();
                 builder
-                    .arg(claimed.task.as_str())
+                    .arg(self.invocation.claimed.task.as_str())
                     .args(&self.invocation.spec.arguments)
-                    .envs(&config)
-                    .stdin(MemoryInputPipe::new(Bytes::from(std::mem::take(&mut claimed.input.bytes))))
+                    .envs(&shown);
+                let input = std::mem::take(&mut self.invocation.claimed.input.bytes);
+                builder
+                    .stdin(MemoryInputPipe::new(Bytes::from(input)))
                     .stdout(GuestStream(self.output.clone()));
             }
         }
@@ -129,6 +132,12 @@ impl Guest {
         });
         Box::new(Wasi { context: builder.build(), streams: [stdout, stderr] })
     }
+}
+
+/// What a guest is shown as its config: the task's, and the secrets that the task names.
+fn shown(invocation: &Invocation) -> impl Iterator<Item = (&String, &str)> {
+    let config = invocation.spec.config.iter().map(|(key, value)| (key, value.as_str()));
+    config.chain(invocation.secrets.iter().map(|(key, secret)| (key, secret.expose())))
 }
 
 impl WasiView for Guest {

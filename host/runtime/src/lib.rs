@@ -15,7 +15,9 @@ mod execute;
 mod failure;
 mod guest;
 mod log;
+mod mask;
 mod memory;
+mod meter;
 pub mod network;
 mod output;
 #[cfg(test)]

@@ -1,21 +1,25 @@
 //! A run's log as the guest writes it: lines, within bounds.
 
+use crate::mask::Mask;
 use crate::stream::Sink;
-use innkeeper_domain::failure::cut;
 use innkeeper_domain::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LOG_NOTES_MAX};
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::LogLevel;
 use innkeeper_engine::executor::AttemptPort;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime_wasi::p2::StreamResult;
 
 /// Lines of stderr that a failed command's message quotes.
 const TAIL_LINES: usize = 10;
 
-/// Where the lines go, with what is left of the bounds. Clones share both.
+/// Where the lines go, masked, with what is left of the bounds. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Log {
     port: Arc<dyn AttemptPort>,
+    mask: Mask,
+    /// The tenant's bound of its bytes, if that is the lower one.
+    quota: Option<usize>,
     state: Arc<Mutex<State>>,
 }
 
@@ -24,19 +28,38 @@ struct State {
     lines_left: usize,
     notes_left: usize,
     dropped: u64,
+    /// Which bounds something was dropped for.
+    held: BTreeSet<Bound>,
     tail: VecDeque<String>,
 }
 
+/// A bound of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Bound {
+    Lines,
+    Bytes,
+    Notes,
+}
+
 impl Log {
-    pub fn new(port: Arc<dyn AttemptPort>) -> Self {
+    /// A log without these secrets, of at most so many bytes if the tenant's quotas say so.
+    pub fn new(port: Arc<dyn AttemptPort>, mask: Mask, log_bytes: Option<u64>) -> Self {
+        let quota = log_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let quota = quota.filter(|bytes| *bytes < LOG_BYTES_MAX);
         let state = State {
-            bytes_left: LOG_BYTES_MAX,
+            bytes_left: quota.unwrap_or(LOG_BYTES_MAX),
             lines_left: LOG_LINES_MAX,
             notes_left: LOG_NOTES_MAX,
             dropped: 0,
+            held: BTreeSet::new(),
             tail: VecDeque::new(),
         };
-        Self { port, state: Arc::new(Mutex::new(state)) }
+        Self { port, mask, quota, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What takes secrets out of all that others can read of the attempt.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// Adds what the guest says: each line of it a line, cut to its bound; dropped and counted beyond the
@@ -51,12 +74,12 @@ impl Log {
     pub fn note(&self, level: LogLevel, text: String) {
         let mut state = self.state();
         if state.notes_left == 0 {
-            state.dropped += 1;
+            state.drop_for(Bound::Notes);
             return;
         }
         state.notes_left -= 1;
         drop(state);
-        self.port.log(level, cut(text, LOG_LINE_BYTES_MAX));
+        self.port.log(level, self.mask.beginning(&text, LOG_LINE_BYTES_MAX));
     }
 
     /// The last lines that were written to a stream, joined; empty if there are none.
@@ -64,25 +87,40 @@ impl Log {
         self.state().tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
-    /// Tells how much was dropped. To be called once, at the end.
+    /// Tells how much was dropped, and why. To be called once, at the end.
     pub fn finish(&self) {
-        let dropped = self.state().dropped;
-        if dropped > 0 {
-            self.port.log(
-                LogLevel::Warn,
-                format!("{dropped} more lines were dropped: a log has at most {LOG_LINES_MAX} lines and {LOG_BYTES_MAX} bytes"),
-            );
+        let state = self.state();
+        let (dropped, held) = (state.dropped, state.held.clone());
+        drop(state);
+        if dropped == 0 {
+            return;
         }
+        let bounds = held.into_iter().map(|bound| match (bound, self.quota) {
+            (Bound::Lines, _) => format!("{LOG_LINES_MAX} lines"),
+            (Bound::Bytes, None) => format!("{LOG_BYTES_MAX} bytes"),
+            (Bound::Bytes, Some(bytes)) => {
+                format!("{bytes} bytes (the tenant's quota `{}`)", Quota::RunLogBytes)
+            }
+            (Bound::Notes, _) => format!("{LOG_NOTES_MAX} lines of the host's"),
+        });
+        let bounds = bounds.collect::<Vec<_>>().join(" and ");
+        self.port
+            .log(LogLevel::Warn, format!("{dropped} more lines were dropped: a log has at most {bounds}"));
     }
 
     fn line(&self, level: LogLevel, line: &str) {
-        let line = cut(line.into(), LOG_LINE_BYTES_MAX);
-        let mut state = self.state();
-        if state.lines_left == 0 || state.bytes_left < line.len() {
-            state.dropped += 1;
+        // First, so that what is dropped anyway costs no search for secrets.
+        if self.state().lines_left == 0 {
+            self.state().drop_for(Bound::Lines);
             return;
         }
-        state.lines_left -= 1;
+        let line = self.mask.beginning(line, LOG_LINE_BYTES_MAX);
+        let mut state = self.state();
+        if state.bytes_left < line.len() {
+            state.drop_for(Bound::Bytes);
+            return;
+        }
+        state.lines_left = state.lines_left.saturating_sub(1);
         state.bytes_left -= line.len();
         drop(state);
         self.port.log(level, line);
@@ -90,6 +128,13 @@ impl Log {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn drop_for(&mut self, bound: Bound) {
+        self.dropped += 1;
+        self.held.insert(bound);
     }
 }
 
@@ -116,9 +161,10 @@ impl LogStream {
 
     fn add(&self, bytes: &[u8]) {
         let mut partial = self.partial();
+        // Of a line without end only so much is kept as would be shown, or tells that a secret begins there.
+        let kept = LOG_LINE_BYTES_MAX + 1 + self.log.mask.longest();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            // Of a line without end only so much is kept as would be shown.
-            let room = LOG_LINE_BYTES_MAX.saturating_add(1).saturating_sub(partial.len());
+            let room = kept.saturating_sub(partial.len());
             match piece.strip_suffix(b"\n") {
                 Some(end) => {
                     partial.extend_from_slice(&end[..end.len().min(room)]);
@@ -133,11 +179,12 @@ impl LogStream {
     fn line(&self, bytes: &[u8]) {
         let line = String::from_utf8_lossy(bytes);
         let line = line.strip_suffix('\r').unwrap_or(&line);
+        let masked = self.log.mask.beginning(line, LOG_LINE_BYTES_MAX);
         let mut state = self.log.state();
         if state.tail.len() == TAIL_LINES {
             state.tail.pop_front();
         }
-        state.tail.push_back(cut(line.into(), LOG_LINE_BYTES_MAX));
+        state.tail.push_back(masked);
         drop(state);
         self.log.line(LogLevel::Info, line);
     }
@@ -158,6 +205,8 @@ impl Sink for LogStream {
 pub(crate) mod tests {
     use super::*;
     use innkeeper_domain::run::Progress;
+    use innkeeper_domain::secret::SecretText;
+    use std::collections::BTreeMap;
 
     /// A port that keeps what it is told.
     #[derive(Default)]
@@ -179,6 +228,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn log(port: &Arc<Recorded>) -> Log {
+        Log::new(port.clone(), Mask::new(&BTreeMap::new()), None)
+    }
+
     fn texts(port: &Recorded) -> Vec<String> {
         port.lines.lock().unwrap().iter().map(|(_, text)| text.clone()).collect()
     }
@@ -186,7 +239,7 @@ pub(crate) mod tests {
     #[test]
     fn streams_become_lines_whatever_the_writes() {
         let port = Arc::new(Recorded::default());
-        let stream = LogStream::new(Log::new(port.clone()));
+        let stream = LogStream::new(log(&port));
         for piece in ["on", "e\r\ntwo\n\nth", "ree \u{fffd}"] {
             stream.add(piece.as_bytes());
         }
@@ -200,7 +253,7 @@ pub(crate) mod tests {
     #[test]
     fn what_a_guest_makes_the_host_say_is_bounded_too() {
         let port = Arc::new(Recorded::default());
-        let log = Log::new(port.clone());
+        let log = log(&port);
         (0..LOG_NOTES_MAX + 5).for_each(|_| log.note(LogLevel::Warn, "denied".into()));
         log.finish();
         assert_eq!(texts(&port).len(), LOG_NOTES_MAX + 1);
@@ -210,7 +263,7 @@ pub(crate) mod tests {
     #[test]
     fn a_flood_is_cut_and_counted() {
         let port = Arc::new(Recorded::default());
-        let log = Log::new(port.clone());
+        let log = log(&port);
         let stream = LogStream::new(log.clone());
         stream.add(&vec![b'x'; 3 * LOG_LINE_BYTES_MAX]);
         stream.add(b"\n");
@@ -222,5 +275,33 @@ pub(crate) mod tests {
         assert_eq!(texts[0].len(), LOG_LINE_BYTES_MAX);
         assert_eq!(texts.len(), LOG_LINES_MAX + 1);
         assert!(texts.last().unwrap().contains("10001 more lines were dropped"), "{}", texts.last().unwrap());
+    }
+
+    #[test]
+    fn secrets_are_masked_however_they_are_written() {
+        let port = Arc::new(Recorded::default());
+        let secret = SecretText::new("hunter2".into()).unwrap();
+        let log = Log::new(port.clone(), Mask::new(&[("KEY".to_string(), secret)].into()), None);
+        let stream = LogStream::new(log.clone());
+        for piece in ["it is hun", "ter2\n", &"x".repeat(LOG_LINE_BYTES_MAX - 3), "hunter2\n"] {
+            stream.add(piece.as_bytes());
+        }
+        log.write(LogLevel::Warn, "hunter2\nonce more: hunter2");
+        log.note(LogLevel::Warn, "denied: HTTP to hunter2:80".into());
+        let texts = texts(&port);
+        assert_eq!((texts[0].as_str(), texts[1].trim_start_matches('x')), ("it is ***", "***"));
+        assert_eq!(texts[2..], ["***", "once more: ***", "denied: HTTP to ***:80"]);
+        assert!(!log.tail().contains("hun"), "{}", log.tail());
+    }
+
+    #[test]
+    fn the_tenants_bound_is_named_when_it_held() {
+        let port = Arc::new(Recorded::default());
+        let log = Log::new(port.clone(), Mask::new(&BTreeMap::new()), Some(10));
+        ["12345678", "901", "90"].iter().for_each(|line| log.write(LogLevel::Info, line));
+        log.finish();
+        assert_eq!(texts(&port)[..2], ["12345678", "90"]);
+        let note = &texts(&port)[2];
+        assert!(note.ends_with("a log has at most 10 bytes (the tenant's quota `run-log-bytes`)"), "{note}");
     }
 }

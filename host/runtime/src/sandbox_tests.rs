@@ -6,14 +6,16 @@ use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice};
-use innkeeper_domain::ids::{HostId, RunId, TaskId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{LOG_LINES_MAX, OUTPUT_BYTES_MAX};
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::AttemptBounds;
 use innkeeper_domain::run::{Claimed, Lease, LogLevel, Progress};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -126,7 +128,9 @@ fn invocation(spec: TaskSpec, input: &[u8]) -> Invocation {
     let claimed = Claimed {
         lease: Lease { run: RunId::new(epoch()), host: HostId::new(epoch()), attempt: 2 },
         try_number: 2,
+        tenant_id: TenantId::new(epoch()),
         tenant: "default".parse().unwrap(),
+        bounds: AttemptBounds::default(),
         task_id: TaskId::new(epoch()),
         task: "guest".parse().unwrap(),
         revision: 3,
@@ -137,12 +141,14 @@ fn invocation(spec: TaskSpec, input: &[u8]) -> Invocation {
         input: Payload { content_type: "text/plain".into(), bytes: input.into() },
         started_at: epoch(),
     };
-    Invocation { claimed, spec: Arc::new(spec), deadline }
+    Invocation { claimed, spec: Arc::new(spec), secrets: BTreeMap::new(), deadline }
 }
 
 fn texts(port: &Port) -> Vec<String> {
     port.lines.lock().unwrap().iter().map(|(_, text)| text.clone()).collect()
 }
+
+mod tenant;
 
 const LOOP: &str = "(loop (br 0)) unreachable";
 

@@ -1,9 +1,15 @@
 //! What drivers put into columns alike, and how they make pages of rows.
 
-use crate::{Page, Paged, StoreError};
+use crate::{Page, Paged, StoreError, UsageFilter};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::bill::{Bill, day_number, day_of_number};
+use innkeeper_domain::ids::AuditId;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::RunState;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A whole number that isn't negative. Databases' are signed 64 bits.
 pub(crate) fn signed(number: u64) -> i64 {
@@ -53,7 +59,60 @@ pub(crate) fn after_name(page: &Page) -> Result<&str, StoreError> {
     Ok(token)
 }
 
+/// What the ids of lines before this instant are less than; none if it is the last there is.
+pub(crate) fn audit_ids_before(until: Timestamp) -> Option<AuditId> {
+    let after = until.as_millisecond().checked_add(1)?;
+    Timestamp::from_millisecond(after).ok().map(AuditId::first)
+}
+
 /// A page token that isn't one.
 pub(crate) fn bad_token() -> StoreError {
     StoreError::Invalid("the page token is not one that this list gave".into())
+}
+
+/// What a page of bills comes after.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BillToken {
+    /// The first day that is wanted.
+    pub first_day: i64,
+    /// The day that goes on, and on it the last bill that was given; the page begins with those after it.
+    pub day: i64,
+    pub tenant: String,
+    pub task: String,
+    pub task_id: Uuid,
+}
+
+impl BillToken {
+    /// What a page asks for.
+    pub fn after(page: &Page, filter: &UsageFilter) -> Result<Self, StoreError> {
+        let (first_day, last_day) = (number_of(filter.days.0), number_of(filter.days.1));
+        let Some(token) = &page.after else {
+            let (tenant, task, task_id) = (String::new(), String::new(), Uuid::nil());
+            return Ok(Self { first_day, day: last_day, tenant, task, task_id });
+        };
+        let parts: Vec<&str> = token.split('/').collect();
+        let [day, tenant, task, task_id] = parts.as_slice() else { return Err(bad_token()) };
+        Ok(Self {
+            first_day,
+            day: day.parse::<i64>().map_err(|_| bad_token())?.min(last_day),
+            tenant: tenant.parse::<Name>().map_err(|_| bad_token())?.to_string(),
+            task: task.parse::<Name>().map_err(|_| bad_token())?.to_string(),
+            task_id: Uuid::parse_str(task_id).map_err(|_| bad_token())?,
+        })
+    }
+
+    /// The token of a page that ends with this bill.
+    pub fn of(last: &Bill) -> String {
+        format!("{}/{}/{}/{}", number_of(last.day), last.tenant, last.task, last.task_id)
+    }
+}
+
+fn number_of(day: Date) -> i64 {
+    let begin = TimeZone::UTC.to_timestamp(day.into());
+    begin.map_or(if day.year() < 0 { i64::MIN } else { i64::MAX }, day_number)
+}
+
+/// The day of a stored number.
+pub(crate) fn bill_day(number: i64) -> Result<Date, StoreError> {
+    day_of_number(number).ok_or_else(|| StoreError::Corrupt(format!("{number} is not the number of a day")))
 }

@@ -4,6 +4,7 @@
 use crate::{Finish, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::limits::HOST_LOSSES_MAX;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{RunEvent, RunState};
@@ -16,6 +17,11 @@ pub(crate) struct Leased {
     pub cancel_requested: bool,
     pub losses: u32,
     pub nominal_at: Timestamp,
+    pub tenant: TenantId,
+    pub task: TaskId,
+    pub input_bytes: u64,
+    /// Then no outcome is committed any more.
+    pub tenant_deleted: bool,
 }
 
 /// What ends a lease.
@@ -47,12 +53,20 @@ pub(crate) struct Ended<'a> {
     pub lost: bool,
 }
 
+impl Ended<'_> {
+    /// What goes on the bill: an attempt that had an outcome.
+    pub fn billed(&self) -> Option<Usage> {
+        self.attempt.filter(|_| !self.interrupted)
+    }
+}
+
 impl Leased {
-    /// Decides.
+    /// Decides. `LeaseLost`: the tenant is deleted.
     pub fn end<'a>(&self, end: LeaseEnd<'a>, now: Timestamp) -> Result<Ended<'a>, StoreError> {
         let next = |event| RunState::Running.next(event).map_err(|e| StoreError::Conflict(e.to_string()));
         let finished = |state: RunState| Some(now).filter(|_| state.is_final());
         match end {
+            LeaseEnd::Outcome(_) if self.tenant_deleted => Err(StoreError::LeaseLost),
             LeaseEnd::Outcome(finish) => {
                 let outcome = &finish.end.outcome;
                 let again = finish.again_at.is_some();

@@ -1,5 +1,7 @@
 //! What can go wrong with a store, named for what the caller does about it.
 
+use innkeeper_domain::quota::QuotaExceeded;
+
 /// An error of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,9 @@ pub enum StoreError {
     /// The state of things forbids it; the text says why and what would help.
     #[error("{0}")]
     Conflict(String),
+    /// A quota of the tenant's forbids it.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The request can't be understood: a page token that isn't one, say.
     #[error("{0}")]
     Invalid(String),

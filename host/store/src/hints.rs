@@ -1,7 +1,7 @@
 //! Wake-ups. They only save waiting: whoever is woken reads the store, and whoever isn't polls it.
 
-use innkeeper_domain::ids::RunId;
-use std::collections::{HashMap, hash_map::Entry};
+use innkeeper_domain::ids::{RunId, TenantId};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -15,6 +15,8 @@ pub struct Hints {
     /// Running runs were asked to end, or hosts to stop claiming.
     pub orders: Notify,
     watched: Mutex<HashMap<RunId, Watched>>,
+    /// Tenants that may have only so many runs at one time, as the last claims saw it.
+    limited: Mutex<HashSet<TenantId>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,27 @@ impl Hints {
         if let Some(watched) = self.watched().get(&run) {
             watched.changed.send_modify(|count| *count += 1);
         }
+    }
+
+    /// A claim saw that these tenants are limited, or not, in how many runs they have at one time.
+    pub(crate) fn limits_seen(&self, tenants: impl IntoIterator<Item = (TenantId, bool)>) {
+        let mut limited = self.limited();
+        for (tenant, is_limited) in tenants {
+            if is_limited {
+                limited.insert(tenant);
+            } else {
+                limited.remove(&tenant);
+            }
+        }
+    }
+
+    /// Whether the end of one of the tenant's runs may let another begin that was held back.
+    pub(crate) fn makes_room(&self, tenant: TenantId) -> bool {
+        self.limited().contains(&tenant)
+    }
+
+    fn limited(&self) -> MutexGuard<'_, HashSet<TenantId>> {
+        self.limited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the watchers of every run: some have changed, and it isn't known which.

@@ -3,6 +3,7 @@
 //! The store decides nothing that `domain` can decide: it asks `admit` and `RunState::next` inside its
 //! transactions and writes what they say. It knows no engine, no sandbox and no protocol.
 
+mod billing;
 mod columns;
 mod contract;
 mod ending;
@@ -10,7 +11,10 @@ mod error;
 mod folder;
 mod hints;
 pub mod postgres;
+mod record;
+mod sharing;
 pub mod sqlite;
+mod standing;
 pub mod transfer;
 mod unreadable;
 mod words;

@@ -1,9 +1,15 @@
 //! What drivers say alike of requests that can't be met, and read alike of what people write.
 
 use crate::StoreError;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::component::{Component, Digest};
-use innkeeper_domain::limits::UPLOADS_BEGUN_MAX;
+use innkeeper_domain::ids::{TenantId, TokenId};
+use innkeeper_domain::limits::{
+    SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
+};
 use innkeeper_domain::name::Name;
+use std::collections::BTreeSet;
 
 /// Hex digits that a shortened digest needs.
 const PREFIX_DIGITS_MIN: usize = 12;
@@ -59,6 +65,11 @@ pub(crate) fn changed_meanwhile(task: &Name, current: u32, expected: u32) -> Sto
     ))
 }
 
+/// Whether a task is as if it weren't there, for whoever is shown only these.
+pub(crate) fn hidden(only: &Option<BTreeSet<Name>>, task: &Name) -> bool {
+    only.as_ref().is_some_and(|only| !only.contains(task))
+}
+
 pub(crate) fn has_finished(trigger: &Name) -> StoreError {
     StoreError::Conflict(format!(
         "trigger `{trigger}` has finished: its schedule has no more times; create a new one"
@@ -101,4 +112,62 @@ pub(crate) fn moved(store: &str, whither: &str, undo: &str) -> StoreError {
         "{store} was moved {whither}: use that one. If the move was cut off, or this store is to be used again \
          all the same, {undo}"
     ))
+}
+
+pub(crate) fn too_many_tenants() -> StoreError {
+    StoreError::Conflict(format!(
+        "there are {TENANTS_MAX} tenants, as many as there can be; delete one first"
+    ))
+}
+
+/// The token that a host makes for its own data folder.
+pub(crate) fn token_of_host(now: Timestamp) -> Token {
+    Token {
+        id: TokenId::new(now),
+        tenant: None,
+        role: Role::Admin,
+        tasks: None,
+        proof: Proof::Token,
+        note: "the host's own, in its data folder".into(),
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+    }
+}
+
+pub(crate) fn too_many_tokens() -> StoreError {
+    StoreError::Conflict(format!(
+        "there are {TOKENS_PER_TENANT_MAX} tokens that are good, as many as there can be; revoke one first"
+    ))
+}
+
+pub(crate) fn token_exists(proof: &Proof) -> StoreError {
+    StoreError::Exists(match proof {
+        Proof::Token => "token of this text".into(),
+        Proof::Certificate(name) => format!("token for the certificate `{name}`"),
+        Proof::Subject(subject) => format!("token for the subject `{subject}`"),
+    })
+}
+
+pub(crate) fn no_token(id: TokenId) -> StoreError {
+    StoreError::NotFound(format!("token {id}"))
+}
+
+pub(crate) fn too_many_secrets() -> StoreError {
+    StoreError::Conflict(format!(
+        "there are {SECRETS_PER_TENANT_MAX} secrets, as many as there can be; delete one first"
+    ))
+}
+
+pub(crate) fn no_secret(name: &Name) -> StoreError {
+    StoreError::NotFound(format!("secret `{name}`"))
+}
+
+pub(crate) fn secret_used(name: &Name, task: &Name) -> StoreError {
+    StoreError::Conflict(format!("task `{task}` names secret `{name}`; change or delete the task first"))
+}
+
+/// The name that a deleted tenant has, so that others can have the one that it had. No name begins so.
+pub(crate) fn name_of_deleted(tenant: TenantId) -> String {
+    format!("~{tenant}")
 }

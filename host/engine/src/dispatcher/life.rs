@@ -3,16 +3,18 @@
 use super::attempt::RunningAttempt;
 use super::{Dispatcher, POLL};
 use crate::executor::Invocation;
+use crate::secret::{self, SecretOpener};
 use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, HostState, Labels};
-use innkeeper_domain::ids::HostId;
+use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::run::{Claimed, Lease};
+use innkeeper_domain::secret::SecretText;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +59,7 @@ struct Shared {
     store: Arc<dyn innkeeper_store::Store>,
     clock: Arc<dyn crate::clock::Clock>,
     executor: Arc<dyn crate::executor::Executor>,
+    secrets: Arc<dyn SecretOpener>,
     host: HostId,
     labels: Labels,
     slots: Arc<Semaphore>,
@@ -79,6 +82,7 @@ impl Life {
             store: Arc::clone(&dispatcher.store),
             clock: Arc::clone(&dispatcher.clock),
             executor: Arc::clone(&dispatcher.executor),
+            secrets: Arc::clone(&dispatcher.secrets),
             host: host.id,
             labels: host.labels.clone(),
             slots: Arc::new(Semaphore::new(usize::try_from(host.capacity).unwrap_or(usize::MAX))),
@@ -225,7 +229,7 @@ impl Shared {
 
     async fn wait_for_runs(&self, asked_at: Timestamp, at_most: Timestamp) {
         let poll = time::after(self.clock.now(), POLL).min(at_most);
-        let next = self.store.runs_next_ready(&self.labels).await.ok().flatten();
+        let next = self.store.runs_next_ready(&self.labels, asked_at).await.ok().flatten();
         // What was ready and yet not claimed isn't this host's to have: it is cordoned, or another was faster.
         let next = next.filter(|next| *next > asked_at);
         tokio::select! {
@@ -272,8 +276,15 @@ impl Shared {
     /// Executes an attempt and commits its end.
     async fn attempt(&self, claimed: Claimed, attempt: Arc<RunningAttempt>) {
         let (run, try_number) = (claimed.lease.run, claimed.try_number);
-        let (end, spec) = match self.spec(&claimed).await {
-            Ok(spec) => (self.execute(claimed, &spec, &attempt).await, Some(spec)),
+        let spec = self.patiently(run, || self.store.task_spec(claimed.task_id, claimed.revision)).await;
+        let (end, spec) = match spec {
+            Ok(spec) => {
+                let end = match self.secrets(&claimed, &spec).await {
+                    Ok(secrets) => self.execute(claimed, &spec, secrets, &attempt).await,
+                    Err(failure) => failed(failure),
+                };
+                (end, Some(spec))
+            }
             Err(error) => (internal(format!("the task's definition can't be read: {error}")), None),
         };
         let now = self.clock.now();
@@ -285,12 +296,31 @@ impl Shared {
         self.commit(Finish { lease: attempt.lease, end, again_at, lines }).await;
     }
 
-    /// The task's definition. A store that is away is waited for: that is no failure of the run's.
-    async fn spec(&self, claimed: &Claimed) -> Result<Arc<TaskSpec>, StoreError> {
+    /// The secrets that the task names, as they are now.
+    async fn secrets(
+        &self,
+        claimed: &Claimed,
+        spec: &TaskSpec,
+    ) -> Result<BTreeMap<String, SecretText>, Failure> {
+        if spec.secrets.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let get = || self.store.secrets_get(claimed.tenant_id, secret::names(&spec.secrets));
+        let sealed = self.patiently(claimed.lease.run, get).await.map_err(|error| {
+            Failure::new(FailureKind::Internal, format!("the task's secrets can't be read: {error}"))
+        })?;
+        secret::opened(&spec.secrets, &sealed, self.secrets.as_ref()).await
+    }
+
+    /// What the store says. One that is away is waited for: that is no failure of the run's.
+    async fn patiently<T, F>(&self, run: RunId, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         loop {
-            match self.store.task_spec(claimed.task_id, claimed.revision).await {
+            match ask().await {
                 Err(StoreError::Unavailable(why)) => {
-                    tracing::warn!(run = %claimed.lease.run, why, "a task's definition can't be read; it tries again");
+                    tracing::warn!(%run, why, "what an attempt needs can't be read; it tries again");
                     self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
                 }
                 known => return known,
@@ -302,12 +332,13 @@ impl Shared {
         &self,
         claimed: Claimed,
         spec: &Arc<TaskSpec>,
+        secrets: BTreeMap<String, SecretText>,
         attempt: &Arc<RunningAttempt>,
     ) -> AttemptEnd {
         let deadline = time::after(claimed.started_at, spec.timeout);
         let timeout = spec.timeout;
         let run = claimed.lease.run;
-        let invocation = Invocation { claimed, spec: Arc::clone(spec), deadline };
+        let invocation = Invocation { claimed, spec: Arc::clone(spec), secrets, deadline };
         let port = Arc::clone(attempt);
         let execution = AssertUnwindSafe(self.executor.execute(invocation, port)).catch_unwind();
         let overdue = time::after(deadline, CANCEL_GRACE + OVERDUE);
@@ -318,8 +349,7 @@ impl Shared {
             }),
             () = self.clock.sleep_until(overdue) => {
                 tracing::error!(%run, "the executor didn't end an attempt at its deadline");
-                let failure = Failure::new(FailureKind::Timeout, format!("over its timeout of {timeout:?}"));
-                AttemptEnd { outcome: Outcome::Failure(failure), usage: Usage::default() }
+                failed(Failure::new(FailureKind::Timeout, format!("over its timeout of {timeout:?}")))
             }
         }
     }
@@ -450,6 +480,10 @@ impl Shared {
 }
 
 fn internal(message: String) -> AttemptEnd {
-    let failure = Failure::new(FailureKind::Internal, message);
+    failed(Failure::new(FailureKind::Internal, message))
+}
+
+/// The end of an attempt of which nothing more is known.
+fn failed(failure: Failure) -> AttemptEnd {
     AttemptEnd { outcome: Outcome::Failure(failure), usage: Usage::default() }
 }

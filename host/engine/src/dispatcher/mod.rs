@@ -9,6 +9,7 @@ mod life;
 
 use crate::clock::Clock;
 use crate::executor::Executor;
+use crate::secret::SecretOpener;
 use innkeeper_domain::host::Host;
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::{DRAIN_GRACE, LEASE};
@@ -46,18 +47,20 @@ pub struct Dispatcher {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     executor: Arc<dyn Executor>,
+    secrets: Arc<dyn SecretOpener>,
     config: DispatcherConfig,
 }
 
 impl Dispatcher {
-    /// A dispatcher of the runs in the store.
+    /// A dispatcher of the runs in the store, whose secrets are opened by `secrets`.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         executor: Arc<dyn Executor>,
+        secrets: Arc<dyn SecretOpener>,
         config: DispatcherConfig,
     ) -> Self {
-        Self { store, clock, executor, config }
+        Self { store, clock, executor, secrets, config }
     }
 
     /// Works until it is told to stop, and then until its runs have ended or are handed back.

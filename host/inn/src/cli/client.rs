@@ -1,16 +1,21 @@
 //! The connection to a host.
 
-use super::{Global, Usage};
-use crate::data_folder::{ADDRESS_FILE, ADMIN_TOKEN_FILE};
-use anyhow::{Context, Result};
+use super::target::Target;
+use super::{Global, Usage, tls};
+use anyhow::Result;
+use innkeeper_api::auth::TENANT_HEADER;
+use innkeeper_api::proto::audit_service_client::AuditServiceClient;
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
 use innkeeper_api::proto::host_service_client::HostServiceClient;
+use innkeeper_api::proto::quota_service_client::QuotaServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
+use innkeeper_api::proto::secret_service_client::SecretServiceClient;
 use innkeeper_api::proto::task_service_client::TaskServiceClient;
+use innkeeper_api::proto::tenant_service_client::TenantServiceClient;
+use innkeeper_api::proto::token_service_client::TokenServiceClient;
 use innkeeper_api::proto::trigger_service_client::TriggerServiceClient;
+use innkeeper_api::proto::usage_service_client::UsageServiceClient;
 use innkeeper_domain::limits::MESSAGE_BYTES_MAX;
-use std::fs;
-use std::io::ErrorKind;
 use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -26,78 +31,135 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a simple call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where a host listens that was told nothing.
-const HOST_DEFAULT: &str = "http://127.0.0.1:7070";
+/// Items of a list that are asked for at once.
+pub const PAGE_MAX: u32 = 1_000;
 
 /// Nobody answers: exit code 5.
 #[derive(Debug, thiserror::Error)]
-#[error("no host answers at {url} ({why}); start one with `inn serve`, or say where it is (--host)")]
+#[error("no host answers at {url} ({why}); {advice}")]
 pub struct Unreachable {
     url: String,
     why: String,
+    advice: &'static str,
 }
 
-/// Shows the token on every call.
+/// What every call shows: the token, and the tenant that it is for.
 #[derive(Clone)]
-pub struct ShowToken(MetadataValue<Ascii>);
+pub struct Headers {
+    token: Option<MetadataValue<Ascii>>,
+    tenant: Option<MetadataValue<Ascii>>,
+}
 
-impl Interceptor for ShowToken {
+impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(tenant) = &self.tenant {
+            request.metadata_mut().insert(TENANT_HEADER, tenant.clone());
+        }
         Ok(request)
     }
 }
 
-type Service = InterceptedService<Channel, ShowToken>;
+impl Headers {
+    fn of(target: &Target) -> Result<Self> {
+        let value = |text: String, what: &str| {
+            let value = text.parse::<MetadataValue<Ascii>>();
+            value.map_err(|_| Usage(format!("the {what} has characters that no {what} has")))
+        };
+        let token = target.token.as_ref().map(|token| value(format!("Bearer {}", token.trim()), "token"));
+        let tenant = target.tenant.as_ref().map(|tenant| value(tenant.clone(), "tenant"));
+        Ok(Self { token: token.transpose()?, tenant: tenant.transpose()? })
+    }
+}
+
+type Service = InterceptedService<Channel, Headers>;
 
 /// A host, as its client sees it.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
-    token: ShowToken,
+    headers: Headers,
 }
 
 impl Client {
     /// Connects to the host that the options name.
     pub async fn connect(global: &Global) -> Result<Self> {
-        let url = url(global)?;
+        let target = Target::of(global)?;
+        let headers = Headers::of(&target)?;
+        let url = target.url;
         let endpoint = Endpoint::from_shared(url.clone());
-        let endpoint =
-            endpoint.map_err(|_| Usage(format!("`{url}` is not a URL; write http://HOST:PORT")))?;
+        let mut endpoint =
+            endpoint.map_err(|_| Usage(format!("`{url}` is not a URL; write https://HOST:PORT")))?;
+        if let Some(trust) = target.tls {
+            // Here files that can't be used come to light.
+            let usable = endpoint.tls_config(trust.config());
+            endpoint = usable.map_err(|e| unusable(&e))?;
+        }
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let channel = endpoint.connect().await;
-        let channel = channel.map_err(|error| Unreachable { url, why: root_cause(&error) })?;
-        Ok(Self { channel, token: ShowToken(token(global)?) })
+        let channel = endpoint.connect().await.map_err(|error| {
+            let why = tls::root_cause(&error);
+            let usual = "start one with `inn serve`, or say where it is (--host)";
+            Unreachable { url, advice: tls::advice(&why).unwrap_or(usual), why }
+        })?;
+        Ok(Self { channel, headers })
     }
+}
 
-    pub fn components(&self) -> ComponentServiceClient<Service> {
-        ComponentServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    }
+fn unusable(error: &tonic::transport::Error) -> Usage {
+    let why = tls::root_cause(error);
+    let advice = tls::advice(&why).unwrap_or("look at the files of --ca, --cert and --key");
+    Usage(format!("TLS can't be used so ({why}); {advice}"))
+}
 
-    pub fn hosts(&self) -> HostServiceClient<Service> {
-        HostServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    }
+/// Each service of the host, by its noun.
+macro_rules! services {
+    ($($noun:ident: $client:ident),+ $(,)?) => {
+        impl Client {
+            $(pub fn $noun(&self) -> $client<Service> {
+                $client::with_interceptor(self.channel.clone(), self.headers.clone())
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            })+
+        }
+    };
+}
 
-    pub fn tasks(&self) -> TaskServiceClient<Service> {
-        TaskServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    }
+services!(
+    audit: AuditServiceClient,
+    components: ComponentServiceClient,
+    hosts: HostServiceClient,
+    quotas: QuotaServiceClient,
+    runs: RunServiceClient,
+    secrets: SecretServiceClient,
+    tasks: TaskServiceClient,
+    tenants: TenantServiceClient,
+    tokens: TokenServiceClient,
+    triggers: TriggerServiceClient,
+    usage: UsageServiceClient,
+);
 
-    pub fn triggers(&self) -> TriggerServiceClient<Service> {
-        TriggerServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+/// Every item of a list, at most `limit`: `page` is asked for a page of so many after a page token, and answers with
+/// the items and the next page token.
+pub async fn pages<T>(
+    limit: usize,
+    mut page: impl AsyncFnMut(u32, String) -> Result<(Vec<T>, String)>,
+) -> Result<Vec<T>> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    while all.len() < limit {
+        let size = u32::try_from(limit - all.len()).unwrap_or(PAGE_MAX).min(PAGE_MAX);
+        let (items, next) = page(size, token).await?;
+        all.extend(items);
+        token = next;
+        if token.is_empty() {
+            break;
+        }
     }
-
-    pub fn runs(&self) -> RunServiceClient<Service> {
-        RunServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    }
+    Ok(all)
 }
 
 /// A simple call: it is answered soon, or given up.
@@ -105,54 +167,4 @@ pub fn call<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
-}
-
-fn url(global: &Global) -> Result<String> {
-    let url = match &global.host {
-        Some(url) => url.clone(),
-        None => {
-            let told =
-                global.data_folder().ok().and_then(|data| fs::read_to_string(data.join(ADDRESS_FILE)).ok());
-            told.map_or_else(|| HOST_DEFAULT.into(), |url| url.trim().to_string())
-        }
-    };
-    if url.starts_with("https://") {
-        return Err(Usage("TLS isn't available yet; use http:// to a loopback address".into()).into());
-    }
-    Ok(if url.contains("://") { url } else { format!("http://{url}") })
-}
-
-fn token(global: &Global) -> Result<MetadataValue<Ascii>> {
-    let token = match (&global.token, &global.token_file) {
-        (Some(token), _) => token.clone(),
-        (None, Some(file)) => fs::read_to_string(file)
-            .with_context(|| format!("can't read the token from {}", file.display()))?,
-        (None, None) => {
-            let file = global.data_folder()?.join(ADMIN_TOKEN_FILE);
-            match fs::read_to_string(&file) {
-                Ok(token) => token,
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    return Err(Status::unauthenticated(format!(
-                        "there is no token: give one (--token, --token-file, INN_TOKEN), or the host's data folder \
-                         (--data); {} isn't there",
-                        file.display()
-                    ))
-                    .into());
-                }
-                Err(e) => {
-                    return Err(e).with_context(|| format!("can't read the token from {}", file.display()));
-                }
-            }
-        }
-    };
-    let value = format!("Bearer {}", token.trim()).parse();
-    value.map_err(|_| Usage("the token has characters that no token has".into()).into())
 }

@@ -75,9 +75,12 @@ pub fn spec(spec: &TaskSpec) -> Value {
     let retry = spec.retry.clone().unwrap_or_default();
     let mut config: Vec<_> = spec.config.iter().collect();
     config.sort();
+    let mut secrets: Vec<_> = spec.secrets.iter().collect();
+    secrets.sort();
     json!({
         "component": spec.component,
         "config": config.into_iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>(),
+        "secrets": secrets.into_iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>(),
         "arguments": spec.arguments,
         "timeout": seconds(spec.timeout),
         "memory_bytes": spec.memory_bytes,
@@ -190,6 +193,7 @@ pub fn run(run: &Run) -> Value {
             "failure": failure(attempt.failure.as_ref()),
             "wall": seconds(attempt.wall),
             "peak_memory_bytes": attempt.peak_memory_bytes,
+            "cpu_seconds": seconds(attempt.cpu),
         })).collect::<Vec<_>>(),
     });
     if let (None, Value::Object(fields)) = (&run.input, &mut value) {

@@ -1,27 +1,40 @@
 //! The command line: one file a subcommand, named after the same nouns as everywhere.
 
+mod audit;
 mod backup;
 mod bench;
 mod client;
 mod completions;
 mod component;
+mod context;
 mod demo;
 mod hosts;
 mod json;
 mod r#move;
 mod output;
 mod parse;
+mod quota;
 mod restore;
 mod run;
 mod runs;
+mod secret;
 mod serve;
+mod serve_access;
+mod target;
 mod task;
 mod task_diff;
+mod tenant;
+mod tls;
+mod token;
+mod token_recover;
 mod transfer;
 mod trigger;
 mod trigger_next;
 mod upload;
+mod usage;
+mod whoami;
 
+use crate::contexts::NoContext;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use innkeeper_store::StoreError;
@@ -29,6 +42,7 @@ use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use target::Said;
 use tonic::{Code, Status};
 
 /// Innkeeper: runs other people's code on time, each task in a WebAssembly sandbox.
@@ -50,18 +64,24 @@ struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
 
-    /// The host to talk to, such as http://127.0.0.1:7070; without it the one of the data folder [env: INN_HOST]
+    /// The host to talk to, such as https://inn.example.com:7070; without it the context's, else that of the data
+    /// folder [env: INN_HOST]
     #[arg(long, global = true, value_name = "URL")]
     host: Option<String>,
 
-    /// The token to show; without it, and without --token-file, the data folder's admin.token [env: INN_TOKEN]
+    /// The tenant to speak for; without it the token's own, or `default` [env: INN_TENANT]
+    #[arg(long, global = true, value_name = "NAME")]
+    tenant: Option<String>,
+
+    /// The token to show; without it, and without --token-file, the context's, else the data folder's admin.token
+    /// [env: INN_TOKEN]
     #[arg(long, global = true, value_name = "TOKEN")]
     token: Option<String>,
 
@@ -69,10 +89,34 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
 
+    /// The context with host, tenant and token; without it the current one (`inn context`) [env: INN_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+
     /// The data folder: a host's own, and where clients on the same machine find its address and token
     /// [env: INN_DATA]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// A PEM file with the CA to trust for https://, instead of those that browsers trust
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// A PEM file with a certificate to show to the host; with it no token is needed
+    #[arg(long, global = true, value_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// A PEM file with the certificate's private key
+    #[arg(long, global = true, value_name = "FILE")]
+    key: Option<PathBuf>,
+
+    /// Send the token to another machine without TLS, where anybody in between can read it
+    #[arg(long, global = true)]
+    insecure_plain_text: bool,
+
+    /// The environment's words for these.
+    #[arg(skip)]
+    environment: Said,
 
     /// The environment's word for `--database-url`; none if `--data` says where the store is.
     #[arg(skip)]
@@ -80,9 +124,10 @@ pub struct Global {
 }
 
 /// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people
+    #[default]
     Table,
     /// For programs
     Json,
@@ -102,7 +147,21 @@ enum Command {
     #[command(subcommand)]
     Runs(runs::Command),
     #[command(subcommand)]
+    Secret(secret::Command),
+    #[command(subcommand)]
     Hosts(hosts::Command),
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    #[command(subcommand)]
+    Token(token::Command),
+    #[command(subcommand)]
+    Quota(quota::Command),
+    Usage(usage::Args),
+    #[command(subcommand)]
+    Audit(audit::Command),
+    Whoami(whoami::Args),
+    #[command(subcommand)]
+    Context(context::Command),
     Backup(backup::Args),
     Restore(restore::Args),
     Move(r#move::Args),
@@ -135,7 +194,15 @@ pub async fn main() -> ExitCode {
         Command::Trigger(command) => trigger::run(command, &global).await,
         Command::Run(args) => run::run(args, &global).await,
         Command::Runs(command) => runs::run(command, &global).await,
+        Command::Secret(command) => secret::run(command, &global).await,
         Command::Hosts(command) => hosts::run(command, &global).await,
+        Command::Tenant(command) => tenant::run(command, &global).await,
+        Command::Token(command) => token::run(command, &global).await,
+        Command::Quota(command) => quota::run(command, &global).await,
+        Command::Usage(args) => usage::run(args, &global).await,
+        Command::Audit(command) => audit::run(command, &global).await,
+        Command::Whoami(args) => whoami::run(args, &global).await,
+        Command::Context(command) => context::run(command, &global),
         Command::Backup(args) => backup::run(args, &global).await,
         Command::Restore(args) => restore::run(args, &global).await,
         Command::Move(args) => r#move::run(args, &global).await,
@@ -157,22 +224,33 @@ pub async fn main() -> ExitCode {
 /// An error in words; a status without the protocol's ceremony.
 fn describe(error: &anyhow::Error) -> String {
     match error.downcast_ref::<Status>() {
-        Some(status) if is_broken_connection(status) => format!(
-            "the connection to the host broke ({}); is it an Innkeeper host, and does it still run?",
-            status.message()
-        ),
+        Some(status) if is_broken_connection(status) => {
+            let cause = tls::root_cause(status);
+            let advice = tls::advice(&cause).unwrap_or("is it an Innkeeper host, and does it still run?");
+            format!("the connection to the host broke ({cause}); {advice}")
+        }
         Some(status) => {
             let hint = match status.code() {
-                Code::NotFound => {
-                    "; `inn task ls`, `inn trigger ls`, `inn runs ls`, `inn component ls` and `inn hosts ls` tell \
-                     what there is"
-                }
+                Code::NotFound => hint(status.message()),
                 Code::DeadlineExceeded | Code::Cancelled => "; the host took too long to answer, try again",
                 _ => "",
             };
             format!("{}{hint}", status.message())
         }
         None => format!("{error:#}"),
+    }
+}
+
+/// What tells what there is. By nothing but the kind of thing that isn't there: the same for a name that doesn't
+/// exist and for another tenant's.
+fn hint(message: &str) -> &'static str {
+    let is_no = |kind: &str| message.starts_with(&format!("there is no {kind} "));
+    if is_no("tenant") {
+        "; `inn whoami` tells which tenant is yours, and `inn tenant ls` an admin which there are"
+    } else if is_no("token") {
+        "; `inn token ls` tells what there is"
+    } else {
+        "; `inn task ls`, `inn trigger ls`, `inn runs ls`, `inn component ls` and `inn hosts ls` tell what there is"
     }
 }
 
@@ -184,6 +262,9 @@ fn is_broken_connection(status: &Status) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
+    }
+    if error.is::<NoContext>() {
+        return 3;
     }
     match error.downcast_ref::<StoreError>() {
         Some(StoreError::NotFound(_)) => return 3,
@@ -208,18 +289,41 @@ impl Global {
     fn or_environment(mut self, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
-        self.host = self.host.or_else(|| text("INN_HOST"));
-        if self.token_file.is_none() {
-            self.token = self.token.or_else(|| text("INN_TOKEN"));
-        }
         self.database_url = if self.data.is_none() { text("INN_DATABASE_URL") } else { None };
-        self.data = self.data.or_else(|| variable("INN_DATA").map(PathBuf::from));
+        self.environment = Said {
+            host: text("INN_HOST"),
+            tenant: text("INN_TENANT"),
+            token: text("INN_TOKEN"),
+            context: text("INN_CONTEXT"),
+            data: variable("INN_DATA").map(PathBuf::from),
+            ..Said::default()
+        };
         self
+    }
+
+    /// What the flags say.
+    fn flags(&self) -> Result<Said> {
+        let cert = match (self.cert.clone(), self.key.clone()) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, key)),
+            _ => return Err(Usage("a certificate and its key go together (--cert, --key)".into()).into()),
+        };
+        Ok(Said {
+            host: self.host.clone(),
+            tenant: self.tenant.clone(),
+            token: self.token.clone(),
+            token_file: self.token_file.clone(),
+            context: self.context.clone(),
+            data: self.data.clone(),
+            ca: self.ca.clone(),
+            cert,
+            insecure_plain_text: self.insecure_plain_text,
+        })
     }
 
     /// The data folder: the one given, else the user's.
     pub fn data_folder(&self) -> Result<PathBuf> {
-        if let Some(data) = &self.data {
+        if let Some(data) = self.data.as_ref().or(self.environment.data.as_ref()) {
             return Ok(data.clone());
         }
         let from =
@@ -251,6 +355,8 @@ mod tests {
             [3, 4, 5, 1]
         );
         assert_eq!(exit_code(&Usage("x".into()).into()), 2);
+        assert_eq!(exit_code(&NoContext("x".into()).into()), 3);
+        assert_eq!([Code::PermissionDenied, Code::ResourceExhausted].map(of), [4, 1]);
         assert_eq!([Code::DeadlineExceeded, Code::Cancelled, Code::Internal].map(of), [5, 5, 1]);
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
         assert_eq!(exit_code(&broken.into()), 5);
@@ -265,16 +371,19 @@ mod tests {
             let cli = Cli::try_parse_from([&["inn"], arguments, &["task", "ls"]].concat()).unwrap();
             cli.global.or_environment(|_| Some(value.into()))
         };
-        let none = parse(&[], "");
+        let none = parse(&[], "").environment;
         assert_eq!((none.host, none.token, none.data), (None, None, None));
         let all = parse(&[], "x");
-        assert_eq!((all.host.as_deref(), all.token.as_deref()), (Some("x"), Some("x")));
-        assert_eq!(parse(&["--host", "h", "--token", "t"], "x").token.as_deref(), Some("t"));
-        assert_eq!(parse(&["--token-file", "f"], "x").token, None);
+        let Said { host, tenant, token, context, .. } = &all.environment;
+        assert!([host, tenant, token, context].into_iter().all(|said| said.as_deref() == Some("x")));
+        assert_eq!(all.data_folder().unwrap(), PathBuf::from("x"));
+        assert_eq!(all.flags().unwrap().host, None);
+        assert_eq!(parse(&["--data", "d"], "x").data_folder().unwrap(), PathBuf::from("d"));
         assert_eq!(
             (all.database_url.as_deref(), parse(&["--data", "d"], "x").database_url),
             (Some("x"), None)
         );
+        assert!(parse(&["--cert", "c"], "").flags().is_err());
     }
 
     #[test]

@@ -115,6 +115,13 @@ pub fn domain_instant(at: prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(at.seconds, at.nanos).ok()
 }
 
+/// The protocol's instant of the domain's, cut to microseconds.
+pub fn wire_instant(at: Timestamp) -> prost_types::Timestamp {
+    let micros = at.as_microsecond();
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
 /// A duration for people: `850µs`, `12.3ms`, `4.56s`, `2m5s`.
 pub fn duration(duration: std::time::Duration) -> String {
     let micros = duration.as_micros();

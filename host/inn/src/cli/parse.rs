@@ -71,6 +71,16 @@ pub fn instant(text: &str, now: Timestamp) -> Result<Timestamp> {
     })
 }
 
+/// An instant to come: RFC 3339, `in 30d`, or `30d` for that.
+pub fn until(text: &str, now: Timestamp) -> Result<Timestamp> {
+    duration(text).map_or_else(|_| instant(text, now), |wait| Ok(time::after(now, wait)))
+}
+
+/// An instant that has passed: RFC 3339, or `24h` for so long ago.
+pub fn since(text: &str, now: Timestamp) -> Result<Timestamp> {
+    duration(text).map_or_else(|_| instant(text, now), |ago| Ok(time::before(now, ago)))
+}
+
 /// An input: the text itself, `@FILE`, or `-` for stdin. Its content type is the one given, else JSON if
 /// it is, else text if it is, else bytes.
 pub fn input(text: Option<&str>, content_type: Option<&str>) -> Result<Payload> {
@@ -164,6 +174,13 @@ mod tests {
         assert_eq!(instant("in 10m", now).unwrap().as_second(), 1_600);
         assert_eq!(instant("1970-01-01T01:00:00+01:00", now).unwrap().as_second(), 0);
         assert!(instant("tomorrow", now).is_err());
+        assert_eq!(
+            (until("10m", now).unwrap().as_second(), since("10m", now).unwrap().as_second()),
+            (1_600, 400)
+        );
+        assert_eq!(until("in 10m", now).unwrap().as_second(), 1_600);
+        assert_eq!(since("1970-01-01T00:00:09Z", now).unwrap().as_second(), 9);
+        assert!(until("30", now).is_err() && since("yesterday", now).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `inn serve`: the host.
 
+use super::serve_access::AccessArgs;
 use super::{Global, Usage, Verdict, parse};
 use crate::host::{Host, HostConfig};
 use anyhow::Result;
@@ -29,9 +30,11 @@ use tracing_subscriber::EnvFilter;
   inn serve --data ./data --listen 127.0.0.1:7071
   inn serve --database-url postgres://inn:secret@db.example.com/inn --key-file /etc/innkeeper/key
   inn serve --name gpu-1 --label gpu=a100 --label zone=eu
+  inn serve --listen 0.0.0.0:7070 --tls-cert host.pem --tls-key host.key --tls-client-ca clients.pem
+  inn serve --oidc-issuer https://id.example.com --oidc-audience innkeeper
   inn serve --open-network 10.1.0.0/16     tasks may reach this private network, if granted its hosts")]
 pub struct Args {
-    /// Where to listen; a loopback address. Port 0 takes a free one, told in DIR/address
+    /// Where to listen; beyond loopback with TLS. Port 0 takes a free one, told in DIR/address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
 
@@ -81,10 +84,14 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 
-    /// The key that compiled components are authenticated with, 32 bytes or 64 hex digits; hosts of a fleet that have
-    /// the same compile each component once. Without one the host makes its own [env: INN_KEY has the digits]
+    /// The key that secrets are encrypted and compiled components authenticated with, 32 bytes or 64 hex digits; after
+    /// it, a line each, older ones that secrets may still be under. Hosts of a fleet need the same to have secrets, and
+    /// compile each component once then. Without one the host makes its own [env: INN_KEY has the digits]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     /// How the host logs
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -101,7 +108,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let kept = args.kept()?;
+    let (kept, oidc) = (args.kept()?, args.access.oidc()?);
     let usual = HostConfig::new(data.clone(), args.listen);
     let config = HostConfig {
         name: args.name.unwrap_or_else(|| usual.name.clone()),
@@ -114,6 +121,8 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         open_networks: args.open_network,
         database: database(args.database_url)?,
         key_file: args.key_file,
+        transport: args.access.transport(),
+        oidc,
         ..usual
     };
     let name = config.name.clone();
@@ -122,7 +131,17 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         Some(address) => tracing::info!(%name, %address, data = %data.display(), "the host serves"),
         None => tracing::info!(%name, data = %data.display(), "the host works; it answers no calls"),
     }
+    let mut hangup = host.can_reload().then(|| signal(SignalKind::hangup())).transpose()?;
+    let reload = async {
+        while let Some(hangup) = &mut hangup
+            && hangup.recv().await.is_some()
+        {
+            host.reload();
+        }
+        std::future::pending::<()>().await
+    };
     let verdict = tokio::select! {
+        () = reload => Verdict::Failed,
         _ = interrupt.recv() => Verdict::Succeeded,
         _ = terminate.recv() => Verdict::Succeeded,
         () = host.failed() => Verdict::Failed,

@@ -20,7 +20,8 @@ pub enum Command {
   inn task create hello --component hello.wasm
   inn task create report --component sha256:4ec8... --timeout 2s --memory 64MiB --config REGION=eu
   inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s
-  inn task create train --component train.wasm --require gpu=a100")]
+  inn task create train --component train.wasm --require gpu=a100
+  inn task create sync --component sync.wasm --secret api-token --secret TLS_KEY=tls-key")]
     Create {
         name: String,
         #[command(flatten)]
@@ -37,6 +38,9 @@ pub enum Command {
         /// Remove a config entry; can be repeated
         #[arg(long, value_name = "KEY")]
         unset_config: Vec<String>,
+        /// Show it the secret under this key no more; can be repeated
+        #[arg(long, value_name = "KEY")]
+        unset_secret: Vec<String>,
         /// Grant no hosts any more (those of --allow-http are granted anew)
         #[arg(long)]
         clear_allow_http: bool,
@@ -87,6 +91,9 @@ pub struct Options {
     /// A config entry: wasi:config for handlers, the environment for commands; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     config: Vec<(String, String)>,
+    /// A secret (`inn secret set`) that it is shown like config, under a key or its own name; can be repeated
+    #[arg(long = "secret", value_name = "[KEY=]NAME", value_parser = secret)]
+    secrets: Vec<(String, String)>,
     /// An argument of a command; can be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     arguments: Vec<String>,
@@ -112,7 +119,7 @@ pub struct Options {
     #[arg(long, value_name = "PERCENT")]
     backoff_jitter: Option<u32>,
     /// The kinds of failure that are tried again: guest, exit, trap, timeout, memory, output-too-large,
-    /// internal [default: all of them]
+    /// internal, quota, secret [default: all but the last two]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     retry_on: Vec<String>,
     /// Whether runs are recorded. Not available yet: `always` warns, and nothing is recorded
@@ -134,6 +141,7 @@ impl Options {
             || self.timeout.is_some()
             || self.memory.is_some()
             || !self.config.is_empty()
+            || !self.secrets.is_empty()
             || !self.arguments.is_empty()
             || !self.allow_http.is_empty()
             || !self.requires.is_empty()
@@ -168,6 +176,7 @@ impl Options {
             spec.memory_bytes = memory;
         }
         spec.config.extend(self.config);
+        spec.secrets.extend(self.secrets);
         spec.arguments.extend(self.arguments);
         for host in self.allow_http {
             if !spec.allow_http.contains(&host) {
@@ -192,6 +201,11 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// `KEY=NAME`, or a name that is the key as well.
+fn secret(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { parse::pair(text) } else { Ok((text.into(), text.into())) }
 }
 
 /// Whether the person at the terminal says yes; without one, nobody is asked.
@@ -222,9 +236,18 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let task = client.tasks().create_task(call(CreateTaskRequest { name, spec: Some(spec) })).await?;
             show(global.output, task.get_ref())?;
         }
-        Command::Update { name, options, unset_config, clear_allow_http, clear_requires, clear_args } => {
+        Command::Update {
+            name,
+            options,
+            unset_config,
+            unset_secret,
+            clear_allow_http,
+            clear_requires,
+            clear_args,
+        } => {
             let clears = clear_allow_http || clear_requires || clear_args;
-            if unset_config.is_empty() && !clears && !options.change_anything() {
+            let unsets = !unset_config.is_empty() || !unset_secret.is_empty();
+            if !unsets && !clears && !options.change_anything() {
                 return Err(
                     Usage("say what is to change; `inn task update --help` lists what can".into()).into()
                 );
@@ -234,6 +257,11 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             for key in unset_config {
                 if spec.config.remove(&key).is_none() {
                     return Err(Usage(format!("the task has no config entry `{key}`")).into());
+                }
+            }
+            for key in unset_secret {
+                if spec.secrets.remove(&key).is_none() {
+                    return Err(Usage(format!("the task has no secret under the key `{key}`")).into());
                 }
             }
             if clear_allow_http {
@@ -346,6 +374,8 @@ fn show(format: Format, task: &Task) -> Result<()> {
 fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
     let mut config: Vec<String> = spec.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
     config.sort();
+    let mut secrets: Vec<String> = spec.secrets.iter().map(|(key, name)| format!("{key}={name}")).collect();
+    secrets.sort();
     let retry = spec.retry.clone().unwrap_or_default();
     let waits = |d: Option<prost_types::Duration>| {
         d.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
@@ -367,6 +397,7 @@ fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
         ("attempts", retry),
         ("arguments", spec.arguments.join(" ")),
         ("config", config.join("\n")),
+        ("secrets", secrets.join("\n")),
         ("allow http", spec.allow_http.join("\n")),
         ("requires", spec.requires.join("\n")),
     ]

@@ -105,6 +105,8 @@ mod tests {
         assert_eq!(names(&spec, &TaskSpec { arguments, ..spec.clone() }), ["arguments"]);
         let requires = vec!["gpu=a100".into()];
         assert_eq!(names(&spec, &TaskSpec { requires, ..spec.clone() }), ["requires"]);
+        let secrets = [("TOKEN".to_string(), "api-token".to_string())].into();
+        assert_eq!(names(&spec, &TaskSpec { secrets, ..spec.clone() }), ["secrets"]);
         let retry = Some(RetryPolicy { jitter_percent: Some(50), ..RetryPolicy::default() });
         assert_eq!(names(&spec, &TaskSpec { retry, ..spec.clone() }), ["retry"]);
     }

@@ -2,7 +2,6 @@
 
 use crate::bindings::innkeeper::task::control::Host;
 use crate::guest::Guest;
-use innkeeper_domain::failure::cut;
 use innkeeper_domain::limits::PROGRESS_NOTE_BYTES_MAX;
 use innkeeper_domain::run::Progress;
 use wasmtime::Result;
@@ -13,7 +12,8 @@ impl Host for Guest {
     }
 
     fn progress(&mut self, done: u64, total: Option<u64>, note: String) -> Result<()> {
-        self.port.progress(Progress { done, total, note: cut(note, PROGRESS_NOTE_BYTES_MAX) });
+        let note = self.log.mask().beginning(&note, PROGRESS_NOTE_BYTES_MAX);
+        self.port.progress(Progress { done, total, note });
         Ok(())
     }
 }

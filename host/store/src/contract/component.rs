@@ -2,18 +2,20 @@
 
 use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::TenantId;
 
 /// Components and their bytes.
 #[async_trait]
 pub trait ComponentStore: Send + Sync + 'static {
-    /// Keeps a component. True if the tenant had it already; then nothing changes.
+    /// Keeps a component. `Quota`. True if the tenant had it already; then nothing changes.
     async fn component_put(
         &self,
         tenant: TenantId,
         component: Component,
         bytes: Vec<u8>,
+        change: Change,
     ) -> Result<bool, StoreError>;
 
     /// The component whose digest begins with these hex digits (with or without `sha256:`); fewer than 12
@@ -24,7 +26,12 @@ pub trait ComponentStore: Send + Sync + 'static {
     async fn component_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Component>, StoreError>;
 
     /// Forgets a component. `Conflict` while a revision of a task names it.
-    async fn component_delete(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError>;
+    async fn component_delete(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+        change: Change,
+    ) -> Result<(), StoreError>;
 
     /// The bytes as uploaded, whichever tenant did. `NotFound`; `Corrupt` if they don't have the digest.
     async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, StoreError>;

@@ -3,6 +3,7 @@
 use crate::StoreError;
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::host::{Host, HostState, HostStatus};
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::name::Name;
@@ -49,5 +50,10 @@ pub trait HostStore: Send + Sync + 'static {
 
     /// Sets the state of the hosts of that name. After this a host that isn't active claims nothing.
     /// `NotFound`.
-    async fn host_set_state(&self, name: &Name, state: HostState) -> Result<Vec<HostStatus>, StoreError>;
+    async fn host_set_state(
+        &self,
+        name: &Name,
+        state: HostState,
+        change: Change,
+    ) -> Result<Vec<HostStatus>, StoreError>;
 }

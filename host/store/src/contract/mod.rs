@@ -2,32 +2,51 @@
 //!
 //! Shared by all calls: an `Ok` of a call that writes means that the disk has it. A call whose future is
 //! dropped may still take place. Names and ids of another tenant's are answered as ones that don't exist.
-//! Time is an argument. Nothing is written in part: a call's writes are one transaction.
+//! Time is an argument, and so is who asks for a change: that goes on record in the same commit. Nothing is written in part: a call's writes are one transaction.
 
+mod audit;
 mod component;
 mod host;
 mod retention;
 mod run;
+mod secret;
 mod task;
 mod tenant;
+mod token;
 mod trigger;
 mod upload;
+mod usage;
 
+pub use audit::{AuditFilter, AuditStore};
 pub use component::ComponentStore;
 pub use host::{HostStore, Orders};
 pub use retention::{Keep, RetentionStore, Swept};
 pub use run::{AttemptNews, Finish, NewRun, RunFilter, RunStore, StartError, Started};
+pub use secret::SecretStore;
 pub use task::{NewTask, TaskStore};
-pub use tenant::{Role, Tenant, TenantStore, TokenHolder};
+pub use tenant::{NewTenant, TenantStore};
+pub use token::{Found, TokenHash, TokenStore};
 pub use trigger::{Advance, DueTrigger, NewTrigger, TriggerStore};
 pub use upload::UploadStore;
+pub use usage::{UsageFilter, UsageStore};
 
 use crate::hints::Hints;
 use std::sync::Arc;
 
 /// All that a host asks of its store.
 pub trait Store:
-    TenantStore + ComponentStore + UploadStore + TaskStore + TriggerStore + RunStore + HostStore + RetentionStore
+    TenantStore
+    + TokenStore
+    + AuditStore
+    + UsageStore
+    + SecretStore
+    + ComponentStore
+    + UploadStore
+    + TaskStore
+    + TriggerStore
+    + RunStore
+    + HostStore
+    + RetentionStore
 {
     /// The wake-ups that go with this store.
     fn hints(&self) -> &Arc<Hints>;

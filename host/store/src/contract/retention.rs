@@ -15,6 +15,10 @@ pub struct Keep {
     pub skips_since: Timestamp,
     /// Uploads that nobody went on with since are deleted.
     pub uploads_since: Timestamp,
+    /// Lines of the audit log from before are deleted.
+    pub audit_since: Timestamp,
+    /// What was used on days that ended before is deleted.
+    pub usage_since: Timestamp,
 }
 
 /// What one step has deleted.
@@ -27,6 +31,12 @@ pub struct Swept {
     pub uploads: u64,
     /// Deleted tasks and triggers of which no run is left.
     pub definitions: u64,
+    /// Rows of deleted tenants, and the tenants' own when none of theirs is left.
+    pub of_tenants: u64,
+    /// Lines of the audit log.
+    pub audit: u64,
+    /// Bills.
+    pub bills: u64,
 }
 
 impl Swept {

@@ -4,12 +4,14 @@ use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::AttemptEnd;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, Lease, LogLine, Progress, Run, RunState};
+use std::collections::BTreeSet;
 
 /// A run to start by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum StartError {
 pub struct RunFilter {
     pub task: Option<Name>,
     pub trigger: Option<Name>,
+    /// Only those of these tasks, if they are given; what isn't among them is as if it weren't there.
+    pub only: Option<BTreeSet<Name>>,
     /// Any of these; all states when empty.
     pub states: Vec<RunState>,
 }
@@ -69,12 +73,12 @@ pub struct AttemptNews {
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
     /// Starts runs by hand in one commit; each passes `admit`, and succeeds or fails by itself. Results
-    /// are in the order of the starts.
+    /// are in the order of the starts. `Quota`: the tenant's forbids the whole call.
     async fn runs_start(
         &self,
         tenant: TenantId,
         starts: Vec<NewRun>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError>;
 
     /// `NotFound`.
@@ -90,7 +94,7 @@ pub trait RunStore: Send + Sync + 'static {
 
     /// Cancels a run that has not begun; asks one that runs to end; changes nothing of one that is over.
     /// `NotFound`.
-    async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError>;
+    async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError>;
 
     /// Lines of a run's log in order, after the one with this attempt and sequence. `NotFound`.
     async fn run_logs(
@@ -101,9 +105,10 @@ pub trait RunStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<LogLine>, StoreError>;
 
-    /// Leases ready runs to a host, of every tenant: first those that require some of its labels, then
-    /// those that require none, each the longest ready first. None unless the host is active; `LeaseLost`
-    /// if its life has ended.
+    /// Leases ready runs to a host, shared between tenants by `domain::fairness`, and none that are over a
+    /// tenant's quotas, or a suspended tenant's. Of each tenant first those that require some of the host's
+    /// labels, then those that require none, each the longest ready first. None unless the host is active;
+    /// `LeaseLost` if its life has ended.
     async fn runs_claim(
         &self,
         host: HostId,
@@ -112,8 +117,13 @@ pub trait RunStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError>;
 
-    /// When the next run that waits becomes ready for a host with these labels; none if none waits.
-    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError>;
+    /// When, after this instant, the next run that waits becomes ready for a host with these labels; none if
+    /// none waits.
+    async fn runs_next_ready(
+        &self,
+        labels: &Labels,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError>;
 
     /// Keeps what running attempts have said. News of an attempt that has lost its lease are dropped.
     async fn runs_news(&self, news: Vec<AttemptNews>) -> Result<(), StoreError>;

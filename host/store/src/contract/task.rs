@@ -2,10 +2,11 @@
 
 use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
-use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A task to create.
@@ -19,10 +20,10 @@ pub struct NewTask {
 /// Tasks. The store doesn't check specs; see `TaskSpec::check`.
 #[async_trait]
 pub trait TaskStore: Send + Sync + 'static {
-    /// `Exists`; `NotFound` if the tenant has no such component.
-    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError>;
+    /// `Exists`; `NotFound` if the tenant has no such component, or no such secret; `Quota` the memory of a run.
+    async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError>;
 
-    /// Makes a new revision. `NotFound` the task or the component; `Conflict` if the current revision is
+    /// Makes a new revision. `NotFound` the task, the component or a secret; `Quota`; `Conflict` if the current revision is
     /// not `expected`.
     async fn task_update(
         &self,
@@ -30,7 +31,7 @@ pub trait TaskStore: Send + Sync + 'static {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError>;
 
     /// Makes a new revision that repeats an older one. `NotFound` the task, the revision or its component.
@@ -39,14 +40,19 @@ pub trait TaskStore: Send + Sync + 'static {
         tenant: TenantId,
         name: &Name,
         revision: u32,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError>;
 
     /// `NotFound`.
     async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError>;
 
-    /// By name.
-    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError>;
+    /// By name; those of `only`, or all.
+    async fn task_list(
+        &self,
+        tenant: TenantId,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Task>, StoreError>;
 
     /// The newest first. `NotFound` the task.
     async fn task_revisions(
@@ -61,5 +67,5 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Deletes the task and its triggers, cancels its runs that have not begun, and says how many those
     /// were. `NotFound`.
-    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError>;
+    async fn task_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError>;
 }

@@ -1,43 +1,52 @@
-//! Tenants and the tokens that speak for them.
+//! Tenants.
 
-use crate::StoreError;
+use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
-use innkeeper_domain::{Timestamp, ids::TenantId, name::Name};
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
+use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::{QuotaUse, Quotas};
+use innkeeper_domain::tenant::{Tenant, TenantUpdate};
 
-/// A unit of isolation.
+/// A tenant to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tenant {
+pub struct NewTenant {
     pub id: TenantId,
     pub name: Name,
+    pub weight: u32,
+    pub quotas: Quotas,
 }
 
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Everything, in every tenant.
-    Admin,
-}
-
-/// Whom a token speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenHolder {
-    /// None: every tenant.
-    pub tenant: Option<TenantId>,
-    pub role: Role,
-}
-
-/// Tenants and tokens.
+/// Tenants. The store doesn't check weights and notes; see `TenantUpdate::check`.
 #[async_trait]
 pub trait TenantStore: Send + Sync + 'static {
-    /// The tenant of that name, made if there is none.
+    /// The tenant of that name, made if there is none, with a weight of 1 and no quotas.
     async fn tenant_ensure(&self, name: &Name, now: Timestamp) -> Result<Tenant, StoreError>;
+
+    /// `Exists`; `Conflict` when there are too many.
+    async fn tenant_create(&self, tenant: NewTenant, change: Change) -> Result<Tenant, StoreError>;
 
     /// The tenant of that name. `NotFound`.
     async fn tenant_get(&self, name: &Name) -> Result<Tenant, StoreError>;
 
-    /// Keeps a token, as the sha-256 of its text. Keeping the same token again changes nothing.
-    async fn token_put(&self, hash: [u8; 32], holder: TokenHolder, now: Timestamp) -> Result<(), StoreError>;
+    /// By name.
+    async fn tenant_list(&self, page: Page) -> Result<Paged<Tenant>, StoreError>;
 
-    /// Whom the token of this hash speaks for; none if there is no such token.
-    async fn token_find(&self, hash: [u8; 32]) -> Result<Option<TokenHolder>, StoreError>;
+    /// Changes what `update` says. After a suspension nothing of the tenant begins: no run is created or
+    /// claimed; its due times are skipped as `tenant-suspended`. What executes goes on. `NotFound`.
+    async fn tenant_update(
+        &self,
+        name: &Name,
+        update: TenantUpdate,
+        change: Change,
+    ) -> Result<Tenant, StoreError>;
+
+    /// Deletes the tenant. After this its name is free, its tokens are void, nothing of it is found, begins or
+    /// is committed, and hosts are told to end what executes of it. The retention clears its rows away. Its
+    /// lines of the audit log stay. `NotFound`.
+    async fn tenant_delete(&self, name: &Name, change: Change) -> Result<(), StoreError>;
+
+    /// What it uses of its quotas now.
+    async fn tenant_use(&self, tenant: TenantId, now: Timestamp) -> Result<QuotaUse, StoreError>;
 }

@@ -3,11 +3,13 @@
 use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::firing::Firing;
 use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerSpec};
+use std::collections::BTreeSet;
 
 /// A trigger to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,22 +48,24 @@ pub struct Advance {
 /// Triggers. The store doesn't check specs; see `TriggerSpec::check`.
 #[async_trait]
 pub trait TriggerStore: Send + Sync + 'static {
-    /// `Exists`; `NotFound` the task.
+    /// `Exists`; `NotFound` the task; `Quota`.
     async fn trigger_create(
         &self,
         tenant: TenantId,
         trigger: NewTrigger,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError>;
 
     /// `NotFound`.
     async fn trigger_get(&self, tenant: TenantId, name: &Name) -> Result<Trigger, StoreError>;
 
-    /// By name; of one task or of all. `NotFound` the task.
+    /// By name; of one task or of all, and of those only that belong to tasks in `only`, if that is given.
+    /// `NotFound` the task.
     async fn trigger_list(
         &self,
         tenant: TenantId,
         task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
         page: Page,
     ) -> Result<Paged<Trigger>, StoreError>;
 
@@ -71,7 +75,7 @@ pub trait TriggerStore: Send + Sync + 'static {
         tenant: TenantId,
         name: &Name,
         note: String,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError>;
 
     /// Nominal times up to now that have no run will be skipped as `paused`. Resuming an active trigger
@@ -80,11 +84,11 @@ pub trait TriggerStore: Send + Sync + 'static {
         &self,
         tenant: TenantId,
         name: &Name,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError>;
 
     /// Deletes it, cancels its runs that have not begun, and says how many those were. `NotFound`.
-    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError>;
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError>;
 
     /// Nominal times without a run, the newest first. `NotFound` the trigger.
     async fn trigger_skips(

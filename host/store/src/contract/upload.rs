@@ -10,7 +10,7 @@ use innkeeper_domain::ids::TenantId;
 #[async_trait]
 pub trait UploadStore: Send + Sync + 'static {
     /// Begins an upload, or goes on with one: how many bytes there are already. One that was begun with
-    /// another size begins anew. `Conflict` when the tenant has too many.
+    /// another size begins anew. `Conflict` when the tenant has too many; `Quota`.
     async fn upload_begin(
         &self,
         tenant: TenantId,

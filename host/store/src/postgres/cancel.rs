@@ -1,10 +1,13 @@
 //! Runs that end without an attempt, and the counts that every end changes.
 
-use super::row::{At, execute, rows};
+use super::row::{At, execute, rows, unsigned};
+use super::usage::{self, Logs};
+use super::{Shard, Shared};
 use crate::StoreError;
+use crate::billing::{BillKey, Bills, of_runs};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::ids::RunId;
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::run::{RunEvent, RunState};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -76,6 +79,7 @@ pub(super) const OF_TRIGGER: &str =
 
 /// Cancels the runs that have not begun of what has this id; `whose` is one of the conditions above.
 pub(super) async fn cancel_unbegun(
+    shared: &Shared,
     c: &impl GenericClient,
     whose: &'static str,
     id: Uuid,
@@ -89,15 +93,20 @@ pub(super) async fn cancel_unbegun(
              SELECT id FROM run WHERE {whose} AND state IN ('queued', 'waiting')
              ORDER BY id FOR NO KEY UPDATE)
          UPDATE run r SET state = $2, cancel_requested = TRUE, finished_at = $3 FROM locked l
-         WHERE r.id = l.id RETURNING r.id, r.task_id, r.trigger_id"
+         WHERE r.id = l.id RETURNING r.id, r.task_id, r.trigger_id, r.tenant_id,
+             octet_length(r.input)::bigint"
     );
     let found = rows(c, &cancel, &[&id, &cancelled.as_str(), &At(now)]).await?;
-    let mut counts = CountsDown::default();
+    let (mut counts, mut bills) = (CountsDown::default(), Bills::default());
     let mut runs = Vec::with_capacity(found.len());
     for row in found {
-        counts.add(row.try_get(1)?, row.try_get(2)?);
+        let task = TaskId(row.try_get(1)?);
+        counts.add(task.0, row.try_get(2)?);
+        let bill = BillKey::of(TenantId(row.try_get(3)?), task, now);
+        bills.add(bill, of_runs(1, unsigned(row.try_get(4)?)));
         runs.push(RunId(row.try_get(0)?));
     }
     counts.write(c).await?;
+    usage::write(shared, c, Shard::Others, &bills, &Logs::default()).await?;
     Ok(runs)
 }

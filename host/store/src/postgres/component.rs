@@ -1,15 +1,20 @@
 //! Components in PostgreSQL, with their bytes, and compiled ones that hosts share.
 
-use super::PostgresStore;
 use super::connection::{in_transaction, reading};
+use super::quota::{check_count, check_stored, quotas};
 use super::row::{At, Json, Word, bad_token, digest, execute, limit, paged, row, rows, signed, unsigned};
+use super::{PostgresStore, audit};
+use crate::record;
 use crate::words::{ComponentQuery, component_used, damaged};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::time::{from_micros, to_micros};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::Row;
 
@@ -20,8 +25,15 @@ impl ComponentStore for PostgresStore {
         tenant: TenantId,
         component: Component,
         bytes: Vec<u8>,
+        change: Change,
     ) -> Result<bool, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
+            let quotas = quotas(c, tenant, &[Quota::Components, Quota::StoredBytes]).await?;
+            let exists = "SELECT 1 FROM component WHERE tenant_id = $1 AND digest = $2";
+            if row(c, exists, &[&tenant.0, &&component.digest.0[..]]).await?.is_none() {
+                check_count(c, tenant, &quotas, Quota::Components, "component WHERE TRUE").await?;
+                check_stored(c, tenant, &quotas, component.digest, component.size).await?;
+            }
             // Bytes that are there are locked, so that no delete takes them meanwhile; damaged ones are mended.
             execute(
                 c,
@@ -45,6 +57,11 @@ impl ComponentStore for PostgresStore {
                 ],
             )
             .await?;
+            if inserted > 0 {
+                let object = format!("component {}", component.digest);
+                let difference = (Value::Null, record::component(&component));
+                audit::record(c, &change, Some(tenant), object, difference).await?;
+            }
             inserted == 0
         })
     }
@@ -75,7 +92,12 @@ impl ComponentStore for PostgresStore {
         })
     }
 
-    async fn component_delete(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
+    async fn component_delete(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+        change: Change,
+    ) -> Result<(), StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             // A task that is about to name it waits for this, or this for it.
             let mine = row(
@@ -97,6 +119,9 @@ impl ComponentStore for PostgresStore {
             if let Some(user) = user {
                 return Err(component_used(user.try_get(0)?, digest));
             }
+            let before = component(c, tenant, &digest.to_string()).await?;
+            let difference = (record::component(&before), Value::Null);
+            audit::record(c, &change, Some(tenant), format!("component {digest}"), difference).await?;
             execute(
                 c,
                 "DELETE FROM component WHERE tenant_id = $1 AND digest = $2",

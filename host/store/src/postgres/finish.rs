@@ -1,16 +1,21 @@
 //! The ends of leases in PostgreSQL. Every write here is fenced: it takes place only while the run's row
 //! still names the host and the attempt.
 
-use super::Shared;
 use super::cancel::CountsDown;
 use super::connection::in_transaction;
-use super::row::{At, Json, Small, execute, micros, row, rows, signed, text};
+use super::quota::Stored;
+use super::row::{At, Json, Small, execute, micros, rows, signed, text, unsigned};
+use super::usage::{self, Logs};
+use super::{Shard, Shared};
+use crate::billing::{BillKey, Bills, of_end};
 use crate::ending::{Ended, LeaseEnd, Leased};
 use crate::{AttemptNews, Finish, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::bill::Used;
 use innkeeper_domain::failure::Failure;
-use innkeeper_domain::ids::{HostId, RunId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::limits::STORED_BYTES_PER_LINE;
 use innkeeper_domain::run::{Lease, LogLine, RunState};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,7 +25,6 @@ use uuid::Uuid;
 struct LeasedRow {
     lease: Lease,
     run: Leased,
-    task: Uuid,
     trigger: Option<Uuid>,
 }
 
@@ -32,8 +36,10 @@ async fn lock_leased(
     let runs: Vec<Uuid> = leases.map(|lease| lease.run.0).collect();
     let found = rows(
         c,
-        "SELECT id, host_id, attempt, started_at, cancel_requested, losses, nominal_at, task_id, trigger_id
-         FROM run WHERE id = ANY($1) AND state = 'running' ORDER BY id FOR NO KEY UPDATE",
+        "SELECT r.id, r.host_id, r.attempt, r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.task_id,
+             r.trigger_id, r.tenant_id, octet_length(r.input)::bigint, n.deleted_at IS NOT NULL
+         FROM run r JOIN tenant n ON n.id = r.tenant_id
+         WHERE r.id = ANY($1) AND r.state = 'running' ORDER BY r.id FOR NO KEY UPDATE OF r",
         &[&runs],
     )
     .await?;
@@ -49,21 +55,31 @@ async fn lock_leased(
             cancel_requested: row.try_get(4)?,
             losses: row.try_get::<_, Small>(5)?.0,
             nominal_at: row.try_get::<_, At>(6)?.0,
+            task: TaskId(row.try_get(7)?),
+            tenant: TenantId(row.try_get(9)?),
+            input_bytes: unsigned(row.try_get(10)?),
+            tenant_deleted: row.try_get(11)?,
         };
-        leased.insert(lease, LeasedRow { lease, run, task: row.try_get(7)?, trigger: row.try_get(8)? });
+        leased.insert(lease, LeasedRow { lease, run, trigger: row.try_get(8)? });
     }
     Ok(leased)
 }
 
+/// Whose run it was, and what became of it; or why not.
+type Answer = Result<(TenantId, RunState), StoreError>;
+
 /// Ends leases in the order given; an answer for each. One that doesn't hold is `LeaseLost`, and nothing is
 /// written of it.
 pub(super) async fn end_all(
+    shared: &Shared,
     c: &impl GenericClient,
+    shard: Shard,
     ends: &[(Lease, LeaseEnd<'_>, Timestamp)],
-) -> Result<Vec<Result<RunState, StoreError>>, StoreError> {
+) -> Result<Vec<Answer>, StoreError> {
     let mut leased = lock_leased(c, ends.iter().map(|(lease, ..)| *lease)).await?;
     let (mut updates, mut attempts) = (Updates::default(), Attempts::default());
     let (mut lines, mut counts) = (Lines::default(), CountsDown::default());
+    let (mut bills, mut logs, mut stored) = (Bills::default(), Logs::default(), Stored::default());
     let mut answers = Vec::with_capacity(ends.len());
     for (lease, end, now) in ends {
         // Taken out, so that a second end of the same lease finds it lost.
@@ -71,24 +87,40 @@ pub(super) async fn end_all(
             answers.push(Err(StoreError::LeaseLost));
             continue;
         };
-        let ended = row.run.end(*end, *now)?;
+        let ended = match row.run.end(*end, *now) {
+            Err(StoreError::LeaseLost) => {
+                answers.push(Err(StoreError::LeaseLost));
+                continue;
+            }
+            ended => ended?,
+        };
         if let LeaseEnd::Outcome(finish) = end {
-            lines.push(lease.run, &finish.lines);
+            lines.push(row.run.tenant, lease.run, &finish.lines);
         }
         if ended.state.is_final() {
-            counts.add(row.task, row.trigger);
+            counts.add(row.run.task.0, row.trigger);
         }
         if let (RunState::Succeeded, Some(trigger)) = (ended.state, row.trigger) {
             counts.succeeded(trigger, row.run.nominal_at);
         }
-        answers.push(Ok(ended.state));
+        let (bill, used) = (BillKey::of(row.run.tenant, row.run.task, *now), of_end(&row.run, &ended));
+        if used != Used::default() {
+            bills.add(bill, used);
+        }
+        if ended.billed().is_some() {
+            logs.add(bill, *lease);
+        }
+        stored.add(row.run.tenant, signed(ended.output.map_or(0, |output| output.bytes.len() as u64)));
+        answers.push(Ok((row.run.tenant, ended.state)));
         attempts.push(&row, &ended, *now);
         updates.push(row.lease.run, ended);
     }
     updates.write(c).await?;
     attempts.write(c).await?;
-    lines.write(c).await?;
+    lines.write(c, &mut stored).await?;
     counts.write(c).await?;
+    usage::write(shared, c, shard, &bills, &logs).await?;
+    stored.write(shared, c, shard).await?;
     Ok(answers)
 }
 
@@ -98,28 +130,33 @@ pub(super) async fn finish_all(
     finishes: &[(Finish, Timestamp)],
 ) -> Result<Vec<Result<RunState, StoreError>>, StoreError> {
     let ends: Vec<_> = finishes.iter().map(|(f, now)| (f.lease, LeaseEnd::Outcome(f), *now)).collect();
-    let answers = in_transaction!(&shared.pool, |c| end_all(c, &ends).await?)?;
+    let answers = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Ends, &ends).await?)?;
     shared.wakes.runs_changed(finishes.iter().map(|(finish, _)| finish.lease.run));
-    if answers.iter().flatten().any(|state| !state.is_final()) {
+    let lets_begin =
+        |(tenant, state): &(TenantId, RunState)| !state.is_final() || shared.hints.makes_room(*tenant);
+    if answers.iter().flatten().any(lets_begin) {
         shared.wakes.runs_ready();
     }
-    Ok(answers)
+    Ok(answers.into_iter().map(|answer| answer.map(|(_, state)| state)).collect())
 }
 
 /// Keeps what running attempts have said.
 pub(super) async fn news(shared: &Shared, all: &[AttemptNews]) -> Result<(), StoreError> {
     in_transaction!(&shared.pool, |c| {
         let leased = lock_leased(c, all.iter().map(|news| news.lease)).await?;
-        let mut lines = Lines::default();
-        for news in all.iter().filter(|news| leased.contains_key(&news.lease)) {
-            lines.push(news.lease.run, &news.lines);
+        let (mut lines, mut stored) = (Lines::default(), Stored::default());
+        for news in all {
+            let Some(row) = leased.get(&news.lease).filter(|row| !row.run.tenant_deleted) else { continue };
+            lines.push(row.run.tenant, news.lease.run, &news.lines);
             if let Some(progress) = &news.progress {
                 let note = text(&progress.note);
                 let progress = Json((progress.done, progress.total, note));
-                row(c, "UPDATE run SET progress = $2 WHERE id = $1", &[&news.lease.run.0, &progress]).await?;
+                execute(c, "UPDATE run SET progress = $2 WHERE id = $1", &[&news.lease.run.0, &progress])
+                    .await?;
             }
         }
-        lines.write(c).await?;
+        lines.write(c, &mut stored).await?;
+        stored.write(shared, c, Shard::Others).await?;
     })?;
     shared.wakes.runs_changed(all.iter().map(|news| news.lease.run));
     Ok(())
@@ -216,6 +253,7 @@ struct Attempts {
     started_at: Vec<At>,
     finished_at: Vec<At>,
     failures: Failures,
+    cpus: Vec<i64>,
     walls: Vec<i64>,
     peaks: Vec<i64>,
 }
@@ -229,6 +267,7 @@ impl Attempts {
         self.started_at.push(At(row.run.started_at));
         self.finished_at.push(At(now));
         self.failures.push(ended.failure.as_deref());
+        self.cpus.push(micros(usage.cpu));
         self.walls.push(micros(usage.wall));
         self.peaks.push(signed(usage.peak_memory));
     }
@@ -240,9 +279,9 @@ impl Attempts {
         execute(
             c,
             "INSERT INTO attempt (run_id, number, host_id, started_at, finished_at, failure_kind, failure_code,
-                 failure_message, wall, peak_memory)
+                 failure_message, wall, peak_memory, cpu)
              SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::bigint[], $6::text[],
-                 $7::text[], $8::text[], $9::bigint[], $10::bigint[])",
+                 $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[])",
             &[
                 &self.runs,
                 &self.numbers,
@@ -254,6 +293,7 @@ impl Attempts {
                 &self.failures.messages,
                 &self.walls,
                 &self.peaks,
+                &self.cpus,
             ],
         )
         .await?;
@@ -264,6 +304,7 @@ impl Attempts {
 /// Lines of logs, a column each.
 #[derive(Default)]
 struct Lines<'a> {
+    tenants: HashMap<RunId, TenantId>,
     runs: Vec<Uuid>,
     attempts: Vec<Small>,
     sequences: Vec<Small>,
@@ -273,7 +314,8 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn push(&mut self, run: RunId, lines: &'a [LogLine]) {
+    fn push(&mut self, tenant: TenantId, run: RunId, lines: &'a [LogLine]) {
+        self.tenants.insert(run, tenant);
         for line in lines {
             self.runs.push(run.0);
             self.attempts.push(Small(line.attempt));
@@ -284,18 +326,34 @@ impl<'a> Lines<'a> {
         }
     }
 
-    async fn write(&self, c: &impl GenericClient) -> Result<(), StoreError> {
+    /// Writes those that aren't there, and adds them to what is stored.
+    async fn write(&self, c: &impl GenericClient, stored: &mut Stored) -> Result<(), StoreError> {
         if self.runs.is_empty() {
             return Ok(());
         }
-        execute(
+        let inserted = rows(
             c,
-            "INSERT INTO run_log (run_id, attempt, sequence, at, level, text)
-             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[])
-             ON CONFLICT DO NOTHING",
-            &[&self.runs, &self.attempts, &self.sequences, &self.at, &self.levels, &self.texts],
+            "WITH inserted AS (
+                 INSERT INTO run_log (run_id, attempt, sequence, at, level, text)
+                 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[])
+                 ON CONFLICT DO NOTHING RETURNING run_id, text)
+             SELECT run_id, sum(octet_length(text) + $7::bigint)::bigint FROM inserted GROUP BY run_id",
+            &[
+                &self.runs,
+                &self.attempts,
+                &self.sequences,
+                &self.at,
+                &self.levels,
+                &self.texts,
+                &signed(STORED_BYTES_PER_LINE),
+            ],
         )
         .await?;
+        for row in &inserted {
+            if let Some(tenant) = self.tenants.get(&RunId(row.try_get(0)?)) {
+                stored.add(*tenant, row.try_get(1)?);
+            }
+        }
         Ok(())
     }
 }

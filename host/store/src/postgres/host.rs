@@ -1,14 +1,16 @@
 //! Hosts in PostgreSQL, and what becomes of the runs of those that are lost.
 
-use super::PostgresStore;
 use super::connection::{in_transaction, reading};
 use super::finish::end_all;
 use super::row::{At, Json, Small, Word, execute, is_too_long, row, rows, unsigned};
+use super::{PostgresStore, Shard, Shared, audit};
 use crate::ending::LeaseEnd;
+use crate::record;
 use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::host::{Host, HostState, HostStatus};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::HOSTS_LISTED_MAX;
@@ -93,7 +95,7 @@ impl HostStore for PostgresStore {
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
         let leases = in_transaction!(&self.shared.vital, |c| {
             row(c, "SELECT 1 FROM host WHERE id = $1 FOR UPDATE", &[&host.0]).await?;
-            end_lives(c, &[host.0], LeaseEnd::HandedBack, now).await?
+            end_lives(&self.shared, c, &[host.0], LeaseEnd::HandedBack, now).await?
         })?;
         self.wake_for(&leases);
         Ok(leases.len() as u64)
@@ -104,7 +106,8 @@ impl HostStore for PostgresStore {
             let state = state(c, host).await?.ok_or(StoreError::LeaseLost)?;
             let cancelled = rows(
                 c,
-                "SELECT host_id, id, attempt FROM run WHERE host_id = $1 AND state = 'running' AND cancel_requested",
+                "SELECT host_id, id, attempt FROM run WHERE host_id = $1 AND state = 'running'
+                     AND (cancel_requested OR tenant_id IN (SELECT id FROM tenant WHERE deleted_at IS NOT NULL))",
                 &[&host.0],
             )
             .await?;
@@ -123,7 +126,7 @@ impl HostStore for PostgresStore {
         let released = in_transaction!(&self.shared.pool, |c| {
             let mut leases = leases(c, &[host.0]).await?;
             leases.retain(|lease| !keep.contains(lease));
-            end(c, &leases, LeaseEnd::HandedBack, now).await?
+            end(&self.shared, c, &leases, LeaseEnd::HandedBack, now).await?
         })?;
         self.wake_for(&released);
         Ok(released.len() as u64)
@@ -133,16 +136,25 @@ impl HostStore for PostgresStore {
         reading!(&self.shared.pool, |c| list(c, None).await?)
     }
 
-    async fn host_set_state(&self, name: &Name, state: HostState) -> Result<Vec<HostStatus>, StoreError> {
+    async fn host_set_state(
+        &self,
+        name: &Name,
+        state: HostState,
+        change: Change,
+    ) -> Result<Vec<HostStatus>, StoreError> {
         let hosts = in_transaction!(&self.shared.pool, |c| {
             // Claims hold a host's row, so this waits for those under way.
-            let set = "UPDATE host SET state = $2 WHERE name = $1";
-            execute(c, set, &[&name.as_str(), &state.as_str()]).await?;
-            let hosts = list(c, Some(name)).await?;
-            if hosts.is_empty() {
+            rows(c, "SELECT 1 FROM host WHERE name = $1 ORDER BY id FOR UPDATE", &[&name.as_str()]).await?;
+            let before = list(c, Some(name)).await?;
+            if before.is_empty() {
                 return Err(StoreError::NotFound(format!("host `{name}`")));
             }
-            hosts
+            let set = "UPDATE host SET state = $2 WHERE name = $1";
+            execute(c, set, &[&name.as_str(), &state.as_str()]).await?;
+            let after = list(c, Some(name)).await?;
+            let difference = (record::hosts(&before), record::hosts(&after));
+            audit::record(c, &change, None, format!("host `{name}`"), difference).await?;
+            after
         })?;
         self.shared.wakes.orders();
         self.shared.wakes.runs_ready();
@@ -164,7 +176,7 @@ impl PostgresStore {
                         ON CONFLICT (name) DO UPDATE SET state = excluded.state";
                     execute(c, tell, &[&name, &state]).await?;
                 }
-                ended = end_lives(c, &[host], LeaseEnd::HostLost, now).await?;
+                ended = end_lives(&self.shared, c, &[host], LeaseEnd::HostLost, now).await?;
             }
             ended
         })?;
@@ -219,25 +231,27 @@ async fn list(c: &impl GenericClient, name: Option<&Name>) -> Result<Vec<HostSta
 
 /// Ends the lives of hosts whose rows are locked, and the leases that they have.
 async fn end_lives(
+    shared: &Shared,
     c: &impl GenericClient,
     hosts: &[Uuid],
     how: LeaseEnd<'_>,
     now: Timestamp,
 ) -> Result<Vec<Lease>, StoreError> {
-    let ended = end(c, &leases(c, hosts).await?, how, now).await?;
+    let ended = end(shared, c, &leases(c, hosts).await?, how, now).await?;
     execute(c, "DELETE FROM host WHERE id = ANY($1)", &[&hosts]).await?;
     Ok(ended)
 }
 
 /// Ends those of the leases that hold.
 async fn end(
+    shared: &Shared,
     c: &impl GenericClient,
     leases: &[Lease],
     how: LeaseEnd<'_>,
     now: Timestamp,
 ) -> Result<Vec<Lease>, StoreError> {
     let ends: Vec<_> = leases.iter().map(|lease| (*lease, how, now)).collect();
-    let answers = end_all(c, &ends).await?;
+    let answers = end_all(shared, c, Shard::Others, &ends).await?;
     Ok(leases.iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(lease, _)| *lease).collect())
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
 //! first, always in this order: hosts, runs, tasks, triggers, each kind by its ids; what is started or
-//! triggered locks tasks and triggers, and then only inserts. A delete locks its task or trigger before the runs
+//! triggered locks tasks and triggers, then the rates of tenants, and then only inserts. Tenants are locked after
+//! hosts and before all else; sums of what they use are the last to be changed, bills first. A delete locks its task or trigger before the runs
 //! that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
 //! again.
 //!
 //! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes
 //! the others (`wake`); whoever isn't woken polls. The database's clock is every host's (`time`).
 
+mod audit;
 mod batch;
 mod cancel;
 mod claim;
@@ -18,17 +20,22 @@ mod finish;
 mod host;
 mod migrate;
 pub(crate) mod moved;
+mod quota;
 mod retention;
+mod retention_tenant;
 mod row;
 mod run;
+mod secret;
 mod start;
 mod task;
 mod tenant;
 mod time;
+mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
 mod upload;
+mod usage;
 mod wake;
 
 pub use connection::{DatabaseUrl, DatabaseUrlError};
@@ -38,6 +45,7 @@ use crate::{Finish, Hints, StartError, Started, Store, StoreError};
 use batch::Batches;
 use deadpool_postgres::Pool;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::limits::{
     DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_VITAL, FINISHES_PER_COMMIT_MAX, STARTS_PER_COMMIT_MAX,
@@ -60,7 +68,7 @@ const READ_CLOCK: Duration = Duration::from_secs(10);
 /// How long a host waits for its database when it starts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Starts = (TenantId, Vec<crate::NewRun>, Timestamp);
+type Starts = (TenantId, Vec<crate::NewRun>, Change);
 
 /// The store of a fleet. Dropping it ends its connections.
 #[derive(Debug)]
@@ -83,6 +91,19 @@ struct Shared {
     unreadable: Unreadable,
     /// Revisions never change.
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
+    /// Which of [`SHARDS`] it adds to.
+    shard: i64,
+}
+
+/// How many rows a sum that every host adds to is spread over, so that they seldom wait for each other.
+const SHARDS: i64 = 16;
+
+/// Work of a host that goes on at the same time, and adds to rows of its own for that.
+#[derive(Debug, Clone, Copy)]
+enum Shard {
+    Starts,
+    Ends,
+    Others,
 }
 
 impl PostgresStore {
@@ -116,6 +137,7 @@ impl PostgresStore {
             specs: Mutex::default(),
             hints,
             pool,
+            shard: i64::from(uuid::Uuid::now_v7().as_bytes()[15]) % SHARDS,
             vital: url.pool(DATABASE_CONNECTIONS_VITAL)?,
         });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -158,6 +180,11 @@ impl Drop for PostgresStore {
 }
 
 impl Shared {
+    /// The number of the rows that this work of this host adds to.
+    fn shard(&self, of: Shard) -> i64 {
+        self.shard + SHARDS * of as i64
+    }
+
     async fn keep_time(&self, stop: &CancellationToken) {
         loop {
             tokio::select! {

@@ -1,13 +1,15 @@
 //! Clearing away what is old, in PostgreSQL. What another host is clearing away is passed by.
 
 use super::connection::in_transaction;
+use super::quota::Stored;
 use super::row::{At, Parameters, execute, rows, signed};
-use super::{PostgresStore, component};
+use super::{PostgresStore, Shard, component, retention_tenant};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
-use innkeeper_domain::ids::RunId;
-use innkeeper_domain::limits::RETENTION_STEP_LINES;
+use innkeeper_domain::bill::day_number;
+use innkeeper_domain::ids::{AuditId, RunId, TenantId};
+use innkeeper_domain::limits::{RETENTION_STEP_LINES, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use uuid::Uuid;
 
 #[async_trait]
@@ -15,6 +17,9 @@ impl RetentionStore for PostgresStore {
     async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError> {
         let limit = signed(limit as u64);
         in_transaction!(&self.shared.pool, |c| {
+            let mut lines = LINES;
+            let mut stored = Stored::default();
+            let of_tenants = retention_tenant::sweep(c, limit, &mut lines, &mut stored).await?;
             // Ids are in the order of creation, and what was created later hasn't ended before.
             let runs = ids(
                 c,
@@ -38,14 +43,12 @@ impl RetentionStore for PostgresStore {
                 &[&RunId::first(keep.logs_since).0, &At(keep.logs_since), &limit, &LINES],
             )
             .await?;
-            let mut lines = LINES;
-            let runs = delete_lines(c, runs, &mut lines).await?;
-            let mut logs = delete_lines(c, logs, &mut lines).await?;
+            let runs = delete_lines(c, runs, &mut lines, &mut stored).await?;
+            let mut logs = delete_lines(c, logs, &mut lines, &mut stored).await?;
             // Those that go with their runs are none.
             logs.retain(|run| !runs.contains(run));
             let in_pieces = lines == 0 && runs.is_empty() && logs.is_empty();
-            execute(c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
-            execute(c, "DELETE FROM run WHERE id = ANY($1)", &[&runs]).await?;
+            delete_runs(c, &runs, &mut stored).await?;
             let triggers = ids(
                 c,
                 "SELECT g.id FROM trigger g WHERE g.deleted_at < $1
@@ -74,12 +77,22 @@ impl RetentionStore for PostgresStore {
                 SELECT tenant_id, digest FROM upload WHERE changed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
             let uploads = execute(c, uploads, &[&At(keep.uploads_since), &limit]).await?;
             component::sweep(c, limit).await?;
+            let audit = "DELETE FROM audit WHERE id IN (
+                SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+            let audit = execute(c, audit, &[&AuditId::first(keep.audit_since).0, &limit]).await?;
+            let bills = "DELETE FROM usage WHERE (tenant_id, day, task_id, shard) IN (
+                SELECT tenant_id, day, task_id, shard FROM usage WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+            let bills = execute(c, bills, &[&day_number(keep.usage_since), &limit]).await?;
+            stored.write(&self.shared, c, Shard::Others).await?;
             Swept {
                 runs: runs.len() as u64,
                 logs: logs.len() as u64 + u64::from(in_pieces),
                 skips,
                 uploads,
                 definitions: (triggers.len() + tasks.len()) as u64,
+                of_tenants,
+                audit,
+                bills,
             }
         })
     }
@@ -88,30 +101,62 @@ impl RetentionStore for PostgresStore {
 /// Lines of logs that one step deletes.
 const LINES: i64 = RETENTION_STEP_LINES as i64;
 
+/// Deletes runs that have no log any more, with their attempts.
+pub(super) async fn delete_runs(
+    c: &impl GenericClient,
+    runs: &[Uuid],
+    stored: &mut Stored,
+) -> Result<(), StoreError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    execute(c, "DELETE FROM attempt WHERE run_id = ANY($1)", &[&runs]).await?;
+    let delete = "WITH deleted AS (DELETE FROM run WHERE id = ANY($1) RETURNING tenant_id, input, output)
+        SELECT tenant_id, sum($2::bigint + octet_length(input) + coalesce(octet_length(output), 0))::bigint
+        FROM deleted GROUP BY tenant_id";
+    for row in rows(c, delete, &[&runs, &signed(STORED_BYTES_PER_RUN)]).await? {
+        stored.add(TenantId(row.try_get(0)?), -row.try_get::<_, i64>(1)?);
+    }
+    Ok(())
+}
+
 /// Deletes the logs of these runs, up to so many lines. Returns the runs that have none any more.
-async fn delete_lines(
+pub(super) async fn delete_lines(
     c: &impl GenericClient,
     runs: Vec<Uuid>,
     lines: &mut i64,
+    stored: &mut Stored,
 ) -> Result<Vec<Uuid>, StoreError> {
     if runs.is_empty() || *lines == 0 {
         return Ok(Vec::new());
     }
-    let deleted = execute(
+    let deleted = rows(
         c,
-        "DELETE FROM run_log WHERE ctid = ANY(ARRAY(
-             SELECT l.ctid FROM unnest($1::uuid[]) AS o (id),
-                 LATERAL (SELECT ctid FROM run_log WHERE run_id = o.id LIMIT $2) l LIMIT $2))",
-        &[&runs, lines],
+        "WITH deleted AS (
+             DELETE FROM run_log WHERE ctid = ANY(ARRAY(
+                 SELECT l.ctid FROM unnest($1::uuid[]) AS o (id),
+                     LATERAL (SELECT ctid FROM run_log WHERE run_id = o.id LIMIT $2) l LIMIT $2))
+             RETURNING run_id, text)
+         SELECT r.tenant_id, count(*), sum($3::bigint + octet_length(d.text))::bigint
+         FROM deleted d JOIN run r ON r.id = d.run_id GROUP BY r.tenant_id",
+        &[&runs, lines, &signed(STORED_BYTES_PER_LINE)],
     )
     .await?;
-    *lines -= signed(deleted);
+    for row in &deleted {
+        *lines -= row.try_get::<_, i64>(1)?;
+        stored.add(TenantId(row.try_get(0)?), -row.try_get::<_, i64>(2)?);
+    }
     let rid = "SELECT o.id FROM unnest($1::uuid[]) AS o (id)
         WHERE NOT EXISTS (SELECT 1 FROM run_log l WHERE l.run_id = o.id)";
     ids(c, rid, &[&runs]).await
 }
 
-async fn ids(c: &impl GenericClient, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Uuid>, StoreError> {
+/// The ids that a query selects.
+pub(super) async fn ids(
+    c: &impl GenericClient,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<Uuid>, StoreError> {
     let found = rows(c, sql, parameters).await?;
     found.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -3,11 +3,14 @@
 use super::cancel::{OF_RUN, cancel_unbegun};
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Small, Word, bad_token, execute, in_states, limit, paged, row, rows, unsigned};
-use super::{PostgresStore, claim, finish, task, trigger};
+use super::{PostgresStore, audit, claim, finish, task, trigger};
+use crate::record;
+use crate::words::hidden;
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
@@ -24,9 +27,9 @@ impl RunStore for PostgresStore {
         &self,
         tenant: TenantId,
         starts: Vec<NewRun>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
-        self.starts.call((tenant, starts, now)).await
+        self.starts.call((tenant, starts, change)).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -42,20 +45,27 @@ impl RunStore for PostgresStore {
         reading!(&self.shared.pool, |c| list(c, tenant, &filter, &page).await?)
     }
 
-    async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
+    async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        let now = change.now;
         let run = in_transaction!(&self.shared.pool, |c| {
             let lock = "SELECT state FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
             let found = row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            let before = get(c, tenant, id).await?;
             match found.try_get::<_, Word<RunState>>(0)?.0 {
                 RunState::Queued | RunState::Waiting => {
-                    cancel_unbegun(c, OF_RUN, id.0, now).await?;
+                    cancel_unbegun(&self.shared, c, OF_RUN, id.0, now).await?;
                 }
                 RunState::Running => {
                     execute(c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
                 }
                 RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
             }
-            get(c, tenant, id).await?
+            let after = get(c, tenant, id).await?;
+            if after != before {
+                let difference = (record::run(&before), record::run(&after));
+                audit::record(c, &change, Some(tenant), format!("run {id}"), difference).await?;
+            }
+            after
         })?;
         self.shared.wakes.runs_changed([id]);
         self.shared.wakes.orders();
@@ -104,8 +114,12 @@ impl RunStore for PostgresStore {
         claim::claim(&self.shared, host, labels, limit, now).await
     }
 
-    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError> {
-        claim::next_ready(&self.shared, labels).await
+    async fn runs_next_ready(
+        &self,
+        labels: &Labels,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        claim::next_ready(&self.shared, labels, after).await
     }
 
     async fn runs_news(&self, all: Vec<AttemptNews>) -> Result<(), StoreError> {
@@ -166,7 +180,7 @@ async fn get(c: &impl GenericClient, tenant: TenantId, id: RunId) -> Result<Run,
     let get = format!(
         "SELECT {COLUMNS}, r.input_type, r.input, r.output_type, r.output,
              (SELECT coalesce(json_agg(json_build_array(number, host_id, started_at, finished_at, failure_kind,
-                  failure_code, failure_message, wall, peak_memory) ORDER BY number), '[]')::text
+                  failure_code, failure_message, wall, peak_memory, cpu) ORDER BY number), '[]')::text
               FROM attempt WHERE run_id = r.id) {TABLES}
          WHERE r.id = $1 AND r.tenant_id = $2"
     );
@@ -181,10 +195,10 @@ async fn get(c: &impl GenericClient, tenant: TenantId, id: RunId) -> Result<Run,
     Ok(run)
 }
 
-type AttemptColumns = (u32, Uuid, i64, i64, Option<String>, Option<String>, Option<String>, i64, i64);
+type AttemptColumns = (u32, Uuid, i64, i64, Option<String>, Option<String>, Option<String>, i64, i64, i64);
 
 fn read_attempt(columns: AttemptColumns) -> Result<Attempt, StoreError> {
-    let (number, host, started_at, finished_at, kind, code, message, wall, peak_memory) = columns;
+    let (number, host, started_at, finished_at, kind, code, message, wall, peak_memory, cpu) = columns;
     let failure = match kind {
         None => None,
         Some(kind) => Some(Failure {
@@ -200,7 +214,11 @@ fn read_attempt(columns: AttemptColumns) -> Result<Attempt, StoreError> {
         started_at: innkeeper_domain::time::from_micros(started_at),
         finished_at: innkeeper_domain::time::from_micros(finished_at),
         failure,
-        usage: Usage { wall: Duration::from_micros(unsigned(wall)), peak_memory: unsigned(peak_memory) },
+        usage: Usage {
+            wall: Duration::from_micros(unsigned(wall)),
+            cpu: Duration::from_micros(unsigned(cpu)),
+            peak_memory: unsigned(peak_memory),
+        },
     })
 }
 
@@ -213,12 +231,23 @@ async fn list(
     let mut sql = format!("SELECT {COLUMNS} {TABLES} WHERE r.tenant_id = $1");
     let mut values: Vec<Box<dyn ToSql + Sync + Send>> = vec![Box::new(tenant.0)];
     if let Some(name) = &filter.task {
+        if hidden(&filter.only, name) {
+            return Err(StoreError::NotFound(format!("task `{name}`")));
+        }
         values.push(Box::new(task::get(c, tenant, name).await?.id.0));
         sql.push_str(&format!(" AND r.task_id = ${}", values.len()));
     }
     if let Some(name) = &filter.trigger {
-        values.push(Box::new(trigger::get(c, tenant, name).await?.id.0));
+        let trigger = trigger::get(c, tenant, name).await?;
+        if hidden(&filter.only, &trigger.task) {
+            return Err(StoreError::NotFound(format!("trigger `{name}`")));
+        }
+        values.push(Box::new(trigger.id.0));
         sql.push_str(&format!(" AND r.trigger_id = ${}", values.len()));
+    }
+    if let Some(only) = &filter.only {
+        values.push(Box::new(only.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        sql.push_str(&format!(" AND t.name = ANY(${})", values.len()));
     }
     if let Some(condition) = in_states(&filter.states) {
         sql.push_str(&format!(" AND {condition}"));

@@ -2,7 +2,9 @@
 
 use super::connection::in_transaction;
 use super::row::{At, Small, execute, rows, text, unsigned};
-use super::{Shared, Starts};
+use super::{Shard, Shared, Starts, audit, quota};
+use crate::record;
+use crate::standing::Account;
 use crate::{NewRun, StartError, Started, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
@@ -11,7 +13,7 @@ use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::{Timestamp, time};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Runs to insert, a column each.
@@ -142,13 +144,24 @@ pub(super) async fn start_all(
 ) -> Result<Vec<Result<Vec<Result<Started, StartError>>, StoreError>>, StoreError> {
     let results = in_transaction!(&shared.pool, |c| {
         let targets = targets(shared, c, calls).await?;
+        let tenants: BTreeSet<Uuid> = calls.iter().map(|(tenant, ..)| tenant.0).collect();
+        let tenants: Vec<Uuid> = tenants.into_iter().collect();
+        let now = calls.iter().map(|(.., change)| change.now).max().unwrap_or_default();
+        let accounts = quota::accounts(c, &tenants, now).await?;
         let keys = keys(c, calls, &targets).await?;
-        let mut starting = Starting { targets, keys, rows: NewRows::default(), expired: Vec::new() };
+        let mut starting =
+            Starting { accounts, targets, keys, rows: NewRows::default(), expired: Vec::new() };
         let mut results = Vec::with_capacity(calls.len());
-        for (tenant, starts, now) in calls {
-            let started = starts.iter().map(|start| starting.start(*tenant, start, *now));
-            results.push(started.collect::<Result<Vec<_>, StoreError>>()?);
+        let mut entries = Vec::new();
+        for (tenant, starts, change) in calls {
+            let started = starts.iter().map(|start| starting.start(*tenant, start, change.now));
+            let started = started.collect::<Result<Vec<_>, StoreError>>()?;
+            if let Some((object, difference)) = record::starts(starts, &started) {
+                entries.extend(audit::entry(c, change, Some(*tenant), object, difference).await?);
+            }
+            results.push(started);
         }
+        audit::insert_all(c, &entries).await?;
         if !starting.expired.is_empty() {
             let forget = "UPDATE run SET idempotency_key = NULL WHERE id = ANY($1)";
             execute(c, forget, &[&starting.expired]).await?;
@@ -157,6 +170,7 @@ pub(super) async fn start_all(
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         starting.rows.tasks.iter().for_each(|task| *counts.entry(*task).or_default() += 1);
         count_up(c, &counts).await?;
+        quota::write(shared, c, Shard::Starts, &starting.accounts).await?;
         results
     })?;
     shared.wakes.runs_ready();
@@ -236,6 +250,7 @@ async fn keys<'a>(
 
 /// A transaction that starts runs.
 struct Starting<'a> {
+    accounts: HashMap<TenantId, Account>,
     targets: Targets<'a>,
     keys: Keys<'a>,
     rows: NewRows<'a>,
@@ -250,7 +265,8 @@ impl<'a> Starting<'a> {
         start: &'a NewRun,
         now: Timestamp,
     ) -> Result<Result<Started, StartError>, StoreError> {
-        let Some(target) = self.targets.get_mut(&(tenant, start.task.as_str())) else {
+        let target = self.targets.get_mut(&(tenant, start.task.as_str()));
+        let (Some(target), Some(account)) = (target, self.accounts.get_mut(&tenant)) else {
             return Ok(Err(StartError::NoTask(start.task.clone())));
         };
         let key = start.idempotency_key.as_deref().map(|key| (target.id, text(key)));
@@ -262,8 +278,12 @@ impl<'a> Starting<'a> {
                 self.expired.push(known.run.0);
             }
         }
-        let state =
-            AdmissionState { unfinished_of_task: target.unfinished, unfinished_of_trigger: 0, same_key };
+        let state = AdmissionState {
+            unfinished_of_task: target.unfinished,
+            unfinished_of_trigger: 0,
+            same_key,
+            tenant: account.for_hand(&start.input, now),
+        };
         match admit(Asker::Hand, state) {
             Verdict::Run => {}
             Verdict::Existing(id) => return Ok(Ok(Started { id, existed: true })),
@@ -272,6 +292,7 @@ impl<'a> Starting<'a> {
                 return Err(StoreError::Corrupt(format!("a start by hand was skipped: {reason}")));
             }
         }
+        account.started(&start.input, now);
         target.unfinished += 1;
         let row = NewRow {
             id: start.id,

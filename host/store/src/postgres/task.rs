@@ -4,21 +4,27 @@ use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows};
-use super::{PostgresStore, SPECS_CACHED_MAX, Shared};
+use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, secret, tenant};
+use crate::record;
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tokio_postgres::Row;
 
 #[async_trait]
 impl TaskStore for PostgresStore {
-    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError> {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError> {
+        let now = change.now;
         in_transaction!(&self.shared.pool, |c| {
             let inserted = execute(
                 c,
@@ -31,7 +37,9 @@ impl TaskStore for PostgresStore {
                 return Err(StoreError::Exists(format!("task `{}`", task.name)));
             }
             revise(c, tenant, task.id, 1, &task.spec, None, now).await?;
-            get(c, tenant, &task.name).await?
+            let created = get(c, tenant, &task.name).await?;
+            put_on_record(c, &change, tenant, None, Some(&created)).await?;
+            created
         })
     }
 
@@ -41,15 +49,19 @@ impl TaskStore for PostgresStore {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError> {
+        let now = change.now;
         in_transaction!(&self.shared.pool, |c| {
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             if let Some(expected) = expected.filter(|expected| *expected != revision) {
                 return Err(changed_meanwhile(name, revision, expected));
             }
+            let before = get(c, tenant, name).await?;
             revise(c, tenant, task, revision + 1, &spec, None, now).await?;
-            get(c, tenant, name).await?
+            let updated = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), Some(&updated)).await?;
+            updated
         })
     }
 
@@ -58,14 +70,18 @@ impl TaskStore for PostgresStore {
         tenant: TenantId,
         name: &Name,
         to: u32,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError> {
+        let now = change.now;
         in_transaction!(&self.shared.pool, |c| {
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
             let old = spec(c, task, to).await?.ok_or_else(missing)?;
+            let before = get(c, tenant, name).await?;
             revise(c, tenant, task, revision + 1, &old, Some(to), now).await?;
-            get(c, tenant, name).await?
+            let updated = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), Some(&updated)).await?;
+            updated
         })
     }
 
@@ -73,13 +89,20 @@ impl TaskStore for PostgresStore {
         reading!(&self.shared.pool, |c| get(c, tenant, name).await?)
     }
 
-    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError> {
+    async fn task_list(
+        &self,
+        tenant: TenantId,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Task>, StoreError> {
+        let only: Option<Vec<&str>> = only.as_ref().map(|only| only.iter().map(Name::as_str).collect());
         reading!(&self.shared.pool, |c| {
             let list = format!(
-                "{SELECT} WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND t.name > $2 ORDER BY t.name LIMIT $3"
+                "{SELECT} WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND t.name > $2
+                     AND ($4::text[] IS NULL OR t.name = ANY($4)) ORDER BY t.name LIMIT $3"
             );
             let after = after_name(&page)?;
-            let rows = rows(c, &list, &[&tenant.0, &after, &limit(&page)]).await?;
+            let rows = rows(c, &list, &[&tenant.0, &after, &limit(&page), &only]).await?;
             let rows = rows.iter().map(read_task).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Task| last.name.to_string())
         })
@@ -124,9 +147,12 @@ impl TaskStore for PostgresStore {
         reading!(&self.shared.pool, |c| self.shared.spec(c, task, revision).await?)
     }
 
-    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+    async fn task_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
+        let now = change.now;
         let cancelled = in_transaction!(&self.shared.pool, |c| {
             let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
+            let before = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), None).await?;
             execute(c, "UPDATE task SET deleted_at = $2 WHERE id = $1", &[&task.0, &At(now)]).await?;
             execute(
                 c,
@@ -137,7 +163,7 @@ impl TaskStore for PostgresStore {
                 &[&task.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(c, OF_TASK, task.0, now).await?
+            cancel_unbegun(&self.shared, c, OF_TASK, task.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);
@@ -217,6 +243,18 @@ async fn spec(c: &impl GenericClient, task: TaskId, revision: u32) -> Result<Opt
     }
 }
 
+async fn put_on_record(
+    c: &impl GenericClient,
+    change: &Change,
+    tenant: TenantId,
+    before: Option<&Task>,
+    after: Option<&Task>,
+) -> Result<(), StoreError> {
+    let object = before.or(after).map(|task| format!("task `{}`", task.name)).unwrap_or_default();
+    let show = |task: Option<&Task>| task.map_or(Value::Null, record::task);
+    audit::record(c, change, Some(tenant), object, (show(before), show(after))).await
+}
+
 async fn revise(
     c: &impl GenericClient,
     tenant: TenantId,
@@ -227,6 +265,8 @@ async fn revise(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     hold(c, tenant, spec.component).await?;
+    secret::check(c, tenant, spec).await?;
+    tenant::by_id(c, tenant).await?.quotas.check(Quota::RunMemory, 0, spec.memory)?;
     execute(
         c,
         "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)

@@ -2,19 +2,25 @@
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::connection::{in_transaction, reading};
+use super::quota::{check_count, quotas};
 use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, task, trigger_advance};
-use crate::words::{has_finished, numbered_names, too_many_unnamed};
+use super::{PostgresStore, audit, task, trigger_advance};
+use crate::record;
+use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use tokio_postgres::Row;
 
 #[async_trait]
@@ -23,11 +29,14 @@ impl TriggerStore for PostgresStore {
         &self,
         tenant: TenantId,
         trigger: NewTrigger,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         let created = in_transaction!(&self.shared.pool, |c| {
+            let quotas = quotas(c, tenant, &[Quota::Triggers]).await?;
             // Not to be deleted before there is the trigger.
             let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
+            check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL").await?;
             let name = match &trigger.name {
                 Some(name) => {
                     if !insert(c, tenant, task, name, &trigger, now).await? {
@@ -46,7 +55,9 @@ impl TriggerStore for PostgresStore {
                     }
                 }
             };
-            get(c, tenant, &name).await?
+            let created = get(c, tenant, &name).await?;
+            put_on_record(c, &change, tenant, None, Some(&created)).await?;
+            created
         })?;
         self.shared.wakes.triggers_changed();
         Ok(created)
@@ -60,8 +71,13 @@ impl TriggerStore for PostgresStore {
         &self,
         tenant: TenantId,
         task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
         page: Page,
     ) -> Result<Paged<Trigger>, StoreError> {
+        if let Some(name) = task.filter(|name| hidden(&only, name)) {
+            return Err(StoreError::NotFound(format!("task `{name}`")));
+        }
+        let only: Option<Vec<&str>> = only.as_ref().map(|only| only.iter().map(Name::as_str).collect());
         reading!(&self.shared.pool, |c| {
             let task = match task {
                 Some(name) => Some(task::get(c, tenant, name).await?.id.0),
@@ -69,10 +85,11 @@ impl TriggerStore for PostgresStore {
             };
             let list = format!(
                 "{SELECT} WHERE g.tenant_id = $1 AND g.deleted_at IS NULL AND g.name > $2
-                 AND ($3::uuid IS NULL OR g.task_id = $3) ORDER BY g.name LIMIT $4"
+                 AND ($3::uuid IS NULL OR g.task_id = $3)
+                 AND ($5::text[] IS NULL OR t.name = ANY($5)) ORDER BY g.name LIMIT $4"
             );
             let after = after_name(&page)?;
-            let rows = rows(c, &list, &[&tenant.0, &after, &task, &limit(&page)]).await?;
+            let rows = rows(c, &list, &[&tenant.0, &after, &task, &limit(&page), &only]).await?;
             let rows = rows.iter().map(read_trigger).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Trigger| last.name.to_string())
         })
@@ -83,18 +100,22 @@ impl TriggerStore for PostgresStore {
         tenant: TenantId,
         name: &Name,
         note: String,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         in_transaction!(&self.shared.pool, |c| {
             // What inserts its runs holds the same lock.
             let id = lock_unfinished(c, tenant, name).await?;
+            let before = get(c, tenant, name).await?;
             execute(
                 c,
                 "UPDATE trigger SET state = 'paused', pause_note = $2, paused_at = coalesce(paused_at, $3) WHERE id = $1",
                 &[&id.0, &text(&note), &At(now)],
             )
             .await?;
-            get(c, tenant, name).await?
+            let paused = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), Some(&paused)).await?;
+            paused
         })
     }
 
@@ -102,10 +123,12 @@ impl TriggerStore for PostgresStore {
         &self,
         tenant: TenantId,
         name: &Name,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         let resumed = in_transaction!(&self.shared.pool, |c| {
             let id = lock_unfinished(c, tenant, name).await?;
+            let before = get(c, tenant, name).await?;
             execute(
                 c,
                 "UPDATE trigger SET state = 'active', pause_note = '', paused_at = NULL, paused_through = $2
@@ -113,22 +136,27 @@ impl TriggerStore for PostgresStore {
                 &[&id.0, &At(now)],
             )
             .await?;
-            get(c, tenant, name).await?
+            let resumed = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), Some(&resumed)).await?;
+            resumed
         })?;
         self.shared.wakes.triggers_changed();
         Ok(resumed)
     }
 
-    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
+        let now = change.now;
         let cancelled = in_transaction!(&self.shared.pool, |c| {
             let (id, _) = lock(c, tenant, name).await?;
+            let before = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), None).await?;
             execute(
                 c,
                 "UPDATE trigger SET deleted_at = $2, state = 'finished', next_at = NULL WHERE id = $1",
                 &[&id.0, &At(now)],
             )
             .await?;
-            cancel_unbegun(c, OF_TRIGGER, id.0, now).await?
+            cancel_unbegun(&self.shared, c, OF_TRIGGER, id.0, now).await?
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);
@@ -198,6 +226,18 @@ impl TriggerStore for PostgresStore {
         }
         Ok(created)
     }
+}
+
+async fn put_on_record(
+    c: &impl GenericClient,
+    change: &Change,
+    tenant: TenantId,
+    before: Option<&Trigger>,
+    after: Option<&Trigger>,
+) -> Result<(), StoreError> {
+    let object = before.or(after).map(|trigger| format!("trigger `{}`", trigger.name)).unwrap_or_default();
+    let show = |trigger: Option<&Trigger>| trigger.map_or(Value::Null, record::trigger);
+    audit::record(c, change, Some(tenant), object, (show(before), show(after))).await
 }
 
 const SELECT: &str =

@@ -1,9 +1,9 @@
 //! Due triggers in PostgreSQL: runs, skips and the trigger's next time, together or not at all.
 
-use super::Shared;
 use super::connection::in_transaction;
 use super::row::{At, Json, Small, Word, execute, row, rows, signed, unsigned};
 use super::start::{NewRow, NewRows, count_up};
+use super::{Shard, Shared, quota};
 use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -13,7 +13,7 @@ use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -60,23 +60,28 @@ pub(super) async fn advance_all(
     in_transaction!(&shared.pool, |c| {
         let mut targets = targets(shared, c, &ids).await?;
         let due = lock(c, &ids).await?;
+        let tenants: BTreeSet<Uuid> = due.values().map(|due| due.tenant.0).collect();
+        let tenants: Vec<Uuid> = tenants.into_iter().collect();
+        let mut accounts = quota::accounts(c, &tenants, now).await?;
         let (mut rows, mut steps) = (NewRows::default(), Steps::default());
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         let mut skips = Vec::new();
         for advance in advances {
             let found = due.get(&advance.id).filter(|due| due.due == advance.due);
-            let Some((due, target)) = found.and_then(|due| Some((due, targets.get_mut(&due.task)?))) else {
-                continue;
-            };
+            let Some(due) = found else { continue };
+            let found = (targets.get_mut(&due.task), accounts.get_mut(&due.tenant));
+            let (Some(target), Some(account)) = found else { continue };
             let state = AdmissionState {
                 unfinished_of_task: target.unfinished,
                 unfinished_of_trigger: due.unfinished,
                 same_key: None,
+                tenant: account.for_trigger(&due.input),
             };
             let admitted = admit_firing(due.overlap, state, &advance.firing);
             let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
             let started = admitted.runs.len();
             target.unfinished += started as u64;
+            account.fired(started, &due.input);
             *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
             steps.push(advance, last_nominal, started, admitted.skips.iter().map(|skip| skip.count).sum());
             skips.extend(admitted.skips.iter().map(|skip| {
@@ -90,6 +95,7 @@ pub(super) async fn advance_all(
         }
         count_up(c, &counts).await?;
         steps.write(c).await?;
+        quota::write(shared, c, Shard::Starts, &accounts).await?;
         u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX)
     })
 }

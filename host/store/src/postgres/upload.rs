@@ -2,6 +2,7 @@
 
 use super::PostgresStore;
 use super::connection::{in_transaction, reading};
+use super::quota::{check_stored, quotas};
 use super::row::{At, execute, row, rows, signed, unsigned};
 use crate::words::{misplaced, missing, too_many};
 use crate::{StoreError, UploadStore};
@@ -36,6 +37,7 @@ impl UploadStore for PostgresStore {
                     if unsigned(begun) >= UPLOADS_BEGUN_MAX as u64 {
                         return Err(too_many());
                     }
+                    check_stored(c, tenant, &quotas(c, tenant, &[]).await?, digest, size).await?;
                     execute(
                         c,
                         "INSERT INTO upload (tenant_id, digest, size, changed_at) VALUES ($1, $2, $3, $4)",

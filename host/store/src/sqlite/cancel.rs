@@ -1,20 +1,17 @@
 //! Runs that end without an attempt, and the counts that every end changes.
 
-use super::row::{At, Id, Word};
+use super::row::{At, Id, Word, unsigned};
+use super::usage;
 use crate::StoreError;
+use crate::billing::{BillKey, Bills, of_runs};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::ids::RunId;
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::run::{RunEvent, RunState};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
-/// Cancels a run that is in `state`, with no attempt executing.
-pub(super) fn end_unbegun(
-    c: &Connection,
-    id: RunId,
-    state: RunState,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+/// Cancels a run that has no attempt executing.
+fn end_unbegun(c: &Connection, id: RunId, state: RunState, now: Timestamp) -> Result<(), StoreError> {
     let next = state.next(RunEvent::Cancelled).map_err(|e| StoreError::Conflict(e.to_string()))?;
     c.prepare_cached(
         "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
@@ -37,6 +34,7 @@ pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
 }
 
 /// Whose runs are to be cancelled, as a condition.
+pub(super) const OF_RUN: &str = "id = ?1";
 pub(super) const OF_TASK: &str = "task_id = ?1";
 /// By its task's, so that `run_unbegun` serves it.
 pub(super) const OF_TRIGGER: &str =
@@ -50,15 +48,27 @@ pub(super) fn cancel_unbegun(
     now: Timestamp,
 ) -> Result<Vec<RunId>, StoreError> {
     let mut list = c.prepare_cached(&unbegun(whose))?;
-    let rows = list
-        .query_map([Id(id)], |row| Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<RunState>>(1)?.0)))?;
-    let unbegun: Vec<(RunId, RunState)> = rows.collect::<Result<_, _>>()?;
-    for (run, state) in &unbegun {
+    let rows = list.query_map([Id(id)], |row| read_unbegun(row, now))?;
+    let unbegun: Vec<(RunId, RunState, BillKey, u64)> = rows.collect::<Result<_, _>>()?;
+    let mut bills = Bills::default();
+    for (run, state, bill, input_bytes) in &unbegun {
         end_unbegun(c, *run, *state, now)?;
+        bills.add(*bill, of_runs(1, *input_bytes));
     }
-    Ok(unbegun.into_iter().map(|(run, _)| run).collect())
+    for (key, used) in &bills.0 {
+        usage::bill(c, *key, used)?;
+    }
+    Ok(unbegun.into_iter().map(|(run, ..)| run).collect())
+}
+
+fn read_unbegun(row: &Row, now: Timestamp) -> rusqlite::Result<(RunId, RunState, BillKey, u64)> {
+    let (tenant, task) = (TenantId(row.get::<_, Id>(2)?.0), TaskId(row.get::<_, Id>(3)?.0));
+    let bill = BillKey::of(tenant, task, now);
+    Ok((RunId(row.get::<_, Id>(0)?.0), row.get::<_, Word<_>>(1)?.0, bill, unsigned(row.get(4)?)))
 }
 
 pub(super) fn unbegun(whose: &str) -> String {
-    format!("SELECT id, state FROM run WHERE {whose} AND state IN ('queued', 'waiting')")
+    format!(
+        "SELECT id, state, tenant_id, task_id, octet_length(input) FROM run WHERE {whose} AND state IN ('queued', 'waiting')"
+    )
 }

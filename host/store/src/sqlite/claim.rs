@@ -1,49 +1,57 @@
 //! Claims in SQLite: ready runs become a host's.
 
 use super::host::state;
-use super::row::{At, Id, Word, signed};
-use crate::StoreError;
+use super::quota::cpu_of_day;
+use super::row::{At, Id, Json, Word, signed, unsigned};
+use crate::sharing::{Claimant, Queue, Slice, only_queue, slices, sort};
+use crate::{Hints, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::host::{HostState, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::{AttemptBounds, Quota};
 use innkeeper_domain::run::{Claimed, Lease, RunEvent, RunState};
+use innkeeper_domain::tenant::TenantState;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::{HashMap, hash_map::Entry};
+use uuid::Uuid;
 
 const COLUMNS: &str = "SELECT r.id, r.state, r.attempt, r.interruptions, n.name, r.task_id, t.name,
-        r.revision, g.id, g.name, r.nominal_at, r.last_success_nominal, r.idempotency_key, r.input_type, r.input
-    FROM run r JOIN tenant n ON n.id = r.tenant_id JOIN task t ON t.id = r.task_id
+        r.revision, g.id, g.name, r.nominal_at, r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id
+    FROM run r CROSS JOIN tenant n ON n.id = r.tenant_id CROSS JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id";
 
-/// Runs that any host can execute.
-const ANYWHERE: &str = "WHERE r.state IN ('queued', 'waiting') AND r.requires = '' AND r.available_at <= ?1
-    ORDER BY r.available_at, r.id LIMIT ?2";
-
-/// Runs that require these labels.
-const REQUIRING: &str = "WHERE r.state IN ('queued', 'waiting') AND r.requires <> '' AND r.requires = ?3
-    AND r.available_at <= ?1 ORDER BY r.available_at, r.id LIMIT ?2";
+/// Runs of a tenant that require the same.
+const READY: &str = "WHERE r.state IN ('queued', 'waiting') AND r.requires = ?1 AND r.tenant_id = ?2
+    AND r.available_at <= ?3 ORDER BY r.available_at, r.id LIMIT ?4";
 
 /// What runs that are ready or wait require, each once: a skip from one to the next in the index.
-const REQUIRED: &str = "SELECT requires FROM run
-    WHERE state IN ('queued', 'waiting') AND requires <> '' AND requires > ?1 ORDER BY requires LIMIT 1";
+pub(super) const REQUIRED: &str = "SELECT requires FROM run
+    WHERE state IN ('queued', 'waiting') AND requires > ?1 ORDER BY requires LIMIT 1";
 
-pub(super) fn ready_anywhere() -> String {
-    format!("{COLUMNS} {ANYWHERE}")
+/// Whose runs require this, each tenant once.
+pub(super) const TENANTS: &str = "SELECT tenant_id FROM run
+    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id > ?2 ORDER BY tenant_id LIMIT 1";
+
+pub(super) const FIRST: &str = "SELECT available_at, id FROM run
+    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at <= ?3
+    ORDER BY available_at, id LIMIT 1";
+
+pub(super) const NEXT: &str = "SELECT available_at FROM run
+    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at > ?3
+    ORDER BY available_at LIMIT 1";
+
+pub(super) const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM run
+    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at <= ?3 LIMIT ?4)";
+
+pub(super) fn ready() -> String {
+    format!("{COLUMNS} {READY}")
 }
-
-pub(super) fn ready_requiring() -> String {
-    format!("{COLUMNS} {REQUIRING}")
-}
-
-pub(super) const NEXT_READY: &str = "SELECT available_at FROM run
-    WHERE state IN ('queued', 'waiting') AND requires = '' ORDER BY available_at, id LIMIT 1";
-
-pub(super) const NEXT_READY_REQUIRING: &str = "SELECT available_at FROM run
-    WHERE state IN ('queued', 'waiting') AND requires <> '' AND requires = ?1 ORDER BY available_at, id LIMIT 1";
 
 /// Leases ready runs to a host.
 pub(super) fn claim(
     c: &Connection,
+    hints: &Hints,
     host: HostId,
     labels: &Labels,
     limit: usize,
@@ -54,62 +62,167 @@ pub(super) fn claim(
         Some(HostState::Active) => {}
         Some(HostState::Cordoned | HostState::Draining) => return Ok(Vec::new()),
     }
-    let mut found: Vec<(RunState, Claimed)> = Vec::new();
-    for required in required(c, labels)? {
-        let mut ready = c.prepare_cached(&ready_requiring())?;
-        let room = signed((limit - found.len()) as u64);
-        let rows = ready.query_map(params![At(now), room, required], |row| read_ready(row, host, now))?;
-        for row in rows {
-            found.push(row?);
+    let mut claimants = claimants(c, labels, now)?;
+    hints.limits_seen(claimants.iter().map(|one| (one.tenant, one.is_limited())));
+    sort(&mut claimants);
+    let slices = match only_queue(&claimants, limit) {
+        Some(all) => vec![all],
+        None => {
+            count(c, &mut claimants, limit, now)?;
+            slices(&claimants, limit, now)
         }
+    };
+    let bounds: HashMap<_, _> = claimants.iter().map(|one| (one.tenant, one.bounds())).collect();
+    let mut claimed = Vec::new();
+    for slice in &slices {
+        let bounds = bounds.get(&slice.tenant).copied().unwrap_or_default();
+        take(c, slice, host, bounds, now, &mut claimed)?;
     }
-    let mut ready = c.prepare_cached(&ready_anywhere())?;
-    let room = signed((limit - found.len()) as u64);
-    for row in ready.query_map(params![At(now), room], |row| read_ready(row, host, now))? {
-        found.push(row?);
-    }
+    Ok(claimed)
+}
+
+/// Makes the first runs of a queue the host's.
+fn take(
+    c: &Connection,
+    slice: &Slice,
+    host: HostId,
+    bounds: AttemptBounds,
+    now: Timestamp,
+    claimed: &mut Vec<Claimed>,
+) -> Result<(), StoreError> {
+    let mut ready = c.prepare_cached(&ready())?;
+    let parameters = params![slice.requires, Id(slice.tenant.0), At(now), signed(slice.most as u64)];
+    let found = ready.query_map(parameters, |row| read_ready(row, host, bounds, now))?;
+    let found: Vec<(RunState, Claimed)> = found.collect::<Result<_, _>>()?;
     let mut take = c.prepare_cached(
         "UPDATE run SET state = ?2, attempt = ?3, host_id = ?4, started_at = ?5, progress = NULL WHERE id = ?1",
     )?;
-    let mut claimed = Vec::with_capacity(found.len());
     for (state, run) in found {
         let next = state.next(RunEvent::Claimed).map_err(|e| StoreError::Conflict(e.to_string()))?;
         take.execute(params![Id(run.lease.run.0), next.as_str(), run.lease.attempt, Id(host.0), At(now)])?;
         claimed.push(run);
     }
-    Ok(claimed)
+    Ok(())
 }
 
-/// When the next run becomes ready that a host with these labels can execute.
-pub(super) fn next_ready(c: &Connection, labels: &Labels) -> Result<Option<Timestamp>, StoreError> {
-    let mut next = c.prepare_cached(NEXT_READY)?;
-    let mut earliest = next.query_row([], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
-    for required in required(c, labels)? {
-        let mut next = c.prepare_cached(NEXT_READY_REQUIRING)?;
-        let at = next.query_row([required], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
-        earliest = earliest.into_iter().chain(at).min();
+/// The tenants that have runs that are ready for a host with these labels, and may begin them. Nothing is counted.
+fn claimants(c: &Connection, labels: &Labels, now: Timestamp) -> Result<Vec<Claimant>, StoreError> {
+    let mut known: HashMap<TenantId, Option<Claimant>> = HashMap::new();
+    let mut first = c.prepare_cached(FIRST)?;
+    for requires in required(c, labels)? {
+        for tenant in tenants(c, &requires)? {
+            let parameters = params![requires, Id(tenant.0), At(now)];
+            let first = first
+                .query_row(parameters, |row| Ok((row.get::<_, At>(0)?.0, RunId(row.get::<_, Id>(1)?.0))))
+                .optional()?;
+            let Some(first) = first else { continue };
+            let one = match known.entry(tenant) {
+                Entry::Occupied(one) => one.into_mut(),
+                Entry::Vacant(new) => new.insert(claimant(c, tenant, now)?),
+            };
+            if let Some(one) = one {
+                one.queues.push(Queue { requires: requires.clone(), first, ready: 0 });
+            }
+        }
+    }
+    Ok(known.into_values().flatten().collect())
+}
+
+/// The tenant, unless nothing of it may begin.
+fn claimant(c: &Connection, tenant: TenantId, now: Timestamp) -> Result<Option<Claimant>, StoreError> {
+    let mut get = c.prepare_cached(
+        "SELECT weight, quotas FROM tenant WHERE id = ?1 AND state = ?2 AND deleted_at IS NULL",
+    )?;
+    let found = get.query_row(params![Id(tenant.0), TenantState::Active.as_str()], |row| {
+        let (weight, quotas) = (row.get(0)?, row.get::<_, Json<_>>(1)?.0);
+        Ok(Claimant { tenant, weight, quotas, cpu: 0, running: 0, queues: Vec::new() })
+    });
+    let Some(mut found) = found.optional()? else { return Ok(None) };
+    if found.quotas.get(Quota::CpuPerDay).is_some() {
+        found.cpu = cpu_of_day(c, tenant, now)?;
+    }
+    Ok(Some(found))
+}
+
+pub(super) const RUNNING: &str =
+    "SELECT tenant_id, count(*) FROM run WHERE state = 'running' GROUP BY tenant_id";
+
+/// Counts what executes of the claimants, and what is ready.
+fn count(c: &Connection, claimants: &mut [Claimant], room: usize, now: Timestamp) -> Result<(), StoreError> {
+    let mut running = c.prepare_cached(RUNNING)?;
+    let running =
+        running.query_map([], |row| Ok((TenantId(row.get::<_, Id>(0)?.0), unsigned(row.get(1)?))))?;
+    let running: HashMap<TenantId, u64> = running.collect::<Result<_, _>>()?;
+    let mut count = c.prepare_cached(COUNT)?;
+    for one in claimants {
+        one.running = running.get(&one.tenant).copied().unwrap_or_default();
+        for queue in &mut one.queues {
+            let parameters = params![queue.requires, Id(one.tenant.0), At(now), signed(room as u64)];
+            let ready = unsigned(count.query_row(parameters, |row| row.get(0))?);
+            queue.ready = usize::try_from(ready).unwrap_or(room);
+        }
+    }
+    Ok(())
+}
+
+/// When, after this instant, the next run becomes ready that a host with these labels may execute.
+pub(super) fn next_ready(
+    c: &Connection,
+    labels: &Labels,
+    after: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let mut next = c.prepare_cached(NEXT)?;
+    let mut earliest = None;
+    for requires in required(c, labels)? {
+        for tenant in tenants(c, &requires)? {
+            let parameters = params![requires, Id(tenant.0), At(after)];
+            let at = next.query_row(parameters, |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
+            let is_earlier = at.is_some_and(|at| earliest.is_none_or(|earliest| at < earliest));
+            if is_earlier && claimant(c, tenant, after)?.is_some() {
+                earliest = at;
+            }
+        }
     }
     Ok(earliest)
 }
 
-/// What runs require that a host with these labels offers.
+/// What runs require that a host with these labels offers: the fewest hosts first, last nothing.
 fn required(c: &Connection, labels: &Labels) -> Result<Vec<String>, StoreError> {
     let mut offered = Vec::new();
-    if labels.0.is_empty() {
-        return Ok(offered);
-    }
-    let mut next = c.prepare_cached(REQUIRED)?;
-    let mut last = String::new();
-    while let Some(required) = next.query_row([&last], |row| row.get::<_, String>(0)).optional()? {
-        if required.parse().is_ok_and(|required| labels.offer(&required)) {
-            offered.push(required.clone());
+    if !labels.0.is_empty() {
+        let mut next = c.prepare_cached(REQUIRED)?;
+        let mut last = String::new();
+        while let Some(required) = next.query_row([&last], |row| row.get::<_, String>(0)).optional()? {
+            if required.parse().is_ok_and(|required| labels.offer(&required)) {
+                offered.push(required.clone());
+            }
+            last = required;
         }
-        last = required;
     }
+    offered.push(String::new());
     Ok(offered)
 }
 
-fn read_ready(row: &Row, host: HostId, now: Timestamp) -> rusqlite::Result<(RunState, Claimed)> {
+fn tenants(c: &Connection, requires: &str) -> Result<Vec<TenantId>, StoreError> {
+    let mut next = c.prepare_cached(TENANTS)?;
+    let mut tenants = Vec::new();
+    // No tenant has this id.
+    let mut last = Uuid::nil();
+    while let Some(tenant) =
+        next.query_row(params![requires, Id(last)], |row| Ok(row.get::<_, Id>(0)?.0)).optional()?
+    {
+        tenants.push(TenantId(tenant));
+        last = tenant;
+    }
+    Ok(tenants)
+}
+
+fn read_ready(
+    row: &Row,
+    host: HostId,
+    bounds: AttemptBounds,
+    now: Timestamp,
+) -> rusqlite::Result<(RunState, Claimed)> {
     let attempt = row.get::<_, u32>(2)? + 1;
     let trigger = match (row.get::<_, Option<Id>>(8)?, row.get::<_, Option<Word<_>>>(9)?) {
         (Some(id), Some(name)) => Some((TriggerId(id.0), name.0)),
@@ -118,6 +231,8 @@ fn read_ready(row: &Row, host: HostId, now: Timestamp) -> rusqlite::Result<(RunS
     let claimed = Claimed {
         lease: Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt },
         try_number: attempt.saturating_sub(row.get(3)?),
+        tenant_id: TenantId(row.get::<_, Id>(15)?.0),
+        bounds,
         tenant: row.get::<_, Word<_>>(4)?.0,
         task_id: TaskId(row.get::<_, Id>(5)?.0),
         task: row.get::<_, Word<_>>(6)?.0,

@@ -1,15 +1,21 @@
 //! Components in SQLite, and their bytes in files.
 
 use super::SqliteStore;
+use super::audit;
 use super::files::ComponentFiles;
+use super::quota::{check_count, check_stored, quotas};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use crate::record;
 use crate::words::{ComponentQuery, component_used};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::time::{from_micros, to_micros};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 use std::sync::Arc;
 
 #[async_trait]
@@ -19,6 +25,7 @@ impl ComponentStore for SqliteStore {
         tenant: TenantId,
         component: Component,
         bytes: Vec<u8>,
+        change: Change,
     ) -> Result<bool, StoreError> {
         let (component, bytes) = (Arc::new(component), Arc::new(bytes));
         loop {
@@ -28,7 +35,8 @@ impl ComponentStore for SqliteStore {
                 .await
                 .map_err(|e| StoreError::Unavailable(e.to_string()))??;
             let (files, component) = (self.files.clone(), Arc::clone(&component));
-            let inserted = self.write(move |c| insert(c, &files, tenant, &component)).await?;
+            let change = change.clone();
+            let inserted = self.write(move |c| insert(c, &files, tenant, &component, &change)).await?;
             // A delete of the same bytes may have come in between.
             if let Some(existed) = inserted {
                 return Ok(existed);
@@ -62,7 +70,12 @@ impl ComponentStore for SqliteStore {
         .await
     }
 
-    async fn component_delete(&self, tenant: TenantId, digest: Digest) -> Result<(), StoreError> {
+    async fn component_delete(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+        change: Change,
+    ) -> Result<(), StoreError> {
         let files = self.files.clone();
         let forget = move |c: &Connection| {
             let user = c
@@ -75,6 +88,11 @@ impl ComponentStore for SqliteStore {
                 .optional()?;
             if let Some(task) = user {
                 return Err(component_used(&task, digest));
+            }
+            if let Ok(before) = component(c, tenant, &digest.to_string()) {
+                let object = || format!("component {digest}");
+                let difference = || (record::component(&before), Value::Null);
+                audit::record(c, &change, Some(tenant), object, difference)?;
             }
             let deleted = c.execute(
                 "DELETE FROM component WHERE tenant_id = ?1 AND digest = ?2",
@@ -118,13 +136,21 @@ fn insert(
     files: &ComponentFiles,
     tenant: TenantId,
     component: &Component,
+    change: &Change,
 ) -> Result<Option<bool>, StoreError> {
     if !files.contains(component.digest) {
         return Ok(None);
     }
-    let inserted = c.execute(
+    let mut exists = c.prepare_cached("SELECT 1 FROM component WHERE tenant_id = ?1 AND digest = ?2")?;
+    if exists.exists(params![Id(tenant.0), component.digest.0])? {
+        return Ok(Some(true));
+    }
+    let quotas = quotas(c, tenant)?;
+    check_count(c, tenant, &quotas, Quota::Components, "component WHERE TRUE")?;
+    check_stored(c, tenant, &quotas, component.digest, component.size)?;
+    c.execute(
         "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             Id(tenant.0),
             component.digest.0,
@@ -135,7 +161,9 @@ fn insert(
             At(component.created_at),
         ],
     )?;
-    Ok(Some(inserted == 0))
+    let object = || format!("component {}", component.digest);
+    audit::record(c, change, Some(tenant), object, || (Value::Null, record::component(component)))?;
+    Ok(Some(false))
 }
 
 /// Whether neither a tenant has it nor an unfinished run of a deleted task still needs it.

@@ -2,18 +2,24 @@
 //! still names the host and the attempt.
 
 use super::cancel::count_down;
-use super::row::{At, Id, Json, micros, signed};
+use super::row::{At, Id, Json, micros, signed, unsigned};
+use super::{quota, usage};
+use crate::billing::{BillKey, of_end};
 use crate::ending::{Ended, LeaseEnd, Leased};
+use crate::standing::bytes_of_line;
 use crate::{AttemptNews, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::ids::RunId;
+use innkeeper_domain::bill::Used;
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::run::{Lease, LogLine, RunState};
 use rusqlite::{Connection, OptionalExtension, params};
 
 fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
     let mut get = c.prepare_cached(
-        "SELECT started_at, cancel_requested, losses, nominal_at FROM run
-         WHERE id = ?1 AND host_id = ?2 AND attempt = ?3 AND state = 'running'",
+        "SELECT r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.tenant_id, r.task_id,
+             octet_length(r.input), n.deleted_at IS NOT NULL
+         FROM run r JOIN tenant n ON n.id = r.tenant_id
+         WHERE r.id = ?1 AND r.host_id = ?2 AND r.attempt = ?3 AND r.state = 'running'",
     )?;
     let row = get.query_row(params![Id(lease.run.0), Id(lease.host.0), lease.attempt], |row| {
         Ok(Leased {
@@ -21,23 +27,36 @@ fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
             cancel_requested: row.get(1)?,
             losses: row.get(2)?,
             nominal_at: row.get::<_, At>(3)?.0,
+            tenant: TenantId(row.get::<_, Id>(4)?.0),
+            task: TaskId(row.get::<_, Id>(5)?.0),
+            input_bytes: unsigned(row.get(6)?),
+            tenant_deleted: row.get(7)?,
         })
     });
     row.optional()?.ok_or(StoreError::LeaseLost)
 }
 
-/// Ends a lease. `LeaseLost`: nothing was written.
+/// Ends a lease, and says whose run it was and what became of it. `LeaseLost`: nothing was written.
 pub(super) fn end(
     c: &Connection,
     lease: Lease,
     end: LeaseEnd,
     now: Timestamp,
-) -> Result<RunState, StoreError> {
+) -> Result<(TenantId, RunState), StoreError> {
     let run = leased(c, lease)?;
     let ended = run.end(end, now)?;
     record_attempt(c, lease, run.started_at, &ended, now)?;
+    let mut stored = ended.output.map_or(0, |output| output.bytes.len() as u64);
     if let LeaseEnd::Outcome(finish) = end {
-        write_lines(c, lease.run, &finish.lines)?;
+        stored += write_lines(c, lease.run, &finish.lines)?;
+    }
+    quota::store(c, run.tenant, signed(stored))?;
+    let mut used = of_end(&run, &ended);
+    if ended.billed().is_some() {
+        used.log_bytes = usage::log_bytes(c, lease.run, lease.attempt)?;
+    }
+    if used != Used::default() {
+        usage::bill(c, BillKey::of(run.tenant, run.task, now), &used)?;
     }
     let failure = ended.failure.as_deref();
     c.prepare_cached(
@@ -73,16 +92,20 @@ pub(super) fn end(
     if ended.state.is_final() {
         count_down(c, lease.run)?;
     }
-    Ok(ended.state)
+    Ok((run.tenant, ended.state))
 }
 
 /// Keeps what a running attempt has said.
 pub(super) fn news(c: &Connection, news: &AttemptNews) -> Result<(), StoreError> {
-    match leased(c, news.lease) {
+    let run = match leased(c, news.lease) {
         Err(StoreError::LeaseLost) => return Ok(()),
         run => run?,
     };
-    write_lines(c, news.lease.run, &news.lines)?;
+    if run.tenant_deleted {
+        return Ok(());
+    }
+    let stored = write_lines(c, news.lease.run, &news.lines)?;
+    quota::store(c, run.tenant, signed(stored))?;
     if let Some(progress) = &news.progress {
         c.prepare_cached("UPDATE run SET progress = ?2 WHERE id = ?1")?
             .execute(params![Id(news.lease.run.0), Json((progress.done, progress.total, &progress.note))])?;
@@ -101,8 +124,8 @@ fn record_attempt(
     let failure = ended.failure.as_deref();
     c.prepare_cached(
         "INSERT INTO attempt (run_id, number, host_id, started_at, finished_at, failure_kind, failure_code,
-             failure_message, wall, peak_memory)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             failure_message, wall, peak_memory, cpu)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         Id(lease.run.0),
@@ -115,20 +138,23 @@ fn record_attempt(
         failure.map(|f| &f.message),
         micros(usage.wall),
         signed(usage.peak_memory),
+        micros(usage.cpu),
     ])?;
     Ok(())
 }
 
-fn write_lines(c: &Connection, run: RunId, lines: &[LogLine]) -> Result<(), StoreError> {
+/// Writes those lines that aren't there, and says what they count among the stored bytes.
+fn write_lines(c: &Connection, run: RunId, lines: &[LogLine]) -> Result<u64, StoreError> {
+    let mut stored = 0;
     if lines.is_empty() {
-        return Ok(());
+        return Ok(stored);
     }
     let mut insert = c.prepare_cached(
         "INSERT INTO run_log (run_id, attempt, sequence, at, level, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO NOTHING",
     )?;
     for line in lines {
-        insert.execute(params![
+        let inserted = insert.execute(params![
             Id(run.0),
             line.attempt,
             line.sequence,
@@ -136,6 +162,9 @@ fn write_lines(c: &Connection, run: RunId, lines: &[LogLine]) -> Result<(), Stor
             line.level.number(),
             line.text
         ])?;
+        if inserted > 0 {
+            stored += bytes_of_line(&line.text);
+        }
     }
-    Ok(())
+    Ok(stored)
 }

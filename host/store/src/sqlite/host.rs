@@ -1,12 +1,14 @@
 //! Hosts in SQLite. There is only ever one: the folder's lock sees to that.
 
-use super::SqliteStore;
 use super::finish::end;
 use super::row::{At, Id, Json, Word, unsigned};
+use super::{SqliteStore, audit};
 use crate::ending::LeaseEnd;
+use crate::record;
 use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::host::{Host, HostState, HostStatus};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::HOSTS_LISTED_MAX;
@@ -90,7 +92,8 @@ impl HostStore for SqliteStore {
         self.read(move |c| {
             let state = state(c, host)?.ok_or(StoreError::LeaseLost)?;
             let mut list = c.prepare_cached(
-                "SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running' AND cancel_requested = 1",
+                "SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running'
+                     AND (cancel_requested = 1 OR tenant_id IN (SELECT id FROM tenant WHERE deleted_at IS NOT NULL))",
             )?;
             let rows = list.query_map([Id(host.0)], |row| read_lease(row, host))?;
             Ok(Orders { state, cancelled: rows.collect::<Result<_, _>>()? })
@@ -127,13 +130,24 @@ impl HostStore for SqliteStore {
         self.read(|c| list(c, None)).await
     }
 
-    async fn host_set_state(&self, name: &Name, state: HostState) -> Result<Vec<HostStatus>, StoreError> {
+    async fn host_set_state(
+        &self,
+        name: &Name,
+        state: HostState,
+        change: Change,
+    ) -> Result<Vec<HostStatus>, StoreError> {
         let name = name.clone();
         let hints = Arc::clone(&self.hints);
         let set = move |c: &Connection| {
+            let before = list(c, Some(&name))?;
+            if before.is_empty() {
+                return Err(StoreError::NotFound(format!("host `{name}`")));
+            }
             c.execute("UPDATE host SET state = ?2 WHERE name = ?1", params![name.as_str(), state.as_str()])?;
-            let hosts = list(c, Some(&name))?;
-            if hosts.is_empty() { Err(StoreError::NotFound(format!("host `{name}`"))) } else { Ok(hosts) }
+            let after = list(c, Some(&name))?;
+            let object = || format!("host `{name}`");
+            audit::record(c, &change, None, object, || (record::hosts(&before), record::hosts(&after)))?;
+            Ok(after)
         };
         let wake = move |_: &Vec<HostStatus>| {
             hints.orders.notify_one();

@@ -10,6 +10,7 @@
 //! DIR/moved            whither the store was moved; nobody opens it then
 //! ```
 
+mod audit;
 mod cancel;
 mod claim;
 mod component;
@@ -17,17 +18,22 @@ mod files;
 mod finish;
 mod host;
 pub(crate) mod moved;
+mod quota;
 mod readers;
 mod retention;
+mod retention_tenant;
 mod row;
 mod run;
+mod secret;
 mod start;
 mod task;
 mod tenant;
+mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
 mod upload;
+mod usage;
 mod writer;
 
 use crate::unreadable::Unreadable;
@@ -46,7 +52,11 @@ use writer::Writer;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../migrations/sqlite/0002_fleet.sql"),
+    include_str!("../../migrations/sqlite/0003_tenants.sql"),
 ];
+
+/// The database in a store's folder.
+const DATABASE_FILE: &str = "innkeeper.db";
 
 /// Connections for reading.
 const READERS: usize = 4;
@@ -74,7 +84,7 @@ impl SqliteStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = FolderLock::take(folder)?;
         moved::check(folder)?;
-        let path = folder.join("innkeeper.db");
+        let path = folder.join(DATABASE_FILE);
         let mut connection = connect(&path, OpenFlags::default())?;
         migrate(&mut connection, MIGRATIONS.len())?;
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -90,6 +100,13 @@ impl SqliteStore {
             unreadable: Unreadable::default(),
             _lock: lock,
         })
+    }
+}
+
+impl SqliteStore {
+    /// Whether there is a store in this folder.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(DATABASE_FILE).is_file()
     }
 }
 
@@ -160,7 +177,7 @@ mod tests {
     fn a_store_from_a_newer_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         drop(SqliteStore::open(folder.path()).unwrap());
-        let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
+        let connection = Connection::open(folder.path().join(DATABASE_FILE)).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
         let error = SqliteStore::open(folder.path()).unwrap_err().to_string();
@@ -171,7 +188,7 @@ mod tests {
     fn the_queries_of_the_hot_path_use_their_indexes() {
         let folder = tempfile::tempdir().unwrap();
         drop(SqliteStore::open(folder.path()).unwrap());
-        let connection = Connection::open(folder.path().join("innkeeper.db")).unwrap();
+        let connection = Connection::open(folder.path().join(DATABASE_FILE)).unwrap();
         let list = |states: &[RunState]| {
             let states = crate::columns::in_states(states).unwrap();
             format!("SELECT r.id FROM run r WHERE r.tenant_id = ? AND {states} ORDER BY r.id DESC LIMIT ?")
@@ -189,10 +206,12 @@ mod tests {
             (retention::SKIPS, "skip_last"),
             (tasks.as_str(), "task_deleted"),
             (triggers.as_str(), "trigger_deleted"),
-            (claim::ready_anywhere().as_str(), "run_ready"),
-            (claim::ready_requiring().as_str(), "run_ready_requires"),
-            (claim::NEXT_READY, "run_ready"),
-            (claim::NEXT_READY_REQUIRING, "run_ready_requires"),
+            (claim::ready().as_str(), "run_ready"),
+            (claim::REQUIRED, "run_ready"),
+            (claim::TENANTS, "run_ready"),
+            (claim::FIRST, "run_ready"),
+            (claim::NEXT, "run_ready"),
+            (retention::BILLS, "usage_day"),
             (trigger_advance::DUE, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
         ] {

@@ -3,14 +3,15 @@
 use super::SqliteStore;
 use super::component::is_unused;
 use super::row::{At, Id, signed};
-use super::upload;
+use super::{quota, retention_tenant, upload};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::bill::day_number;
 use innkeeper_domain::component::Digest;
-use innkeeper_domain::ids::{RunId, TenantId};
-use innkeeper_domain::limits::RETENTION_STEP_LINES;
-use rusqlite::{Connection, Params, params};
+use innkeeper_domain::ids::{AuditId, RunId, TenantId};
+use innkeeper_domain::limits::{RETENTION_STEP_LINES, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 use uuid::Uuid;
 
 /// Lines of logs that one step deletes.
@@ -20,13 +21,14 @@ const LINES: i64 = RETENTION_STEP_LINES as i64;
 impl RetentionStore for SqliteStore {
     async fn retention_step(&self, keep: Keep, limit: usize) -> Result<Swept, StoreError> {
         self.sweep_files(limit).await?;
-        let limit = signed(limit as u64);
+        let most = limit as u64;
+        let limit = signed(most);
         // What there is to do is looked for by a reader: the writer has better things to do.
         let found = self.read(move |c| find(c, keep, limit)).await?;
         if found == Found::default() {
             return Ok(Swept::default());
         }
-        self.write(move |c| sweep(c, &found, keep)).await
+        self.write(move |c| sweep(c, &found, keep, most)).await
     }
 }
 
@@ -73,7 +75,13 @@ struct Found {
     uploads: Vec<(Uuid, [u8; 32])>,
     triggers: Vec<Uuid>,
     tasks: Vec<Uuid>,
+    tenants: Vec<Uuid>,
+    audit: Vec<Uuid>,
+    bills: Vec<BillRow>,
 }
+
+/// The key of a bill's row.
+type BillRow = (Uuid, i64, Uuid, i64);
 
 /// A run that is over and old.
 const RUN_OVER: &str = "state IN ('succeeded', 'failed', 'cancelled') AND finished_at < ?2";
@@ -84,6 +92,7 @@ pub(super) const TRIGGER_OVER: &str = "deleted_at < ?1
 pub(super) const TASK_OVER: &str = "deleted_at < ?1
     AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = task.id)
     AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = task.id)";
+pub(super) const BILLS: &str = "SELECT tenant_id, day, task_id, shard FROM usage WHERE day < ?1 LIMIT ?2";
 pub(super) const SKIPS: &str = "SELECT id FROM skip WHERE last_at < ?1 ORDER BY last_at LIMIT ?2";
 
 fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
@@ -115,6 +124,16 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
         c.prepare_cached("SELECT tenant_id, digest FROM upload WHERE changed_at < ?1 LIMIT ?2")?;
     let uploads = uploads
         .query_map(params![At(keep.uploads_since), limit], |row| Ok((row.get::<_, Id>(0)?.0, row.get(1)?)))?;
+    let tenants = ids(c, retention_tenant::DELETED, [])?;
+    let audit = ids(
+        c,
+        "SELECT id FROM audit WHERE id < ?1 ORDER BY id LIMIT ?2",
+        params![Id(AuditId::first(keep.audit_since).0), limit],
+    )?;
+    let mut bills = c.prepare_cached(BILLS)?;
+    let bills = bills.query_map(params![day_number(keep.usage_since), limit], |row| {
+        Ok((row.get::<_, Id>(0)?.0, row.get(1)?, row.get::<_, Id>(2)?.0, row.get(3)?))
+    })?;
     Ok(Found {
         runs,
         logs,
@@ -122,23 +141,26 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
         uploads: uploads.collect::<Result<_, _>>()?,
         triggers,
         tasks,
+        tenants,
+        audit,
+        bills: bills.collect::<Result<_, _>>()?,
     })
 }
 
-fn ids(c: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<Uuid>, StoreError> {
+/// The ids that a query selects.
+pub(super) fn ids(c: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<Uuid>, StoreError> {
     let mut list = c.prepare_cached(sql)?;
     let rows = list.query_map(parameters, |row| Ok(row.get::<_, Id>(0)?.0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Deletes what was found, as far as it is still so: it may have changed since.
-fn sweep(c: &Connection, found: &Found, keep: Keep) -> Result<Swept, StoreError> {
+fn sweep(c: &Connection, found: &Found, keep: Keep, most: u64) -> Result<Swept, StoreError> {
     let mut swept = Swept::default();
     let mut lines = LINES;
     for run in &found.runs {
-        if is_over(c, *run, keep.runs_since)? && delete_lines(c, *run, &mut lines)? {
-            c.prepare_cached("DELETE FROM attempt WHERE run_id = ?1")?.execute([Id(*run)])?;
-            swept.runs += c.prepare_cached("DELETE FROM run WHERE id = ?1")?.execute([Id(*run)])? as u64;
+        if is_over(c, *run, keep.runs_since)? {
+            swept.runs += delete_run(c, *run, &mut lines)?;
         }
     }
     for run in &found.logs {
@@ -175,6 +197,22 @@ fn sweep(c: &Connection, found: &Found, keep: Keep) -> Result<Swept, StoreError>
             swept.uploads += 1;
         }
     }
+    for tenant in &found.tenants {
+        let room = most - swept.of_tenants;
+        if room > 0 && lines > 0 {
+            swept.of_tenants += retention_tenant::sweep(c, *tenant, room, &mut lines)?;
+        }
+    }
+    let mut forget = c.prepare_cached("DELETE FROM audit WHERE id = ?1")?;
+    for id in &found.audit {
+        swept.audit += forget.execute([Id(*id)])? as u64;
+    }
+    let mut forget = c.prepare_cached(
+        "DELETE FROM usage WHERE tenant_id = ?1 AND day = ?2 AND task_id = ?3 AND shard = ?4",
+    )?;
+    for (tenant, day, task, shard) in &found.bills {
+        swept.bills += forget.execute(params![Id(*tenant), day, Id(*task), shard])? as u64;
+    }
     Ok(swept)
 }
 
@@ -183,12 +221,38 @@ fn is_over(c: &Connection, run: Uuid, since: Timestamp) -> Result<bool, StoreErr
     Ok(get.exists(params![Id(run), At(since)])?)
 }
 
+/// Deletes a run with its attempts, if there is room for all lines of its log; else a part of these. How many runs
+/// that were.
+pub(super) fn delete_run(c: &Connection, run: Uuid, lines: &mut i64) -> Result<u64, StoreError> {
+    if !delete_lines(c, run, lines)? {
+        return Ok(0);
+    }
+    c.prepare_cached("DELETE FROM attempt WHERE run_id = ?1")?.execute([Id(run)])?;
+    let mut delete = c.prepare_cached(
+        "DELETE FROM run WHERE id = ?1
+         RETURNING tenant_id, octet_length(input) + coalesce(octet_length(output), 0)",
+    )?;
+    let deleted = delete.query_row([Id(run)], |row| Ok((row.get::<_, Id>(0)?.0, row.get::<_, i64>(1)?)));
+    let Some((tenant, bytes)) = deleted.optional()? else { return Ok(0) };
+    quota::store(c, TenantId(tenant), -(bytes + signed(STORED_BYTES_PER_RUN)))?;
+    Ok(1)
+}
+
 /// Deletes the run's log, up to so many lines. Whether it has none any more.
 fn delete_lines(c: &Connection, run: Uuid, lines: &mut i64) -> Result<bool, StoreError> {
     let mut delete = c.prepare_cached(
         "DELETE FROM run_log WHERE run_id = ?1 AND (attempt, sequence) IN (
-             SELECT attempt, sequence FROM run_log WHERE run_id = ?1 LIMIT ?2)",
+             SELECT attempt, sequence FROM run_log WHERE run_id = ?1 LIMIT ?2)
+         RETURNING octet_length(text)",
     )?;
-    *lines -= signed(delete.execute(params![Id(run), *lines])? as u64);
+    let deleted = delete.query_map(params![Id(run), *lines], |row| row.get::<_, i64>(0))?;
+    let deleted: Vec<i64> = deleted.collect::<Result<_, _>>()?;
+    if !deleted.is_empty() {
+        let bytes = deleted.iter().map(|text| text + signed(STORED_BYTES_PER_LINE)).sum::<i64>();
+        let of = "SELECT tenant_id FROM run WHERE id = ?1";
+        let tenant = c.prepare_cached(of)?.query_row([Id(run)], |row| Ok(row.get::<_, Id>(0)?.0))?;
+        quota::store(c, TenantId(tenant), -bytes)?;
+    }
+    *lines -= signed(deleted.len() as u64);
     Ok(*lines > 0)
 }

@@ -1,14 +1,17 @@
 //! Runs in SQLite: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
-use super::cancel::end_unbegun;
+use super::cancel::{OF_RUN, cancel_unbegun};
 use super::claim::{claim, next_ready};
 use super::finish::{end, news};
 use super::row::{At, Id, Json, Word, bad_token, in_states, limit, paged, unsigned};
-use super::{SqliteStore, start, task, trigger};
+use super::{SqliteStore, audit, start, task, trigger};
 use crate::ending::LeaseEnd;
+use crate::record;
+use crate::words::hidden;
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
@@ -25,10 +28,17 @@ impl RunStore for SqliteStore {
         &self,
         tenant: TenantId,
         starts: Vec<NewRun>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+        let now = change.now;
         let hints = Arc::clone(&self.hints);
-        let start = move |c: &Connection| start::start_all(c, tenant, &starts, now);
+        let start = move |c: &Connection| {
+            let results = start::start_all(c, tenant, &starts, now)?;
+            if let Some((object, difference)) = record::starts(&starts, &results) {
+                audit::record(c, &change, Some(tenant), || object, || difference)?;
+            }
+            Ok(results)
+        };
         self.writer.write(start, move |_| hints.runs_ready.notify_one()).await
     }
 
@@ -45,18 +55,26 @@ impl RunStore for SqliteStore {
         self.read(move |c| list(c, tenant, &filter, &page)).await
     }
 
-    async fn run_cancel(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
+    async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        let now = change.now;
         let hints = Arc::clone(&self.hints);
         let cancel = move |c: &Connection| {
             let run = get(c, tenant, id)?;
             match run.state {
-                RunState::Queued | RunState::Waiting => end_unbegun(c, id, run.state, now)?,
+                RunState::Queued | RunState::Waiting => {
+                    cancel_unbegun(c, OF_RUN, id.0, now)?;
+                }
                 RunState::Running => {
                     c.execute("UPDATE run SET cancel_requested = 1 WHERE id = ?1", [Id(id.0)])?;
                 }
                 RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
             }
-            get(c, tenant, id)
+            let after = get(c, tenant, id)?;
+            if after != run {
+                let difference = || (record::run(&run), record::run(&after));
+                audit::record(c, &change, Some(tenant), || format!("run {id}"), difference)?;
+            }
+            Ok(after)
         };
         let wake = move |run: &Run| {
             hints.run_changed(run.id);
@@ -104,12 +122,17 @@ impl RunStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let wake =
             move |claimed: &Vec<Claimed>| claimed.iter().for_each(|run| hints.run_changed(run.lease.run));
-        self.writer.write(move |c| claim(c, host, &labels, limit, now), wake).await
+        let limits = Arc::clone(&self.hints);
+        self.writer.write(move |c| claim(c, &limits, host, &labels, limit, now), wake).await
     }
 
-    async fn runs_next_ready(&self, labels: &Labels) -> Result<Option<Timestamp>, StoreError> {
+    async fn runs_next_ready(
+        &self,
+        labels: &Labels,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let labels = labels.clone();
-        self.read(move |c| next_ready(c, &labels)).await
+        self.read(move |c| next_ready(c, &labels, after)).await
     }
 
     async fn runs_news(&self, all: Vec<AttemptNews>) -> Result<(), StoreError> {
@@ -122,13 +145,14 @@ impl RunStore for SqliteStore {
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
         let hints = Arc::clone(&self.hints);
         let run = finish.lease.run;
-        let wake = move |state: &RunState| {
+        let wake = move |(tenant, state): &(TenantId, RunState)| {
             hints.run_changed(run);
-            if !state.is_final() {
+            if !state.is_final() || hints.makes_room(*tenant) {
                 hints.runs_ready.notify_one();
             }
         };
-        self.writer.write(move |c| end(c, finish.lease, LeaseEnd::Outcome(&finish), now), wake).await
+        let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
+        self.writer.write(end, wake).await.map(|(_, state)| state)
     }
 }
 
@@ -195,7 +219,7 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
     let mut run = found.optional()?.ok_or_else(|| StoreError::NotFound(format!("run {id}")))?;
     let mut attempts = c.prepare_cached(
         "SELECT number, host_id, started_at, finished_at, failure_kind, failure_code, failure_message, wall,
-             peak_memory
+             peak_memory, cpu
          FROM attempt WHERE run_id = ?1 ORDER BY number",
     )?;
     let rows = attempts.query_map([Id(id.0)], |row| {
@@ -206,6 +230,7 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
             finished_at: row.get::<_, At>(3)?.0,
             failure: read_failure(row, 4)?,
             usage: Usage {
+                cpu: Duration::from_micros(unsigned(row.get(9)?)),
                 wall: Duration::from_micros(unsigned(row.get(7)?)),
                 peak_memory: unsigned(row.get(8)?),
             },
@@ -219,12 +244,23 @@ fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Re
     let mut sql = format!("SELECT {COLUMNS} {TABLES} WHERE r.tenant_id = ?");
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(Id(tenant.0))];
     if let Some(name) = &filter.task {
+        if hidden(&filter.only, name) {
+            return Err(StoreError::NotFound(format!("task `{name}`")));
+        }
         sql.push_str(" AND r.task_id = ?");
         values.push(Box::new(Id(task::get(c, tenant, name)?.id.0)));
     }
     if let Some(name) = &filter.trigger {
+        let trigger = trigger::get(c, tenant, name)?;
+        if hidden(&filter.only, &trigger.task) {
+            return Err(StoreError::NotFound(format!("trigger `{name}`")));
+        }
         sql.push_str(" AND r.trigger_id = ?");
-        values.push(Box::new(Id(trigger::get(c, tenant, name)?.id.0)));
+        values.push(Box::new(Id(trigger.id.0)));
+    }
+    if let Some(only) = &filter.only {
+        sql.push_str(" AND t.name IN (SELECT value FROM json_each(?))");
+        values.push(Box::new(Json(only.clone())));
     }
     if let Some(condition) = in_states(&filter.states) {
         sql.push_str(&format!(" AND {condition}"));

@@ -1,6 +1,8 @@
 //! Starting runs in SQLite.
 
+use super::quota;
 use super::row::{At, Id, Json, signed, unsigned};
+use crate::standing::Account;
 use crate::{NewRun, StartError, Started, StoreError};
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
@@ -69,6 +71,7 @@ pub(super) fn start_all(
     starts: &[NewRun],
     now: Timestamp,
 ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+    let mut account = quota::account(c, tenant, now)?;
     let mut targets: HashMap<&Name, Option<Target>> = HashMap::new();
     let mut results = Vec::with_capacity(starts.len());
     for start in starts {
@@ -77,13 +80,14 @@ pub(super) fn start_all(
         }
         results.push(match targets.get_mut(&start.task).and_then(Option::as_mut) {
             None => Err(StartError::NoTask(start.task.clone())),
-            Some(target) => start_one(c, tenant, target, start, now)?,
+            Some(target) => start_one(c, &mut account, target, start, now)?,
         });
     }
     for target in targets.values().flatten().filter(|target| target.started > 0) {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
             .execute(params![Id(target.id.0), signed(target.started)])?;
     }
+    quota::write(c, &account)?;
     Ok(results)
 }
 
@@ -107,7 +111,7 @@ fn target(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Target
 
 fn start_one(
     c: &Connection,
-    tenant: TenantId,
+    account: &mut Account,
     target: &mut Target,
     start: &NewRun,
     now: Timestamp,
@@ -116,14 +120,19 @@ fn start_one(
         Some(key) => same_key(c, target.id, key, &start.input, now)?,
         None => None,
     };
-    let state = AdmissionState { unfinished_of_task: target.unfinished, unfinished_of_trigger: 0, same_key };
+    let state = AdmissionState {
+        unfinished_of_task: target.unfinished,
+        unfinished_of_trigger: 0,
+        same_key,
+        tenant: account.for_hand(&start.input, now),
+    };
     Ok(match admit(Asker::Hand, state) {
         Verdict::Run => {
             insert(
                 c,
                 &NewRow {
                     id: start.id,
-                    tenant,
+                    tenant: account.tenant,
                     task: target.id,
                     revision: target.revision,
                     requires: &target.requires,
@@ -135,6 +144,7 @@ fn start_one(
                 },
                 now,
             )?;
+            account.started(&start.input, now);
             target.unfinished += 1;
             target.started += 1;
             Ok(Started { id: start.id, existed: false })

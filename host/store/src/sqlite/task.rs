@@ -1,22 +1,28 @@
 //! Tasks in SQLite.
 
-use super::SqliteStore;
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
+use super::{SqliteStore, audit, secret, tenant};
+use crate::record;
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 #[async_trait]
 impl TaskStore for SqliteStore {
-    async fn task_create(&self, tenant: TenantId, task: NewTask, now: Timestamp) -> Result<Task, StoreError> {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError> {
+        let now = change.now;
         self.write(move |c| {
             if find(c, tenant, &task.name)?.is_some() {
                 return Err(StoreError::Exists(format!("task `{}`", task.name)));
@@ -26,7 +32,9 @@ impl TaskStore for SqliteStore {
                 params![Id(task.id.0), Id(tenant.0), task.name.as_str(), At(now)],
             )?;
             revise(c, tenant, task.id, 1, &task.spec, None, now)?;
-            get(c, tenant, &task.name)
+            let created = get(c, tenant, &task.name)?;
+            put_on_record(c, &change, tenant, None, Some(&created))?;
+            Ok(created)
         })
         .await
     }
@@ -37,8 +45,9 @@ impl TaskStore for SqliteStore {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError> {
+        let now = change.now;
         let name = name.clone();
         self.write(move |c| {
             let task = get(c, tenant, &name)?;
@@ -46,7 +55,9 @@ impl TaskStore for SqliteStore {
                 return Err(changed_meanwhile(&name, task.revision, expected));
             }
             revise(c, tenant, task.id, task.revision + 1, &spec, None, now)?;
-            get(c, tenant, &name)
+            let updated = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&task), Some(&updated))?;
+            Ok(updated)
         })
         .await
     }
@@ -56,15 +67,18 @@ impl TaskStore for SqliteStore {
         tenant: TenantId,
         name: &Name,
         revision: u32,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Task, StoreError> {
+        let now = change.now;
         let name = name.clone();
         self.write(move |c| {
             let task = get(c, tenant, &name)?;
             let old = spec(c, task.id, revision)?
                 .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of task `{name}`")))?;
             revise(c, tenant, task.id, task.revision + 1, &old, Some(revision), now)?;
-            get(c, tenant, &name)
+            let updated = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&task), Some(&updated))?;
+            Ok(updated)
         })
         .await
     }
@@ -74,13 +88,20 @@ impl TaskStore for SqliteStore {
         self.read(move |c| get(c, tenant, &name)).await
     }
 
-    async fn task_list(&self, tenant: TenantId, page: Page) -> Result<Paged<Task>, StoreError> {
+    async fn task_list(
+        &self,
+        tenant: TenantId,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Task>, StoreError> {
         self.read(move |c| {
             let mut list = c.prepare_cached(&format!(
-                "{SELECT} WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL AND t.name > ?2 ORDER BY t.name LIMIT ?3"
+                "{SELECT} WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL AND t.name > ?2
+                     AND (?4 IS NULL OR t.name IN (SELECT value FROM json_each(?4))) ORDER BY t.name LIMIT ?3"
             ))?;
             let after = after_name(&page)?;
-            let rows = list.query_map(params![Id(tenant.0), after, limit(&page)], read_task)?;
+            let rows = list
+                .query_map(params![Id(tenant.0), after, limit(&page), only.as_ref().map(Json)], read_task)?;
             Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Task| last.name.to_string()))
         })
         .await
@@ -132,14 +153,17 @@ impl TaskStore for SqliteStore {
         Ok(found)
     }
 
-    async fn task_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+    async fn task_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
+        let now = change.now;
         let name = name.clone();
         let hints = Arc::clone(&self.hints);
         let cancelled = self
             .writer
             .write(
                 move |c| {
-                    let task = get(c, tenant, &name)?.id;
+                    let before = get(c, tenant, &name)?;
+                    put_on_record(c, &change, tenant, Some(&before), None)?;
+                    let task = before.id;
                     c.execute("UPDATE task SET deleted_at = ?2 WHERE id = ?1", params![Id(task.0), At(now)])?;
                     c.execute(
                         "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL
@@ -187,6 +211,18 @@ fn spec(c: &Connection, task: TaskId, revision: u32) -> Result<Option<TaskSpec>,
     Ok(spec.optional()?)
 }
 
+fn put_on_record(
+    c: &Connection,
+    change: &Change,
+    tenant: TenantId,
+    before: Option<&Task>,
+    after: Option<&Task>,
+) -> Result<(), StoreError> {
+    let object = || before.or(after).map(|task| format!("task `{}`", task.name)).unwrap_or_default();
+    let show = |task: Option<&Task>| task.map_or(Value::Null, record::task);
+    audit::record(c, change, Some(tenant), object, || (show(before), show(after)))
+}
+
 fn revise(
     c: &Connection,
     tenant: TenantId,
@@ -197,6 +233,8 @@ fn revise(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     component(c, tenant, &spec.component.to_string())?;
+    secret::check(c, tenant, spec)?;
+    tenant::by_id(c, tenant)?.quotas.check(Quota::RunMemory, 0, spec.memory)?;
     c.execute(
         "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

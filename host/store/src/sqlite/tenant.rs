@@ -1,68 +1,212 @@
-//! Tenants and tokens in SQLite.
+//! Tenants in SQLite.
 
 use super::SqliteStore;
-use super::row::{At, Id};
-use crate::{Role, StoreError, Tenant, TenantStore, TokenHolder};
+use super::audit::record;
+use super::row::{At, Id, Json, Word, after_name, limit, paged, signed, unsigned};
+use crate::record::tenant as shown;
+use crate::words::{name_of_deleted, too_many_tenants};
+use crate::{NewTenant, Page, Paged, StoreError, TenantStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
+use innkeeper_domain::bill::day_number;
 use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::limits::TENANTS_MAX;
 use innkeeper_domain::name::Name;
-use rusqlite::{Connection, OptionalExtension, params};
+use innkeeper_domain::quota::{Quota, QuotaUse, Quotas};
+use innkeeper_domain::tenant::{Tenant, TenantUpdate};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+use std::sync::Arc;
 
 #[async_trait]
 impl TenantStore for SqliteStore {
     async fn tenant_ensure(&self, name: &Name, now: Timestamp) -> Result<Tenant, StoreError> {
         let name = name.clone();
         self.write(move |c| {
-            c.prepare_cached(
-                "INSERT INTO tenant (id, name, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![Id(TenantId::new(now).0), name.as_str(), At(now)])?;
-            tenant(c, &name)
+            if let Some(tenant) = find(c, &name)? {
+                return Ok(tenant);
+            }
+            insert(c, TenantId::new(now), &name, 1, &Quotas::default(), now)?;
+            get(c, &name)
+        })
+        .await
+    }
+
+    async fn tenant_create(&self, tenant: NewTenant, change: Change) -> Result<Tenant, StoreError> {
+        self.write(move |c| {
+            if find(c, &tenant.name)?.is_some() {
+                return Err(StoreError::Exists(format!("tenant `{}`", tenant.name)));
+            }
+            let count: i64 =
+                c.query_row("SELECT count(*) FROM tenant WHERE deleted_at IS NULL", [], |row| row.get(0))?;
+            if count >= signed(TENANTS_MAX) {
+                return Err(too_many_tenants());
+            }
+            insert(c, tenant.id, &tenant.name, tenant.weight, &tenant.quotas, change.now)?;
+            let created = get(c, &tenant.name)?;
+            let object = || format!("tenant `{}`", created.name);
+            record(c, &change, Some(created.id), object, || (Value::Null, shown(&created)))?;
+            Ok(created)
         })
         .await
     }
 
     async fn tenant_get(&self, name: &Name) -> Result<Tenant, StoreError> {
         let name = name.clone();
-        self.read(move |c| tenant(c, &name)).await
+        self.read(move |c| get(c, &name)).await
     }
 
-    async fn token_put(&self, hash: [u8; 32], holder: TokenHolder, now: Timestamp) -> Result<(), StoreError> {
-        let role = match holder.role {
-            Role::Admin => "admin",
-        };
-        let tenant = holder.tenant.map(|id| Id(id.0));
-        self.write(move |c| {
-            c.execute(
-                "INSERT INTO token (hash, tenant_id, role, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-                params![hash, tenant, role, At(now)],
-            )?;
-            Ok(())
+    async fn tenant_list(&self, page: Page) -> Result<Paged<Tenant>, StoreError> {
+        self.read(move |c| {
+            let mut list = c.prepare_cached(&format!(
+                "{} WHERE n.deleted_at IS NULL AND n.name > ?1 ORDER BY n.name LIMIT ?2",
+                select()
+            ))?;
+            let rows =
+                list.query_map(params![after_name(&page)?, limit(&page)], |row| read_tenant(row, 0))?;
+            Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Tenant| last.name.to_string()))
         })
         .await
     }
 
-    async fn token_find(&self, hash: [u8; 32]) -> Result<Option<TokenHolder>, StoreError> {
+    async fn tenant_update(
+        &self,
+        name: &Name,
+        update: TenantUpdate,
+        change: Change,
+    ) -> Result<Tenant, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let change_it = move |c: &Connection| {
+            let before = get(c, &name)?;
+            let after = update.apply(before.clone());
+            c.execute(
+                "UPDATE tenant SET state = ?2, note = ?3, weight = ?4, quotas = ?5 WHERE id = ?1",
+                params![Id(after.id.0), after.state.as_str(), after.note, after.weight, Json(&after.quotas)],
+            )?;
+            let object = || format!("tenant `{name}`");
+            record(c, &change, Some(after.id), object, || (shown(&before), shown(&after)))?;
+            Ok(after)
+        };
+        let wake = move |_: &Tenant| {
+            hints.runs_ready.notify_one();
+            hints.triggers_changed.notify_one();
+        };
+        self.writer.write(change_it, wake).await
+    }
+
+    async fn tenant_delete(&self, name: &Name, change: Change) -> Result<(), StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let delete = move |c: &Connection| {
+            let tenant = get(c, &name)?;
+            let object = || format!("tenant `{name}`");
+            record(c, &change, Some(tenant.id), object, || (shown(&tenant), Value::Null))?;
+            let (id, now) = (Id(tenant.id.0), At(change.now));
+            c.execute(
+                "UPDATE tenant SET name = ?2, deleted_at = ?3 WHERE id = ?1",
+                params![id, name_of_deleted(tenant.id), now],
+            )?;
+            c.execute("DELETE FROM token WHERE tenant_id = ?1", [&id])?;
+            c.execute("DELETE FROM secret WHERE tenant_id = ?1", [&id])?;
+            c.execute(
+                "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL
+                 WHERE tenant_id = ?1 AND deleted_at IS NULL",
+                params![id, now],
+            )?;
+            c.execute(
+                "UPDATE task SET deleted_at = ?2 WHERE tenant_id = ?1 AND deleted_at IS NULL",
+                params![id, now],
+            )?;
+            Ok(())
+        };
+        let wake = move |(): &()| hints.orders.notify_one();
+        self.writer.write(delete, wake).await
+    }
+
+    async fn tenant_use(&self, tenant: TenantId, now: Timestamp) -> Result<QuotaUse, StoreError> {
         self.read(move |c| {
-            let mut find = c.prepare_cached("SELECT tenant_id, role FROM token WHERE hash = ?1")?;
-            let row =
-                find.query_row([hash], |row| Ok((row.get::<_, Option<Id>>(0)?, row.get::<_, String>(1)?)));
-            match row.optional()? {
-                None => Ok(None),
-                Some((tenant, role)) if role == "admin" => {
-                    Ok(Some(TokenHolder { tenant: tenant.map(|id| TenantId(id.0)), role: Role::Admin }))
-                }
-                Some((_, role)) => Err(StoreError::Corrupt(format!("a token has the unknown role `{role}`"))),
-            }
+            let count = |sql: &str| -> Result<u64, StoreError> {
+                Ok(unsigned(c.prepare_cached(sql)?.query_row([Id(tenant.0)], |row| row.get(0))?))
+            };
+            let cpu = c
+                .prepare_cached("SELECT coalesce(sum(cpu), 0) FROM usage WHERE tenant_id = ?1 AND day = ?2")?
+                .query_row(params![Id(tenant.0), day_number(now)], |row| row.get(0))?;
+            let [components, sizes] = [
+                "SELECT count(*) FROM component WHERE tenant_id = ?1",
+                "SELECT coalesce(sum(size), 0) FROM component WHERE tenant_id = ?1",
+            ]
+            .map(count);
+            let stored = sizes?
+                + count("SELECT coalesce(sum(size), 0) FROM upload WHERE tenant_id = ?1")?
+                + count("SELECT coalesce(sum(bytes), 0) FROM stored WHERE tenant_id = ?1")?;
+            let running =
+                "SELECT count(*) FROM run WHERE tenant_id = ?1 AND state = 'running' AND host_id IS NOT NULL";
+            let triggers = "SELECT count(*) FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL";
+            Ok(QuotaUse(
+                [
+                    (Quota::ConcurrentRuns, count(running)?),
+                    (Quota::CpuPerDay, unsigned(cpu)),
+                    (Quota::StoredBytes, stored),
+                    (Quota::Triggers, count(triggers)?),
+                    (Quota::Components, components?),
+                ]
+                .into(),
+            ))
         })
         .await
     }
 }
 
-fn tenant(c: &Connection, name: &Name) -> Result<Tenant, StoreError> {
-    let mut get = c.prepare_cached("SELECT id FROM tenant WHERE name = ?1")?;
-    let id = get.query_row([name.as_str()], |row| row.get::<_, Id>(0)).optional()?;
-    let id = id.ok_or_else(|| StoreError::NotFound(format!("tenant `{name}`")))?;
-    Ok(Tenant { id: TenantId(id.0), name: name.clone() })
+/// A tenant's columns, of a table that goes by `n`, as [`read_tenant`] takes them.
+pub(super) const TENANT_COLUMNS: &str = "n.id, n.name, n.state, n.note, n.weight, n.quotas, n.created_at";
+
+fn select() -> String {
+    format!("SELECT {TENANT_COLUMNS} FROM tenant n")
+}
+
+/// A tenant, from the columns from this one on.
+pub(super) fn read_tenant(row: &Row, first: usize) -> rusqlite::Result<Tenant> {
+    Ok(Tenant {
+        id: TenantId(row.get::<_, Id>(first)?.0),
+        name: row.get::<_, Word<_>>(first + 1)?.0,
+        state: row.get::<_, Word<_>>(first + 2)?.0,
+        note: row.get(first + 3)?,
+        weight: row.get(first + 4)?,
+        quotas: row.get::<_, Json<_>>(first + 5)?.0,
+        created_at: row.get::<_, At>(first + 6)?.0,
+    })
+}
+
+fn insert(
+    c: &Connection,
+    id: TenantId,
+    name: &Name,
+    weight: u32,
+    quotas: &Quotas,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    c.execute(
+        "INSERT INTO tenant (id, name, weight, quotas, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![Id(id.0), name.as_str(), weight, Json(quotas), At(now)],
+    )?;
+    Ok(())
+}
+
+fn find(c: &Connection, name: &Name) -> Result<Option<Tenant>, StoreError> {
+    let mut get = c.prepare_cached(&format!("{} WHERE n.name = ?1 AND n.deleted_at IS NULL", select()))?;
+    Ok(get.query_row([name.as_str()], |row| read_tenant(row, 0)).optional()?)
+}
+
+/// The tenant of that name.
+fn get(c: &Connection, name: &Name) -> Result<Tenant, StoreError> {
+    find(c, name)?.ok_or_else(|| StoreError::NotFound(format!("tenant `{name}`")))
+}
+
+/// The tenant, unless it is deleted.
+pub(super) fn by_id(c: &Connection, id: TenantId) -> Result<Tenant, StoreError> {
+    let mut get = c.prepare_cached(&format!("{} WHERE n.id = ?1 AND n.deleted_at IS NULL", select()))?;
+    let tenant = get.query_row([Id(id.0)], |row| read_tenant(row, 0)).optional()?;
+    tenant.ok_or_else(|| StoreError::NotFound(format!("tenant {id}")))
 }

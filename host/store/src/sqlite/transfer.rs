@@ -1,7 +1,7 @@
 //! The embedded store as the source and the target of a transfer.
 
 use super::files::ComponentFiles;
-use super::{MIGRATIONS, connect, migrate, newer, version};
+use super::{DATABASE_FILE, MIGRATIONS, connect, migrate, newer, version};
 use crate::folder::unavailable;
 use crate::transfer::{
     Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Header, NEEDED_COMPONENTS, Part, Parts, Row, Sender,
@@ -17,7 +17,6 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-const DATABASE: &str = "innkeeper.db";
 const COMPONENTS: &str = "components";
 /// Where a store is made, in its folder, before it is one.
 const UNFINISHED: &str = "restoring";
@@ -30,7 +29,7 @@ pub(crate) fn hold(folder: &Path) -> Result<FolderLock, StoreError> {
 }
 
 fn database(folder: &Path) -> Result<PathBuf, StoreError> {
-    let path = folder.join(DATABASE);
+    let path = folder.join(DATABASE_FILE);
     if path.is_file() {
         Ok(path)
     } else {
@@ -132,7 +131,7 @@ fn read(value: ValueRef<'_>) -> Result<Value, StoreError> {
 pub(crate) fn import(folder: &Path, mut parts: Parts) -> Result<Summary, StoreError> {
     let _lock = FolderLock::take(folder)?;
     // A log that another store has left behind would become a part of this one.
-    for file in [DATABASE, "innkeeper.db-wal", "innkeeper.db-journal"].map(|name| folder.join(name)) {
+    for file in [DATABASE_FILE, "innkeeper.db-wal", "innkeeper.db-journal"].map(|name| folder.join(name)) {
         if file.exists() {
             return Err(StoreError::Conflict(format!(
                 "there is a store already ({}); take an empty folder",
@@ -143,7 +142,7 @@ pub(crate) fn import(folder: &Path, mut parts: Parts) -> Result<Summary, StoreEr
     let header = parts.header_blocking()?;
     header.check(MIGRATIONS.len())?;
     let unfinished = Unfinished::make(folder)?;
-    let mut connection = Connection::open(unfinished.0.join(DATABASE))?;
+    let mut connection = Connection::open(unfinished.0.join(DATABASE_FILE))?;
     // Until it is whole it is nothing that could be lost.
     connection.execute_batch(
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
@@ -246,14 +245,14 @@ impl Unfinished {
     fn finish(self, folder: &Path) -> Result<(), StoreError> {
         let (from, components) = (self.0.join(COMPONENTS), folder.join(COMPONENTS));
         let finish = || {
-            File::open(self.0.join(DATABASE))?.sync_all()?;
+            File::open(self.0.join(DATABASE_FILE))?.sync_all()?;
             fs::create_dir_all(&components)?;
             for file in fs::read_dir(&from)? {
                 let file = file?;
                 fs::rename(file.path(), components.join(file.file_name()))?;
             }
             File::open(&components)?.sync_all()?;
-            fs::rename(self.0.join(DATABASE), folder.join(DATABASE))?;
+            fs::rename(self.0.join(DATABASE_FILE), folder.join(DATABASE_FILE))?;
             File::open(folder)?.sync_all()
         };
         finish().map_err(|e: std::io::Error| unavailable("write the store in", folder, &e))
@@ -302,7 +301,10 @@ mod tests {
             let digest = Digest(Sha256::digest([byte]).into());
             let (shape, created_at) = (Shape::Handler, Timestamp::UNIX_EPOCH);
             let component = Component { digest, size: 1, shape, adapted: false, imports: vec![], created_at };
-            store.component_put(tenant.id, component, vec![byte]).await.unwrap();
+            store
+                .component_put(tenant.id, component, vec![byte], Timestamp::UNIX_EPOCH.into())
+                .await
+                .unwrap();
             digests.push(digest);
         }
         digests.sort_by_key(|digest| digest.0);
@@ -323,7 +325,7 @@ mod tests {
         // One is on its way, one waits for its place, and the others have not been read.
         assert!(matches!(parts.next().await, Ok(Part::Rows(_))));
         for digest in &digests[3..] {
-            store.component_delete(tenant.id, *digest).await.unwrap();
+            store.component_delete(tenant.id, *digest, Timestamp::UNIX_EPOCH.into()).await.unwrap();
         }
         while !matches!(parts.next().await.unwrap(), Part::End(_)) {}
         export.await.unwrap().unwrap();
@@ -353,7 +355,7 @@ mod tests {
         drop(with_components(folder.path(), 1).await);
         let half = target.path().join(UNFINISHED);
         fs::create_dir_all(half.join(COMPONENTS)).unwrap();
-        fs::write(half.join(DATABASE), b"half").unwrap();
+        fs::write(half.join(DATABASE_FILE), b"half").unwrap();
         fs::write(half.join(COMPONENTS).join("half"), b"half").unwrap();
         let no_store = export(target.path(), Timestamp::UNIX_EPOCH, &way(Box::new(|_| ())).0);
         assert!(matches!(no_store, Err(StoreError::NotFound(_))));

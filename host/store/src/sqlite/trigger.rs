@@ -1,18 +1,24 @@
 //! Triggers in SQLite: made, changed, read.
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
+use super::quota::{check_count, quotas};
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
-use super::{SqliteStore, task, trigger_advance};
-use crate::words::{has_finished, numbered_names, too_many_unnamed};
+use super::{SqliteStore, audit, task, trigger_advance};
+use crate::record;
+use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 #[async_trait]
@@ -21,8 +27,9 @@ impl TriggerStore for SqliteStore {
         &self,
         tenant: TenantId,
         trigger: NewTrigger,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         let hints = Arc::clone(&self.hints);
         let create = move |c: &Connection| {
             let task = task::get(c, tenant, &trigger.task)?;
@@ -33,6 +40,8 @@ impl TriggerStore for SqliteStore {
                 }
                 Some(name) => name.clone(),
             };
+            let quotas = quotas(c, tenant)?;
+            check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
             c.execute(
                 "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9)",
@@ -48,7 +57,9 @@ impl TriggerStore for SqliteStore {
                     At(now),
                 ],
             )?;
-            get(c, tenant, &name)
+            let created = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, None, Some(&created))?;
+            Ok(created)
         };
         self.writer.write(create, move |_| hints.triggers_changed.notify_one()).await
     }
@@ -62,17 +73,24 @@ impl TriggerStore for SqliteStore {
         &self,
         tenant: TenantId,
         task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
         page: Page,
     ) -> Result<Paged<Trigger>, StoreError> {
         let task = task.cloned();
         self.read(move |c| {
+            if let Some(name) = task.as_ref().filter(|name| hidden(&only, name)) {
+                return Err(StoreError::NotFound(format!("task `{name}`")));
+            }
             let task = task.map(|name| task::get(c, tenant, &name)).transpose()?.map(|task| Id(task.id.0));
             let mut list = c.prepare_cached(&format!(
                 "{SELECT} WHERE g.tenant_id = ?1 AND g.deleted_at IS NULL AND g.name > ?2
-                 AND (?3 IS NULL OR g.task_id = ?3) ORDER BY g.name LIMIT ?4"
+                 AND (?3 IS NULL OR g.task_id = ?3)
+                 AND (?5 IS NULL OR t.name IN (SELECT value FROM json_each(?5))) ORDER BY g.name LIMIT ?4"
             ))?;
             let after = after_name(&page)?;
-            let rows = list.query_map(params![Id(tenant.0), after, task, limit(&page)], read_trigger)?;
+            let only = only.as_ref().map(Json);
+            let rows =
+                list.query_map(params![Id(tenant.0), after, task, limit(&page), only], read_trigger)?;
             Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Trigger| last.name.to_string()))
         })
         .await
@@ -83,8 +101,9 @@ impl TriggerStore for SqliteStore {
         tenant: TenantId,
         name: &Name,
         note: String,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         let name = name.clone();
         self.write(move |c| {
             let trigger = unfinished(c, tenant, &name)?;
@@ -92,7 +111,9 @@ impl TriggerStore for SqliteStore {
                 "UPDATE trigger SET state = 'paused', pause_note = ?2, paused_at = coalesce(paused_at, ?3) WHERE id = ?1",
                 params![Id(trigger.id.0), note, At(now)],
             )?;
-            get(c, tenant, &name)
+            let paused = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&trigger), Some(&paused))?;
+            Ok(paused)
         })
         .await
     }
@@ -101,8 +122,9 @@ impl TriggerStore for SqliteStore {
         &self,
         tenant: TenantId,
         name: &Name,
-        now: Timestamp,
+        change: Change,
     ) -> Result<Trigger, StoreError> {
+        let now = change.now;
         let name = name.clone();
         let hints = Arc::clone(&self.hints);
         let resume = move |c: &Connection| {
@@ -112,16 +134,21 @@ impl TriggerStore for SqliteStore {
                  WHERE id = ?1 AND state = 'paused'",
                 params![Id(trigger.id.0), At(now)],
             )?;
-            get(c, tenant, &name)
+            let resumed = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&trigger), Some(&resumed))?;
+            Ok(resumed)
         };
         self.writer.write(resume, move |_| hints.triggers_changed.notify_one()).await
     }
 
-    async fn trigger_delete(&self, tenant: TenantId, name: &Name, now: Timestamp) -> Result<u64, StoreError> {
+    async fn trigger_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
+        let now = change.now;
         let name = name.clone();
         let hints = Arc::clone(&self.hints);
         let delete = move |c: &Connection| {
-            let trigger = get(c, tenant, &name)?.id;
+            let before = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&before), None)?;
+            let trigger = before.id;
             c.execute(
                 "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL WHERE id = ?1",
                 params![Id(trigger.0), At(now)],
@@ -252,6 +279,18 @@ fn unfinished(c: &Connection, tenant: TenantId, name: &Name) -> Result<Trigger, 
         return Err(has_finished(name));
     }
     Ok(trigger)
+}
+
+fn put_on_record(
+    c: &Connection,
+    change: &Change,
+    tenant: TenantId,
+    before: Option<&Trigger>,
+    after: Option<&Trigger>,
+) -> Result<(), StoreError> {
+    let object = || before.or(after).map(|trigger| format!("trigger `{}`", trigger.name)).unwrap_or_default();
+    let show = |trigger: Option<&Trigger>| trigger.map_or(Value::Null, record::trigger);
+    audit::record(c, change, Some(tenant), object, || (show(before), show(after)))
 }
 
 /// The task's name and the first number that makes it a free one.

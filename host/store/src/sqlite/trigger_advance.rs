@@ -1,10 +1,11 @@
 //! Due triggers in SQLite: runs, skips and the trigger's next time, together or not at all.
 
+use super::quota;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, admit_firing};
+use innkeeper_domain::admit::{AdmissionState, Standing, admit_firing};
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
@@ -62,6 +63,7 @@ impl Due {
                     unfinished_of_task: unsigned(row.get(8)?),
                     unfinished_of_trigger: unsigned(row.get(9)?),
                     same_key: None,
+                    tenant: Standing::default(),
                 },
             })
         });
@@ -77,7 +79,10 @@ pub(super) fn advance(
     now: Timestamp,
 ) -> Result<u32, StoreError> {
     let trigger = decision.id;
-    let admitted = admit_firing(due.overlap, due.state, &decision.firing);
+    let mut account = quota::account(c, due.tenant, now)?;
+    let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
+    let admitted = admit_firing(due.overlap, state, &decision.firing);
+    account.fired(admitted.runs.len(), &due.input);
     let mut last_nominal = due.last_nominal;
     let runs = decision.firing.runs.iter().zip(&decision.run_ids).enumerate();
     for (_, (nominal, id)) in runs.filter(|(place, _)| admitted.runs.contains(place)) {
@@ -106,6 +111,7 @@ pub(super) fn advance(
         record(c, trigger, skip, last_run)?;
         skipped += skip.count;
     }
+    quota::write(c, &account)?;
     if created > 0 {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
             .execute(params![Id(due.task.0), created])?;

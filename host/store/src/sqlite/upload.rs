@@ -1,6 +1,7 @@
 //! Uploads under way in SQLite.
 
 use super::SqliteStore;
+use super::quota::{check_stored, quotas};
 use super::row::{At, Id, signed, unsigned};
 use crate::words::{misplaced, missing, too_many};
 use crate::{StoreError, UploadStore};
@@ -33,6 +34,7 @@ impl UploadStore for SqliteStore {
             if unsigned(begun) >= UPLOADS_BEGUN_MAX as u64 {
                 return Err(too_many());
             }
+            check_stored(c, tenant, &quotas(c, tenant)?, digest, size)?;
             c.execute(
                 "INSERT INTO upload (tenant_id, digest, size, changed_at) VALUES (?1, ?2, ?3, ?4)",
                 params![Id(tenant.0), digest.0, signed(size), At(now)],

@@ -27,10 +27,15 @@ use std::str::FromStr;
 
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
-pub const TABLES: [&str; 15] = [
+pub const TABLES: [&str; 20] = [
     COMPONENT_BYTES,
     "tenant",
     "token",
+    "secret",
+    "audit",
+    "usage",
+    "stored",
+    "start_rate",
     "component",
     "task",
     "task_revision",

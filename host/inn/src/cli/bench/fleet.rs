@@ -26,7 +26,7 @@ pub struct Fleet<'a> {
 
 /// Hosts that run.
 pub enum Hosts {
-    Here(Host, Global),
+    Here(Box<Host>, Box<Global>),
     /// Killed when dropped.
     Processes(Vec<(Child, Global)>),
 }
@@ -45,7 +45,7 @@ impl Fleet<'_> {
         let Some(url) = &self.database else {
             let data = self.folder.join("host");
             let host = Host::start(HostConfig::new(data.clone(), ([127, 0, 0, 1], 0).into())).await?;
-            return Ok(Hosts::Here(host, client_of(data)));
+            return Ok(Hosts::Here(Box::new(host), Box::new(client_of(data))));
         };
         let mut processes = Vec::new();
         for number in 1..=self.hosts {
@@ -79,7 +79,7 @@ impl Hosts {
     /// How clients find each.
     pub fn globals(&self) -> Vec<Global> {
         match self {
-            Self::Here(_, global) => vec![global.clone()],
+            Self::Here(_, global) => vec![Global::clone(global)],
             Self::Processes(processes) => processes.iter().map(|(_, global)| global.clone()).collect(),
         }
     }
@@ -94,12 +94,5 @@ impl Hosts {
 }
 
 fn client_of(data: PathBuf) -> Global {
-    Global {
-        output: Format::Json,
-        host: None,
-        token: None,
-        token_file: None,
-        data: Some(data),
-        database_url: None,
-    }
+    Global { output: Format::Json, data: Some(data), ..Global::default() }
 }

@@ -42,9 +42,9 @@ pub async fn bare_store(store: Arc<dyn Store>, duration: Duration) -> Result<Mea
         imports: Vec::new(),
         created_at: now(),
     };
-    store.component_put(tenant, component, Vec::new()).await?;
+    store.component_put(tenant, component, Vec::new(), now().into()).await?;
     let page = Page { size: 1, after: None };
-    if !store.task_list(tenant, page).await?.items.is_empty() {
+    if !store.task_list(tenant, None, page).await?.items.is_empty() {
         return Err(Usage(
             "the database isn't empty, and the bench would fill it with runs; make a new one".into(),
         )
@@ -52,7 +52,7 @@ pub async fn bare_store(store: Arc<dyn Store>, duration: Duration) -> Result<Mea
     }
     let task: Name = "bare-store".parse()?;
     let new = NewTask { id: TaskId::new(now()), name: task.clone(), spec: DomainSpec::new(digest) };
-    store.task_create(tenant, new, now()).await?;
+    store.task_create(tenant, new, now().into()).await?;
     let host = Host {
         id: HostId::new(now()),
         name: "bench".parse()?,
@@ -74,7 +74,7 @@ pub async fn bare_store(store: Arc<dyn Store>, duration: Duration) -> Result<Mea
             input: DomainPayload::json("{}"),
             idempotency_key: None,
         };
-        store.runs_start(tenant, (0..BATCH).map(start).collect(), now()).await?;
+        store.runs_start(tenant, (0..BATCH).map(start).collect(), now().into()).await?;
         let claimed = store.runs_claim(id, &labels, BATCH, now()).await?;
         runs += claimed.len();
         let ends = claimed.into_iter().map(|claimed| {

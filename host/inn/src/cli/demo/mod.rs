@@ -67,10 +67,8 @@ pub async fn run(args: Args) -> Result<Verdict> {
     let global = Global {
         output: Format::Table,
         host: Some(format!("http://{address}")),
-        token: None,
-        token_file: None,
         data: Some(folder.path().into()),
-        database_url: None,
+        ..Global::default()
     };
     output::note(&format!("a host serves on {address}, a web site on {site}"));
 

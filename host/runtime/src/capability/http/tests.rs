@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::log::tests::Recorded;
+use crate::mask::Mask;
 use innkeeper_domain::component::Digest;
+use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -26,7 +28,14 @@ fn hooks(grants: &[String], open: &[&str]) -> (Hooks, Arc<Recorded>) {
     spec.allow_http = grants.iter().map(|grant| grant.parse().unwrap()).collect();
     let client = Client::new(open.iter().map(|network| network.parse().unwrap()).collect());
     let port = Arc::new(Recorded::default());
-    (Hooks::new(Arc::new(client), Arc::new(spec), Log::new(port.clone())), port)
+    (
+        Hooks::new(
+            Arc::new(client),
+            Arc::new(spec),
+            Log::new(port.clone(), Mask::new(&BTreeMap::new()), None),
+        ),
+        port,
+    )
 }
 
 async fn get(

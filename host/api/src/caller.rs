@@ -1,0 +1,148 @@
+//! Who calls, as the services see it. Made by [`crate::auth`] alone.
+
+use crate::Api;
+use crate::denials::Denials;
+use crate::status::of_store;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::access::{Role, Token};
+use innkeeper_domain::audit::{Actor, Change};
+use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::name::Name;
+use innkeeper_domain::tenant::Tenant;
+use innkeeper_store::{StartError, StoreError, TokenHash};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tonic::{Request, Status};
+
+/// What somebody shows to say who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The hash of a token's text.
+    Token(TokenHash),
+    /// An identity provider's signed token.
+    Signed(Arc<str>),
+    /// The names of a client certificate.
+    Certificate(Vec<String>),
+}
+
+/// Somebody who is known.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub token: Arc<Token>,
+    /// How it goes on record.
+    pub actor: Arc<Actor>,
+    pub shown: Shown,
+    pub denials: Arc<Denials>,
+}
+
+/// Somebody who calls for a tenant.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub tenant: TenantId,
+    /// That tenant as it stands.
+    pub of: Arc<Tenant>,
+    pub known: Known,
+}
+
+impl Known {
+    /// Who makes a request that came through [`crate::auth::AuthLayer`].
+    pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(not_authenticated)
+    }
+
+    /// A change that it asks for.
+    pub fn change(&self, now: Timestamp) -> Change {
+        Change { now, by: Some(Arc::clone(&self.actor)) }
+    }
+
+    /// Whether it speaks for every tenant.
+    pub fn is_admin(&self) -> bool {
+        self.token.role == Role::Admin
+    }
+}
+
+impl Caller {
+    /// Who makes a request that came through [`crate::auth::AuthLayer`], and concerns a tenant.
+    pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(not_authenticated)
+    }
+
+    /// A change that it asks for.
+    pub fn change(&self, now: Timestamp) -> Change {
+        self.known.change(now)
+    }
+
+    /// The only tasks that it may see and touch; none: all.
+    pub fn only(&self) -> Option<BTreeSet<Name>> {
+        self.known.token.tasks.clone()
+    }
+
+    /// Refuses what needs a greater role than the call itself does, with the reason; that goes on record.
+    pub fn needs(&self, role: Role, why: &str, now: Timestamp) -> Result<(), Status> {
+        let had = self.known.token.role;
+        if had >= role {
+            return Ok(());
+        }
+        let tenant = Some((self.tenant, self.of.name.clone()));
+        self.known.denials.add(&self.known.actor, tenant, now);
+        Err(Status::permission_denied(format!("{why} needs the role `{role}`; yours is `{had}`")))
+    }
+
+    /// Refuses a list of every tenant's to all but admins.
+    pub fn lists_all(&self, what: &str, now: Timestamp) -> Result<(), Status> {
+        self.needs(Role::Admin, &format!("to list every tenant's {what}"), now)
+    }
+
+    /// A task that it may not see is one that isn't there.
+    pub fn task(&self, task: &Name) -> Result<(), Status> {
+        if self.known.token.may_use(task) {
+            return Ok(());
+        }
+        Err(of_store(StoreError::NotFound(format!("task `{task}`"))))
+    }
+
+    /// The same of a task that a run is started of.
+    pub fn start(&self, task: &Name) -> Result<(), StartError> {
+        if self.known.token.may_use(task) { Ok(()) } else { Err(StartError::NoTask(task.clone())) }
+    }
+
+    /// The same of the task's run.
+    pub fn run(&self, task: &Name, run: RunId) -> Result<(), Status> {
+        if self.known.token.may_use(task) {
+            return Ok(());
+        }
+        Err(of_store(StoreError::NotFound(format!("run {run}"))))
+    }
+
+    /// The same of its trigger.
+    pub fn trigger(&self, task: &Name, trigger: &Name) -> Result<(), Status> {
+        if self.known.token.may_use(task) {
+            return Ok(());
+        }
+        Err(of_store(StoreError::NotFound(format!("trigger `{trigger}`"))))
+    }
+}
+
+impl Api {
+    /// Refuses a run that the caller may not see. Asks nothing for one who may see all.
+    pub(crate) async fn may_see_run(&self, caller: &Caller, id: RunId) -> Result<(), Status> {
+        if caller.known.token.tasks.is_none() {
+            return Ok(());
+        }
+        let run = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.run(&run.task, id)
+    }
+
+    /// The same of a trigger.
+    pub(crate) async fn may_see_trigger(&self, caller: &Caller, name: &Name) -> Result<(), Status> {
+        if caller.known.token.tasks.is_none() {
+            return Ok(());
+        }
+        let trigger = self.store.trigger_get(caller.tenant, name).await.map_err(of_store)?;
+        caller.trigger(&trigger.task, name)
+    }
+}
+
+fn not_authenticated() -> Status {
+    Status::unauthenticated("the call was not authenticated")
+}

@@ -1,0 +1,217 @@
+//! Quotas: how much of the host a tenant may have.
+
+use crate::word::{UnknownWord, words};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A kind of quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quota {
+    /// Attempts that are executed at one time; further runs wait.
+    ConcurrentRuns,
+    /// Memory of one attempt, in bytes. A task can't ask for more; one that has before it was lowered gets less.
+    RunMemory,
+    /// CPU time of a day in UTC, in microseconds. Beyond it starts are refused, due times are skipped, queued
+    /// runs wait for the next day, and attempts that execute are ended.
+    CpuPerDay,
+    /// Starts by hand in a second, and as many at once.
+    StartsPerSecond,
+    /// Bytes of components, uploads under way, and runs with their inputs, outputs and logs.
+    StoredBytes,
+    /// Triggers.
+    Triggers,
+    /// Components.
+    Components,
+    /// The least time between two firings of a trigger, in microseconds.
+    LeastInterval,
+    /// Runs that one call may start.
+    FanOut,
+    /// Bytes of one attempt's log; the rest is dropped and counted.
+    RunLogBytes,
+}
+
+words!(
+    Quota,
+    "a quota",
+    ConcurrentRuns = "concurrent-runs",
+    RunMemory = "run-memory",
+    CpuPerDay = "cpu-per-day",
+    StartsPerSecond = "starts-per-second",
+    StoredBytes = "stored-bytes",
+    Triggers = "triggers",
+    Components = "components",
+    LeastInterval = "least-interval",
+    FanOut = "fan-out",
+    RunLogBytes = "run-log-bytes"
+);
+
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Count,
+    Bytes,
+    /// Microseconds.
+    Time,
+}
+
+impl Quota {
+    /// What its numbers are.
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::RunMemory | Self::StoredBytes | Self::RunLogBytes => Unit::Bytes,
+            Self::CpuPerDay | Self::LeastInterval => Unit::Time,
+            Self::ConcurrentRuns
+            | Self::StartsPerSecond
+            | Self::Triggers
+            | Self::Components
+            | Self::FanOut => Unit::Count,
+        }
+    }
+
+    /// A number of it, for people.
+    pub fn show(self, number: u64) -> String {
+        match self.unit() {
+            Unit::Count => number.to_string(),
+            Unit::Bytes => format!("{number} bytes"),
+            Unit::Time => format!("{:?}", Duration::from_micros(number)),
+        }
+    }
+}
+
+/// A tenant's quotas; what isn't among them is bounded by the host alone. Kept as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Quotas(pub BTreeMap<Quota, u64>);
+
+impl Quotas {
+    /// Its value, if it has one.
+    pub fn get(&self, quota: Quota) -> Option<u64> {
+        self.0.get(&quota).copied()
+    }
+
+    /// Refuses `asked` more where `used` are used and both together are over the quota.
+    pub fn check(&self, quota: Quota, used: u64, asked: u64) -> Result<(), QuotaExceeded> {
+        match self.get(quota) {
+            Some(limit) if used.saturating_add(asked) > limit => {
+                Err(QuotaExceeded { quota, limit, used, asked })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses an interval that is shorter than the least one.
+    pub fn check_interval(&self, interval: Duration) -> Result<(), QuotaExceeded> {
+        let asked = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        match self.get(Quota::LeastInterval) {
+            Some(limit) if asked < limit => {
+                Err(QuotaExceeded { quota: Quota::LeastInterval, limit, used: 0, asked })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What bounds one attempt.
+    pub fn bounds(&self, cpu_used_today: Duration) -> AttemptBounds {
+        let cpu = self.get(Quota::CpuPerDay).map(Duration::from_micros);
+        AttemptBounds {
+            memory: self.get(Quota::RunMemory),
+            log_bytes: self.get(Quota::RunLogBytes),
+            cpu: cpu.map(|cpu| cpu.saturating_sub(cpu_used_today)),
+        }
+    }
+}
+
+/// What a tenant's quotas leave to one attempt, beside what its task asks for; none: nothing to add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttemptBounds {
+    /// In bytes.
+    pub memory: Option<u64>,
+    /// In bytes.
+    pub log_bytes: Option<u64>,
+    /// CPU time that is left of the day's.
+    pub cpu: Option<Duration>,
+}
+
+/// A request that a quota forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.words())]
+pub struct QuotaExceeded {
+    pub quota: Quota,
+    pub limit: u64,
+    /// What was used before the request.
+    pub used: u64,
+    /// What the request would have added.
+    pub asked: u64,
+}
+
+impl QuotaExceeded {
+    fn words(&self) -> String {
+        let Self { quota, limit, used, asked } = *self;
+        let [limit, used, asked] = [limit, used, asked].map(|number| quota.show(number));
+        let why = match quota {
+            Quota::LeastInterval => format!("{asked} were asked for, at least {limit} must be"),
+            Quota::RunMemory | Quota::FanOut | Quota::RunLogBytes => {
+                format!("{asked} were asked for, {limit} are allowed")
+            }
+            Quota::CpuPerDay => format!("{used} of today's {limit} are used; it begins anew at midnight UTC"),
+            Quota::ConcurrentRuns
+            | Quota::StartsPerSecond
+            | Quota::StoredBytes
+            | Quota::Triggers
+            | Quota::Components => format!("{used} of {limit} are used, {asked} more were asked for"),
+        };
+        format!("over the tenant's quota `{quota}`: {why}; the host's admin can raise it (`inn quota set`)")
+    }
+}
+
+/// How much of each quota a tenant uses; those that concern one run or one call aside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QuotaUse(pub BTreeMap<Quota, u64>);
+
+/// Text that names no quota.
+pub type QuotaError = UnknownWord;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quotas(quota: Quota, limit: u64) -> Quotas {
+        Quotas([(quota, limit)].into())
+    }
+
+    #[test]
+    fn what_fits_exactly_is_no_excess() {
+        let ten = quotas(Quota::Triggers, 10);
+        assert_eq!(ten.check(Quota::Triggers, 9, 1), Ok(()));
+        let error = ten.check(Quota::Triggers, 10, 1).unwrap_err();
+        assert_eq!((error.limit, error.used, error.asked), (10, 10, 1));
+        assert_eq!(ten.check(Quota::Components, u64::MAX, u64::MAX), Ok(()));
+        assert!(ten.check(Quota::Triggers, u64::MAX, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn an_excess_names_quota_value_and_use() {
+        for quota in Quota::ALL {
+            let words = QuotaExceeded { quota: *quota, limit: 7, used: 5, asked: 3 }.to_string();
+            assert!(words.contains(&format!("`{quota}`")) && words.contains('7'), "{words}");
+            assert_eq!(quota.as_str().parse(), Ok(*quota));
+        }
+    }
+
+    #[test]
+    fn the_least_interval_is_a_lower_bound() {
+        let minute = quotas(Quota::LeastInterval, 60_000_000);
+        assert_eq!(minute.check_interval(Duration::from_secs(60)), Ok(()));
+        assert!(minute.check_interval(Duration::from_secs(59)).is_err());
+    }
+
+    #[test]
+    fn the_days_cpu_is_what_is_left_of_it() {
+        let day = quotas(Quota::CpuPerDay, 10_000_000);
+        assert_eq!(day.bounds(Duration::from_secs(4)).cpu, Some(Duration::from_secs(6)));
+        assert_eq!(day.bounds(Duration::from_secs(11)).cpu, Some(Duration::ZERO));
+        assert_eq!(Quotas::default().bounds(Duration::from_secs(4)), AttemptBounds::default());
+    }
+}

@@ -1,0 +1,100 @@
+-- What tenants may do and have: states, quotas, tokens, the audit log, usage, secrets.
+
+ALTER TABLE tenant ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
+ALTER TABLE tenant ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE tenant ADD COLUMN weight BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE tenant ADD COLUMN quotas TEXT NOT NULL DEFAULT '{}';
+-- From then on its name is `~` and its id, so that others can have the name.
+ALTER TABLE tenant ADD COLUMN deleted_at BIGINT;
+
+-- Until now there were only the tokens of admin.token files, which come back when their hosts start.
+DROP TABLE token;
+CREATE TABLE token (
+    hash        BYTEA PRIMARY KEY,
+    id          UUID NOT NULL UNIQUE,
+    tenant_id   UUID REFERENCES tenant (id),
+    role        TEXT NOT NULL,
+    -- Names as JSON; none: every task.
+    tasks       TEXT,
+    proof       TEXT NOT NULL,
+    note        TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT,
+    revoked_at  BIGINT
+);
+CREATE INDEX token_tenant ON token (tenant_id, id);
+
+-- Names a tenant without a reference: lines outlive it.
+CREATE TABLE audit (
+    id          UUID PRIMARY KEY,
+    at          BIGINT NOT NULL,
+    tenant_id   UUID,
+    tenant      TEXT,
+    actor       TEXT NOT NULL,
+    role        TEXT,
+    address     TEXT NOT NULL,
+    action      TEXT NOT NULL,
+    object      TEXT NOT NULL,
+    outcome     TEXT NOT NULL,
+    before      TEXT NOT NULL,
+    after       TEXT NOT NULL,
+    count       BIGINT NOT NULL
+);
+CREATE INDEX audit_tenant ON audit (tenant_id, id) WHERE tenant_id IS NOT NULL;
+
+-- What attempts and runs that ended on a day used. Each host writes rows of its own shard, so that hosts
+-- don't wait for each other; the sum counts. Names its task, for that may be gone.
+CREATE TABLE usage (
+    tenant_id       UUID NOT NULL,
+    day             BIGINT NOT NULL,
+    task_id         UUID NOT NULL,
+    shard           BIGINT NOT NULL,
+    task            TEXT NOT NULL,
+    runs            BIGINT NOT NULL,
+    attempts        BIGINT NOT NULL,
+    cpu             BIGINT NOT NULL,
+    wall            BIGINT NOT NULL,
+    memory_seconds  BIGINT NOT NULL,
+    input_bytes     BIGINT NOT NULL,
+    output_bytes    BIGINT NOT NULL,
+    log_bytes       BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, day, task_id, shard)
+);
+-- What the retention looks for.
+CREATE INDEX usage_day ON usage (day);
+ALTER TABLE attempt ADD COLUMN cpu BIGINT NOT NULL DEFAULT 0;
+
+-- Bytes of runs with their inputs, outputs and logs; the sum over the shards counts.
+CREATE TABLE stored (
+    tenant_id   UUID NOT NULL,
+    shard       BIGINT NOT NULL,
+    bytes       BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, shard)
+);
+INSERT INTO stored (tenant_id, shard, bytes)
+    SELECT r.tenant_id, 0, sum(1024 + octet_length(r.input) + coalesce(octet_length(r.output), 0)
+        + coalesce((SELECT sum(octet_length(l.text) + 32) FROM run_log l WHERE l.run_id = r.id), 0))
+    FROM run r GROUP BY r.tenant_id;
+
+-- Of tenants with a quota of starts: when the next start would be on time if they came evenly.
+CREATE TABLE start_rate (
+    tenant_id   UUID PRIMARY KEY,
+    on_time_at  BIGINT NOT NULL
+);
+
+CREATE TABLE secret (
+    tenant_id   UUID NOT NULL REFERENCES tenant (id),
+    name        TEXT COLLATE "C" NOT NULL,
+    key_id      TEXT NOT NULL,
+    sealed      BYTEA NOT NULL,
+    created_at  BIGINT NOT NULL,
+    updated_at  BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, name)
+);
+
+-- Claims share what is ready between tenants, so each tenant's queue is a range of its own.
+DROP INDEX run_ready;
+DROP INDEX run_ready_requires;
+CREATE INDEX run_ready ON run (requires, tenant_id, available_at, id) WHERE state IN ('queued', 'waiting');
+DROP INDEX run_host;
+CREATE INDEX run_host ON run (host_id, tenant_id) WHERE state = 'running';

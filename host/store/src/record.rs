@@ -1,0 +1,127 @@
+//! What goes on record in the audit log, made alike for every driver: a line for each change that somebody asked
+//! for, written in the change's own transaction.
+
+use crate::{NewRun, StartError, Started};
+use innkeeper_domain::access::Token;
+use innkeeper_domain::audit::{AuditEntry, AuditOutcome, Change};
+use innkeeper_domain::component::Component;
+use innkeeper_domain::host::HostStatus;
+use innkeeper_domain::ids::{AuditId, TenantId};
+use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
+use innkeeper_domain::name::Name;
+use innkeeper_domain::run::Run;
+use innkeeper_domain::secret::SealedSecret;
+use innkeeper_domain::task::Task;
+use innkeeper_domain::tenant::Tenant;
+use innkeeper_domain::trigger::{Trigger, TriggerState};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Ids of runs that a line about starts has.
+const STARTS_SHOWN: usize = 10;
+
+/// Before and after of something; null where there was nothing.
+pub(crate) type Difference = (Value, Value);
+
+/// The line for a change; none if nobody asked for it.
+pub(crate) fn entry(
+    change: &Change,
+    tenant: Option<(TenantId, Name)>,
+    object: String,
+    (before, after): Difference,
+) -> Option<AuditEntry> {
+    let actor = change.by.as_deref()?.clone();
+    Some(AuditEntry {
+        id: AuditId::new(change.now),
+        at: change.now,
+        tenant,
+        actor,
+        object,
+        outcome: AuditOutcome::Done,
+        before: bounded(before),
+        after: bounded(after),
+        count: 1,
+    })
+}
+
+fn bounded(value: Value) -> Value {
+    let bytes = value.to_string().len();
+    if bytes > AUDIT_VALUE_BYTES_MAX { json!({"omitted_bytes": bytes}) } else { value }
+}
+
+pub(crate) fn tenant(tenant: &Tenant) -> Value {
+    json!({
+        "state": tenant.state.as_str(),
+        "note": tenant.note,
+        "weight": tenant.weight,
+        "quotas": tenant.quotas,
+    })
+}
+
+/// Without its hash.
+pub(crate) fn token(token: &Token) -> Value {
+    json!({
+        "id": token.id,
+        "role": token.role,
+        "tasks": token.tasks,
+        "proof": token.proof.to_string(),
+        "note": token.note,
+        "expires_at": token.expires_at.map(|at| at.to_string()),
+        "revoked_at": token.revoked_at.map(|at| at.to_string()),
+    })
+}
+
+/// Without what is in it.
+pub(crate) fn secret(secret: &SealedSecret) -> Value {
+    json!({"key_id": secret.key_id, "updated_at": secret.updated_at.to_string()})
+}
+
+pub(crate) fn component(component: &Component) -> Value {
+    json!({"size": component.size, "shape": component.shape.as_str(), "imports": component.imports})
+}
+
+pub(crate) fn task(task: &Task) -> Value {
+    json!({"id": task.id, "revision": task.revision, "spec": task.spec})
+}
+
+/// Without its input, which may be large.
+pub(crate) fn trigger(trigger: &Trigger) -> Value {
+    let (state, note) = match &trigger.state {
+        TriggerState::Active => ("active", ""),
+        TriggerState::Paused { note, .. } => ("paused", note.as_str()),
+        TriggerState::Finished => ("finished", ""),
+    };
+    json!({
+        "id": trigger.id,
+        "task": trigger.task,
+        "spec": trigger.spec,
+        "state": state,
+        "note": note,
+        "input_bytes": trigger.input.bytes.len(),
+    })
+}
+
+pub(crate) fn run(run: &Run) -> Value {
+    json!({"task": run.task, "state": run.state.as_str(), "cancel_requested": run.cancel_requested})
+}
+
+pub(crate) fn hosts(hosts: &[HostStatus]) -> Value {
+    hosts.iter().map(|status| json!({"id": status.host.id, "state": status.state.to_string()})).collect()
+}
+
+/// What a call that starts runs has started, in words and as it is then; none if nothing.
+pub(crate) fn starts(
+    starts: &[NewRun],
+    results: &[Result<Started, StartError>],
+) -> Option<(String, Difference)> {
+    let made = starts.iter().zip(results).filter(|(_, result)| matches!(result, Ok(run) if !run.existed));
+    let made: Vec<&NewRun> = made.map(|(start, _)| start).collect();
+    let tasks: BTreeSet<&Name> = made.iter().map(|start| &start.task).collect();
+    let object = match tasks.len() {
+        0 => return None,
+        1 => format!("task `{}`", made[0].task),
+        several => format!("{several} tasks"),
+    };
+    let ids: Vec<_> = made.iter().take(STARTS_SHOWN).map(|start| start.id).collect();
+    Some((object, (Value::Null, json!({"runs": made.len(), "ids": ids}))))
+}

@@ -1,0 +1,94 @@
+//! What a claim takes from which queue, decided for every driver alike. Each tenant has a queue for every kind
+//! of host that its runs require.
+
+use crate::standing::cpu_is_left;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::fairness::{Demand, share};
+use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::quota::{AttemptBounds, Quota, Quotas};
+use innkeeper_domain::time::to_micros;
+use std::time::Duration;
+
+/// A queue with runs that are ready.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub requires: String,
+    /// The run that has been ready for longest.
+    pub first: (Timestamp, RunId),
+    /// How many are ready; not counted beyond the room.
+    pub ready: usize,
+}
+
+/// A tenant that may begin runs.
+#[derive(Debug)]
+pub(crate) struct Claimant {
+    pub tenant: TenantId,
+    pub weight: u32,
+    pub quotas: Quotas,
+    /// CPU time used today, in microseconds; 0 without that quota.
+    pub cpu: u64,
+    /// Runs that execute, on all hosts.
+    pub running: u64,
+    /// In the order in which they are served.
+    pub queues: Vec<Queue>,
+}
+
+/// What is taken from a queue.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub tenant: TenantId,
+    pub requires: String,
+    pub most: usize,
+}
+
+impl Claimant {
+    /// Whether it may have only so many runs at one time.
+    pub fn is_limited(&self) -> bool {
+        self.quotas.get(Quota::ConcurrentRuns).is_some()
+    }
+
+    /// What its quotas leave to an attempt.
+    pub fn bounds(&self) -> AttemptBounds {
+        self.quotas.bounds(Duration::from_micros(self.cpu))
+    }
+
+    fn first(&self) -> Option<(Timestamp, RunId)> {
+        self.queues.iter().map(|queue| queue.first).min()
+    }
+}
+
+/// Leaves those that have CPU time left, the longest ready first.
+pub(crate) fn sort(claimants: &mut Vec<Claimant>) {
+    claimants.retain(|one| cpu_is_left(&one.quotas, one.cpu).is_ok());
+    claimants.sort_by_key(Claimant::first);
+}
+
+/// All room for the only queue, if there is only one and nothing bounds it: there is nothing to count.
+pub(crate) fn only_queue(claimants: &[Claimant], room: usize) -> Option<Slice> {
+    let [one] = claimants else { return None };
+    let [queue] = one.queues.as_slice() else { return None };
+    (!one.is_limited()).then(|| Slice { tenant: one.tenant, requires: queue.requires.clone(), most: room })
+}
+
+/// Shares the room.
+pub(crate) fn slices(claimants: &[Claimant], room: usize, now: Timestamp) -> Vec<Slice> {
+    let demand = |one: &Claimant| Demand {
+        weight: one.weight,
+        running: one.running,
+        ready: one.queues.iter().map(|queue| queue.ready).sum(),
+        limit: one.quotas.get(Quota::ConcurrentRuns),
+    };
+    let demands: Vec<Demand> = claimants.iter().map(demand).collect();
+    let given = share(room, &demands, to_micros(now).cast_unsigned());
+    let mut slices = Vec::new();
+    for (one, mut left) in claimants.iter().zip(given) {
+        for queue in &one.queues {
+            let most = left.min(queue.ready);
+            left -= most;
+            if most > 0 {
+                slices.push(Slice { tenant: one.tenant, requires: queue.requires.clone(), most });
+            }
+        }
+    }
+    slices
+}

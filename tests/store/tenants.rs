@@ -1,0 +1,593 @@
+//! Tenants, their tokens and secrets, and the audit log.
+
+use super::*;
+use innkeeper_domain::access::{Proof, Role, Token, Void};
+use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome, Change};
+use innkeeper_domain::ids::{AuditId, TenantId, TokenId};
+use innkeeper_domain::limits::{AUDIT_VALUE_BYTES_MAX, TOKENS_PER_TENANT_MAX};
+use innkeeper_domain::quota::{Quota, Quotas};
+use innkeeper_domain::secret::SealedSecret;
+use innkeeper_domain::tenant::{TenantState, TenantUpdate};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::future::Future;
+
+fn actor() -> Actor {
+    Actor {
+        name: "token 1".into(),
+        role: Some(Role::Owner),
+        address: "192.0.2.7:9".into(),
+        action: "Test/Call".into(),
+    }
+}
+
+/// A change that somebody asked for.
+fn by(second: i64) -> Change {
+    Change { now: at(second), by: Some(Arc::new(actor())) }
+}
+
+fn new_tenant(of: &str, second: i64) -> NewTenant {
+    let quotas = Quotas([(Quota::Triggers, 3)].into());
+    NewTenant { id: TenantId::new(at(second)), name: name(of), weight: 5, quotas }
+}
+
+fn token(tenant: Option<TenantId>, second: i64) -> Token {
+    Token {
+        id: TokenId::new(at(second)),
+        tenant,
+        role: if tenant.is_some() { Role::Viewer } else { Role::Admin },
+        tasks: tenant.map(|_| ["work".parse().unwrap(), "play".parse().unwrap()].into()),
+        proof: Proof::Certificate("ci.example.com".into()),
+        note: "it's for \"CI\"".into(),
+        created_at: at(second),
+        expires_at: Some(at(second + 100)),
+        revoked_at: None,
+    }
+}
+
+fn sealed(tenant: TenantId, of: &str, key: &str, text: &[u8], second: i64) -> SealedSecret {
+    SealedSecret {
+        tenant,
+        name: name(of),
+        key_id: key.into(),
+        sealed: text.into(),
+        created_at: at(second),
+        updated_at: at(second),
+    }
+}
+
+fn is_missing<T: std::fmt::Debug>(result: Result<T, StoreError>, what: &str) {
+    assert!(matches!(&result, Err(StoreError::NotFound(words)) if words == what), "{result:?}");
+}
+
+/// Every page of a list.
+async fn all<T, F>(size: usize, list: impl Fn(Page) -> F) -> Vec<T>
+where
+    F: Future<Output = Result<Paged<T>, StoreError>>,
+{
+    let (mut items, mut after) = (Vec::new(), None);
+    loop {
+        let found = list(page(size, after)).await.unwrap();
+        assert!(found.items.len() <= size);
+        items.extend(found.items);
+        after = found.next;
+        if after.is_none() {
+            return items;
+        }
+    }
+}
+
+async fn audit(f: &Fixture, filter: AuditFilter) -> Vec<AuditEntry> {
+    all(2, |page| f.store.audit_list(filter.clone(), page)).await
+}
+
+pub async fn a_tenant_is_made_changed_and_deleted(f: Fixture) {
+    let new = new_tenant("acme", 5);
+    let made = f.store.tenant_create(new.clone(), at(5).into()).await.unwrap();
+    assert_eq!((made.id, made.weight, &made.quotas), (new.id, 5, &new.quotas));
+    assert_eq!((made.state, made.note.as_str(), made.created_at), (TenantState::Active, "", at(5)));
+    let again = f.store.tenant_create(new_tenant("acme", 6), at(6).into()).await;
+    assert!(matches!(again, Err(StoreError::Exists(_))), "{again:?}");
+    assert_eq!(f.store.tenant_ensure(&name("acme"), at(6)).await, Ok(made.clone()));
+    let names = all(1, |page| f.store.tenant_list(page)).await;
+    assert_eq!(names.iter().map(|tenant| tenant.name.as_str()).collect::<Vec<_>>(), ["acme", "default"]);
+
+    let update = TenantUpdate {
+        state: Some((TenantState::Suspended, "unpaid".into())),
+        weight: None,
+        quotas: [(Quota::Triggers, None), (Quota::FanOut, Some(9))].into(),
+    };
+    let changed = f.store.tenant_update(&name("acme"), update.clone(), at(7).into()).await.unwrap();
+    assert_eq!(changed, update.clone().apply(made.clone()));
+    assert_eq!(f.store.tenant_get(&name("acme")).await, Ok(changed));
+    is_missing(f.store.tenant_update(&name("none"), update, at(7).into()).await, "tenant `none`");
+    is_missing(f.store.tenant_delete(&name("none"), at(7).into()).await, "tenant `none`");
+
+    f.store.tenant_delete(&name("acme"), at(8).into()).await.unwrap();
+    is_missing(f.store.tenant_get(&name("acme")).await, "tenant `acme`");
+    is_missing(f.store.tenant_delete(&name("acme"), at(8).into()).await, "tenant `acme`");
+    assert_eq!(f.store.tenant_list(page(9, None)).await.unwrap().items.len(), 1);
+    let other = f.store.tenant_create(new_tenant("acme", 9), at(9).into()).await.unwrap();
+    assert_ne!(other.id, made.id);
+}
+
+pub async fn a_deleted_tenant_has_nothing_and_its_runs_are_ended(f: Fixture) {
+    let id = f.tenant.id;
+    let trigger = f.trigger(OverlapPolicy::Skip).await;
+    let running = f.start("1").await;
+    let lease = f.claim(1).await.remove(0).lease;
+    assert_eq!(lease.run, running);
+    f.store.token_create(token(Some(id), 3), [1; 32], at(3).into()).await.unwrap();
+    f.store.secret_put(sealed(id, "key", "k1", b"x", 3), at(3).into()).await.unwrap();
+    assert_eq!(f.store.host_orders(f.host).await.unwrap().cancelled, []);
+
+    f.store.tenant_delete(&name("default"), at(4).into()).await.unwrap();
+    assert_eq!(f.store.token_find([1; 32]).await, Ok(None));
+    assert_eq!(f.store.secrets_get(id, vec![name("key")]).await, Ok(vec![]));
+    assert_eq!(f.due(1_000).await, []);
+    assert_eq!(f.advance(trigger, 10, &[10], vec![], Some(20)).await, 0);
+    is_missing(f.store.task_get(id, &name("work")).await, "task `work`");
+    assert_eq!(f.store.host_orders(f.host).await.unwrap().cancelled, [lease]);
+    // Nor can anything be made in it by whoever knew it before.
+    let gone = format!("tenant {id}");
+    is_missing(f.store.token_create(token(Some(id), 5), [2; 32], at(5).into()).await, &gone);
+    is_missing(f.store.secret_put(sealed(id, "key", "k1", b"x", 5), at(5).into()).await, &gone);
+    let task = NewTask { id: TaskId::new(at(5)), name: name("new"), spec: TaskSpec::new(digest()) };
+    is_missing(f.store.task_create(id, task, at(5).into()).await, &gone);
+    // Another of its name has nothing of it.
+    let other = f.store.tenant_ensure(&name("default"), at(6)).await.unwrap();
+    assert_ne!(other.id, id);
+    assert!(f.store.task_list(other.id, None, page(9, None)).await.unwrap().items.is_empty());
+}
+
+pub async fn a_tenant_is_told_what_it_uses(f: Fixture) {
+    let id = f.tenant.id;
+    let number = async |quota| f.store.tenant_use(id, at(500)).await.unwrap().0.get(&quota).copied();
+    assert_eq!(number(Quota::StoredBytes).await, Some(4));
+    f.trigger(OverlapPolicy::Skip).await;
+    f.store.upload_begin(id, Digest([7; 32]), 100, at(2)).await.unwrap();
+    assert_eq!(number(Quota::StoredBytes).await, Some(104));
+    f.start("1").await;
+    assert_eq!(f.claim(1).await.len(), 1);
+    for (quota, used) in [
+        (Quota::ConcurrentRuns, Some(1)),
+        (Quota::Triggers, Some(1)),
+        (Quota::Components, Some(1)),
+        (Quota::CpuPerDay, Some(0)),
+        (Quota::StartsPerSecond, None),
+        (Quota::RunMemory, None),
+        (Quota::FanOut, None),
+    ] {
+        assert_eq!(number(quota).await, used, "{quota}");
+    }
+    let other = f.store.tenant_ensure(&name("other"), at(1)).await.unwrap().id;
+    assert!(f.store.tenant_use(other, at(500)).await.unwrap().0.values().all(|used| *used == 0));
+}
+
+pub async fn a_token_is_what_it_was_made_as(f: Fixture) {
+    let tenant = f.tenant.id;
+    let made = token(Some(tenant), 10);
+    assert_eq!(f.store.token_create(made.clone(), [1; 32], at(10).into()).await, Ok(made.clone()));
+    let found = f.store.token_find([1; 32]).await.unwrap().unwrap();
+    assert_eq!((&found.token, &found.tenant), (&made, &Some(f.tenant.clone())));
+    // The tenant is told as it stands now.
+    let suspend = TenantUpdate { state: Some((TenantState::Suspended, "x".into())), ..Default::default() };
+    let suspended = f.store.tenant_update(&name("default"), suspend, at(11).into()).await.unwrap();
+    assert_eq!(f.store.token_find([1; 32]).await.unwrap().unwrap().tenant, Some(suspended));
+    let admin = Token { tasks: None, expires_at: None, proof: Proof::Token, ..token(None, 12) };
+    f.store.token_create(admin.clone(), [2; 32], at(12).into()).await.unwrap();
+    let found = f.store.token_find([2; 32]).await.unwrap().unwrap();
+    assert_eq!((found.token, found.tenant), (admin, None));
+    let nobody = TenantId::new(at(1));
+    is_missing(
+        f.store.token_create(token(Some(nobody), 13), [3; 32], at(13).into()).await,
+        &format!("tenant {nobody}"),
+    );
+}
+
+pub async fn a_token_is_good_until_it_expires_or_is_revoked(f: Fixture) {
+    let (tenant, other) = (f.tenant.id, f.store.tenant_ensure(&name("other"), at(1)).await.unwrap().id);
+    let first = token(Some(tenant), 10);
+    f.store.token_create(first.clone(), [1; 32], at(10).into()).await.unwrap();
+    // Another of the same proof only when this one is void.
+    let second = token(Some(other), 20);
+    let taken = f.store.token_create(second.clone(), [1; 32], at(109).into()).await;
+    assert!(matches!(taken, Err(StoreError::Exists(_))), "{taken:?}");
+    f.store.token_create(second.clone(), [1; 32], at(110).into()).await.unwrap();
+    assert_eq!(f.store.token_find([1; 32]).await.unwrap().unwrap().token, second);
+    is_missing(f.store.token_revoke(None, first.id, at(111).into()).await, &format!("token {}", first.id));
+
+    is_missing(
+        f.store.token_revoke(Some(tenant), second.id, at(111).into()).await,
+        &format!("token {}", second.id),
+    );
+    let revoked = f.store.token_revoke(Some(other), second.id, at(112).into()).await.unwrap();
+    assert_eq!(revoked.void(at(113)), Some(Void::Revoked(at(112))));
+    assert_eq!(f.store.token_revoke(None, second.id, at(120).into()).await, Ok(revoked.clone()));
+    assert_eq!(f.store.token_find([1; 32]).await.unwrap().unwrap().token, revoked);
+    f.store.token_create(token(Some(tenant), 121), [1; 32], at(121).into()).await.unwrap();
+
+    // A host's own token stays revoked when the host starts again.
+    f.store.token_ensure([9; 32], at(1)).await.unwrap();
+    let own = f.store.token_find([9; 32]).await.unwrap().unwrap().token;
+    f.store.token_revoke(None, own.id, at(2).into()).await.unwrap();
+    f.store.token_ensure([9; 32], at(3)).await.unwrap();
+    let own = f.store.token_find([9; 32]).await.unwrap().unwrap().token;
+    assert_eq!(own.revoked_at, Some(at(2)));
+}
+
+pub async fn tokens_are_listed_the_newest_first(f: Fixture) {
+    let (tenant, other) = (f.tenant.id, f.store.tenant_ensure(&name("other"), at(1)).await.unwrap().id);
+    let tokens = [token(Some(tenant), 10), token(None, 11), token(Some(other), 12), token(Some(tenant), 13)];
+    for (place, token) in tokens.iter().enumerate() {
+        f.store.token_create(token.clone(), [place as u8; 32], at(14).into()).await.unwrap();
+    }
+    let ids = async |of, size| {
+        let found = all(size, |page| f.store.token_list(of, page)).await;
+        found.into_iter().map(|found| found.token.id).collect::<Vec<_>>()
+    };
+    let of = |places: &[usize]| places.iter().map(|place| tokens[*place].id).collect::<Vec<_>>();
+    assert_eq!(ids(Some(tenant), 1).await, of(&[3, 0]));
+    assert_eq!(ids(None, 3).await, of(&[3, 2, 1, 0]));
+    let bad = f.store.token_list(None, page(1, Some("nonsense".into()))).await;
+    assert!(matches!(bad, Err(StoreError::Invalid(_))), "{bad:?}");
+}
+
+pub async fn a_tenant_has_so_many_tokens_that_are_good(f: Fixture) {
+    let tenant = f.tenant.id;
+    let create = async |number: u64, second| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        f.store.token_create(token(Some(tenant), 10), hash, at(second).into()).await
+    };
+    for number in 0..TOKENS_PER_TENANT_MAX {
+        create(number, 10).await.unwrap();
+    }
+    let over = create(TOKENS_PER_TENANT_MAX, 10).await;
+    assert!(matches!(over, Err(StoreError::Conflict(_))), "{over:?}");
+    // They have expired by then.
+    create(TOKENS_PER_TENANT_MAX, 110).await.unwrap();
+}
+
+pub async fn a_secret_is_kept_while_a_task_names_it(f: Fixture) {
+    let tenant = f.tenant.id;
+    let key = sealed(tenant, "key", "k1", b"one", 3);
+    let naming = |secret: &str| TaskSpec {
+        secrets: [("API_KEY".to_string(), name(secret))].into(),
+        ..TaskSpec::new(digest())
+    };
+    let update = async |spec| f.store.task_update(tenant, &name("work"), spec, None, at(5).into()).await;
+    is_missing(update(naming("key")).await, "secret `key`");
+    let info = f.store.secret_put(key.clone(), at(3).into()).await.unwrap();
+    assert_eq!((info.name.as_str(), info.key_id.as_str(), info.tasks), ("key", "k1", vec![]));
+    assert_eq!(update(naming("key")).await.unwrap().revision, 2);
+    let new = NewTask { id: TaskId::new(at(5)), name: name("new"), spec: naming("none") };
+    is_missing(f.store.task_create(tenant, new, at(5).into()).await, "secret `none`");
+    is_missing(f.store.task_get(tenant, &name("new")).await, "task `new`");
+
+    // Its text is set again; it is as old as before.
+    let again =
+        SealedSecret { key_id: "k2".into(), sealed: b"two".into(), ..sealed(tenant, "key", "", b"", 9) };
+    let info = f.store.secret_put(again.clone(), at(9).into()).await.unwrap();
+    assert_eq!((info.created_at, info.updated_at, info.tasks), (at(3), at(9), vec![name("work")]));
+    let kept = SealedSecret { created_at: at(3), ..again };
+    let wanted = vec![name("none"), name("key"), name("key")];
+    assert_eq!(f.store.secrets_get(tenant, wanted).await, Ok(vec![kept]));
+
+    let used = f.store.secret_delete(tenant, &name("key"), at(6).into()).await.unwrap_err();
+    assert!(matches!(&used, StoreError::Conflict(words) if words.contains("`work`")), "{used}");
+    // An older revision names it still, and can't come back when it is gone.
+    update(TaskSpec::new(digest())).await.unwrap();
+    f.store.secret_delete(tenant, &name("key"), at(7).into()).await.unwrap();
+    is_missing(f.store.secret_delete(tenant, &name("key"), at(7).into()).await, "secret `key`");
+    is_missing(f.store.task_rollback(tenant, &name("work"), 2, at(8).into()).await, "secret `key`");
+}
+
+pub async fn secrets_of_tenants_are_their_own(f: Fixture) {
+    let (tenant, other) = (f.tenant.id, f.store.tenant_ensure(&name("other"), at(1)).await.unwrap().id);
+    for of in ["c", "a", "b"] {
+        f.store.secret_put(sealed(tenant, of, "k1", of.as_bytes(), 3), at(3).into()).await.unwrap();
+    }
+    f.store.secret_put(sealed(other, "a", "k1", b"theirs", 3), at(3).into()).await.unwrap();
+    let names = |of| {
+        let store = &f.store;
+        async move {
+            let found = all(2, |page| store.secret_list(of, page)).await;
+            found.into_iter().map(|info| info.name.to_string()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(
+        (names(tenant).await, names(other).await),
+        (vec!["a".into(), "b".into(), "c".into()], vec!["a".into()])
+    );
+    f.store.secret_delete(other, &name("a"), at(4).into()).await.unwrap();
+    assert_eq!(f.store.secrets_get(tenant, vec![name("a")]).await.unwrap()[0].sealed, b"a");
+    is_missing(f.store.secret_delete(other, &name("b"), at(4).into()).await, "secret `b`");
+}
+
+pub async fn a_secret_is_sealed_anew_unless_it_has_changed(f: Fixture) {
+    let tenant = f.tenant.id;
+    let old = sealed(tenant, "key", "old", b"one", 3);
+    f.store.secret_put(old.clone(), at(3).into()).await.unwrap();
+    f.store.secret_put(sealed(tenant, "new", "new", b"three", 3), at(3).into()).await.unwrap();
+    assert_eq!(f.store.secrets_under_other_keys("new", 9).await, Ok(vec![old.clone()]));
+    let resealed = SealedSecret { key_id: "new".into(), sealed: b"eno".into(), ..old.clone() };
+    // Somebody sets it just then.
+    let set = sealed(tenant, "key", "old", b"two", 4);
+    f.store.secret_put(set.clone(), at(4).into()).await.unwrap();
+    assert_eq!(f.store.secret_reseal(old.clone(), resealed.clone()).await, Ok(false));
+    let resealed = SealedSecret { sealed: b"owt".into(), ..resealed };
+    assert_eq!(f.store.secret_reseal(set, resealed.clone()).await, Ok(true));
+    assert_eq!(f.store.secret_reseal(old, resealed.clone()).await, Ok(false));
+    // When its text was set stays as it was.
+    let kept = SealedSecret { updated_at: at(4), ..resealed };
+    assert_eq!(f.store.secrets_get(tenant, vec![name("key")]).await, Ok(vec![kept]));
+    assert_eq!(f.store.secrets_under_other_keys("new", 9).await, Ok(vec![]));
+    assert_eq!(f.store.secrets_under_other_keys("newer", 1).await.unwrap().len(), 1);
+}
+
+/// The lines that a call adds.
+async fn added<T>(f: &Fixture, call: impl Future<Output = T>) -> (T, Vec<AuditEntry>) {
+    let before: BTreeSet<AuditId> =
+        audit(f, AuditFilter::default()).await.into_iter().map(|entry| entry.id).collect();
+    let answer = call.await;
+    let mut lines = audit(f, AuditFilter::default()).await;
+    lines.retain(|entry| !before.contains(&entry.id));
+    (answer, lines)
+}
+
+/// A call that is on record with one line, about this.
+async fn recorded<T>(
+    f: &Fixture,
+    object: &str,
+    of: Option<&str>,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> (T, Value, Value) {
+    let (answer, mut lines) = added(f, call).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{object}: {error}"));
+    assert_eq!(lines.len(), 1, "{object}: {lines:?}");
+    let line = lines.remove(0);
+    assert_eq!(line.object, object);
+    assert_eq!(line.tenant.map(|(_, name)| name.to_string()).as_deref(), of, "{object}");
+    assert_eq!((&line.actor, line.outcome, line.count), (&actor(), AuditOutcome::Done, 1));
+    (answer, line.before, line.after)
+}
+
+pub async fn every_change_is_on_record(f: Fixture) {
+    let (s, id, mine, work) = (&f.store, f.tenant.id, Some("default"), name("work"));
+    let (_, before, after) =
+        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_create(new_tenant("acme", 5), by(5))).await;
+    assert_eq!(
+        (before, &after["weight"], &after["quotas"]),
+        (Value::Null, &json!(5), &json!({"triggers": 3}))
+    );
+    let heavy = TenantUpdate { weight: Some(7), ..Default::default() };
+    let (_, before, after) =
+        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_update(&name("acme"), heavy, by(6))).await;
+    assert_eq!((&before["weight"], &after["weight"]), (&json!(5), &json!(7)));
+    let (_, before, after) =
+        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_delete(&name("acme"), by(7))).await;
+    assert_eq!((&before["weight"], after), (&json!(7), Value::Null));
+
+    let made = token(Some(id), 8);
+    let object = format!("token {}", made.id);
+    let (_, _, after) = recorded(&f, &object, mine, s.token_create(made.clone(), [0xab; 32], by(8))).await;
+    assert_eq!((&after["role"], &after["tasks"]), (&json!("viewer"), &json!(["play", "work"])));
+    let (_, before, after) = recorded(&f, &object, mine, s.token_revoke(None, made.id, by(9))).await;
+    assert_eq!((&before["revoked_at"], &after["revoked_at"]), (&Value::Null, &json!(at(9).to_string())));
+
+    let secret = sealed(id, "key", "k1", b"SEALEDBYTES", 10);
+    let (_, before, _) = recorded(&f, "secret `key`", mine, s.secret_put(secret.clone(), by(10))).await;
+    assert_eq!(before, Value::Null);
+    let again = SealedSecret { updated_at: at(11), ..secret };
+    let (_, before, after) = recorded(&f, "secret `key`", mine, s.secret_put(again, by(11))).await;
+    assert_ne!((&before, &after), (&Value::Null, &before));
+    recorded(&f, "secret `key`", mine, s.secret_delete(id, &name("key"), by(12))).await;
+
+    let bytes = b"more".to_vec();
+    let more = {
+        use sha2::Digest as _;
+        Digest(sha2::Sha256::digest(&bytes).into())
+    };
+    let object = format!("component {more}");
+    recorded(&f, &object, mine, s.component_put(id, component(more), bytes.clone(), by(13))).await;
+    recorded(&f, &object, mine, s.component_delete(id, more, by(14))).await;
+
+    let new = NewTask { id: TaskId::new(at(15)), name: name("new"), spec: TaskSpec::new(digest()) };
+    let (_, before, after) = recorded(&f, "task `new`", mine, s.task_create(id, new, by(15))).await;
+    assert_eq!((before, &after["revision"]), (Value::Null, &json!(1)));
+    let spec = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
+    let (_, before, after) =
+        recorded(&f, "task `new`", mine, s.task_update(id, &name("new"), spec, None, by(16))).await;
+    assert_eq!((&before["revision"], &after["revision"]), (&json!(1), &json!(2)));
+    assert_ne!(before["spec"], after["spec"]);
+    recorded(&f, "task `new`", mine, s.task_rollback(id, &name("new"), 1, by(17))).await;
+    recorded(&f, "task `new`", mine, s.task_delete(id, &name("new"), by(18))).await;
+
+    let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
+    let (spec, input) = (TriggerSpec::new(schedule), Payload::json("\"secret input\""));
+    let new = NewTrigger {
+        id: TriggerId::new(at(19)),
+        task: work.clone(),
+        name: None,
+        spec,
+        input,
+        next_at: at(20),
+    };
+    let first = name("work-1");
+    recorded(&f, "trigger `work-1`", mine, s.trigger_create(id, new, by(19))).await;
+    let (_, before, after) =
+        recorded(&f, "trigger `work-1`", mine, s.trigger_pause(id, &first, "why".into(), by(20))).await;
+    assert_eq!(
+        (&before["state"], &after["state"], &after["note"]),
+        (&json!("active"), &json!("paused"), &json!("why"))
+    );
+    recorded(&f, "trigger `work-1`", mine, s.trigger_resume(id, &first, by(21))).await;
+    recorded(&f, "trigger `work-1`", mine, s.trigger_delete(id, &first, by(22))).await;
+
+    let starts: Vec<_> = (0..12).map(|n| f.new_run("1", Some(&format!("key {n}")))).collect();
+    let (started, before, after) = recorded(&f, "task `work`", mine, s.runs_start(id, starts, by(23))).await;
+    assert_eq!((before, &after["runs"]), (Value::Null, &json!(12)));
+    assert_eq!(after["ids"].as_array().unwrap().len(), 10);
+    let run = started[0].clone().unwrap().id;
+    let (_, before, after) = recorded(&f, &format!("run {run}"), mine, s.run_cancel(id, run, by(24))).await;
+    assert_eq!((&before["state"], &after["state"]), (&json!("queued"), &json!("cancelled")));
+
+    let (_, before, after) =
+        recorded(&f, "host `one`", None, s.host_set_state(&name("one"), HostState::Cordoned, by(25))).await;
+    assert_eq!((&before[0]["state"], &after[0]["state"]), (&json!("active"), &json!("cordoned")));
+
+    let all = format!("{:?}", audit(&f, AuditFilter::default()).await);
+    let sealed = format!("{:?}", b"SEALEDBYTES");
+    for hidden in [
+        sealed.trim_matches(['[', ']']),
+        "SEALEDBYTES",
+        &hex::encode(b"SEALEDBYTES"),
+        "abababab",
+        "171, 171",
+        "secret input",
+    ] {
+        assert!(!all.contains(hidden), "{hidden} is in the audit log");
+    }
+}
+
+pub async fn what_changes_nothing_is_not_on_record(f: Fixture) {
+    let (s, id, work) = (&f.store, f.tenant.id, name("work"));
+    let finished = f.start("1").await;
+    s.run_cancel(id, finished, at(3).into()).await.unwrap();
+    let (key, none) = (f.new_run("1", Some("key")), name("none"));
+    s.runs_start(id, vec![key.clone()], at(3).into()).await.unwrap();
+    let admin = Token { tasks: None, ..token(None, 3) };
+    s.token_create(admin.clone(), [1; 32], at(3).into()).await.unwrap();
+    let big = TaskSpec::new(Digest([9; 32]));
+    let (_, lines) = added(&f, async {
+        // What is refused.
+        assert!(s.tenant_create(new_tenant("default", 4), by(4)).await.is_err());
+        assert!(s.tenant_update(&none, TenantUpdate::default(), by(4)).await.is_err());
+        assert!(s.tenant_delete(&none, by(4)).await.is_err());
+        assert!(s.token_create(admin.clone(), [1; 32], by(4)).await.is_err());
+        assert!(s.token_revoke(Some(id), admin.id, by(4)).await.is_err());
+        assert!(s.secret_delete(id, &none, by(4)).await.is_err());
+        assert!(s.component_delete(id, digest(), by(4)).await.is_err());
+        assert!(s.task_update(id, &work, big, None, by(4)).await.is_err());
+        assert!(s.task_rollback(id, &work, 7, by(4)).await.is_err());
+        assert!(s.task_delete(id, &none, by(4)).await.is_err());
+        assert!(s.trigger_pause(id, &none, String::new(), by(4)).await.is_err());
+        assert!(s.trigger_delete(id, &none, by(4)).await.is_err());
+        assert!(s.run_cancel(id, RunId::new(at(9)), by(4)).await.is_err());
+        assert!(s.host_set_state(&none, HostState::Cordoned, by(4)).await.is_err());
+        // What is so already.
+        assert_eq!(s.component_put(id, component(digest()), b"wasm".to_vec(), by(4)).await, Ok(true));
+        s.runs_start(id, vec![NewRun { id: RunId::new(at(4)), ..key }], by(4)).await.unwrap();
+        s.run_cancel(id, finished, by(4)).await.unwrap();
+        // What the host does by itself.
+        s.token_revoke(None, admin.id, at(5).into()).await.unwrap();
+        s.token_revoke(None, admin.id, by(6)).await.unwrap();
+        s.runs_start(id, vec![f.new_run("1", None)], at(5).into()).await.unwrap();
+    })
+    .await;
+    assert_eq!(lines, []);
+}
+
+pub async fn the_audit_log_is_listed_the_newest_first(f: Fixture) {
+    let tenant = (f.tenant.id, f.tenant.name.clone());
+    let entry = |second: i64, tenant: Option<(TenantId, Name)>, outcome, count| AuditEntry {
+        id: AuditId::new(at(second)),
+        at: at(second),
+        tenant,
+        actor: Actor { role: None, ..actor() },
+        object: format!("line {second}"),
+        outcome,
+        before: Value::Null,
+        after: json!({"nul": "\u{0}", "list": [1, null]}),
+        count,
+    };
+    let (done, denied) = (AuditOutcome::Done, AuditOutcome::Denied);
+    let lines = [
+        entry(10, None, denied, 3),
+        entry(20, Some(tenant.clone()), denied, 1),
+        entry(30, Some(tenant.clone()), done, 1),
+        entry(40, None, done, 1),
+    ];
+    f.store.audit_append(lines.to_vec()).await.unwrap();
+    let mut newest = lines.clone();
+    newest.reverse();
+    assert_eq!(audit(&f, AuditFilter::default()).await, newest);
+    let of = async |filter: AuditFilter| {
+        audit(&f, filter).await.iter().map(|line| line.at.as_second()).collect::<Vec<_>>()
+    };
+    let all = AuditFilter::default();
+    assert_eq!(of(AuditFilter { tenant: Some(f.tenant.id), ..all.clone() }).await, [30, 20]);
+    assert_eq!(of(AuditFilter { outcome: Some(denied), ..all.clone() }).await, [20, 10]);
+    assert_eq!(of(AuditFilter { since: Some(at(20)), until: Some(at(40)), ..all.clone() }).await, [30, 20]);
+    assert_eq!(of(AuditFilter { since: Some(at(41)), ..all.clone() }).await, [0; 0]);
+    let both = AuditFilter { tenant: Some(f.tenant.id), outcome: Some(done), ..all };
+    assert_eq!(of(both).await, [30]);
+    // A tenant's lines outlive it, under the name that it had.
+    f.store.tenant_delete(&name("default"), by(50)).await.unwrap();
+    let left = audit(&f, AuditFilter { tenant: Some(f.tenant.id), ..AuditFilter::default() }).await;
+    assert_eq!(left.iter().filter(|line| line.tenant == Some(tenant.clone())).count(), 3);
+}
+
+pub async fn a_value_that_is_too_long_is_left_out_of_the_record(f: Fixture) {
+    let mut spec = TaskSpec::new(digest());
+    spec.config.insert("LONG".into(), "x".repeat(AUDIT_VALUE_BYTES_MAX));
+    let work = name("work");
+    let long = f.store.task_update(f.tenant.id, &work, spec, None, by(5));
+    let (_, before, after) = recorded(&f, "task `work`", Some("default"), long).await;
+    assert_eq!(before["revision"], json!(1));
+    let (words, rest) = (after.to_string(), after.as_object().unwrap().len());
+    assert!(words.len() < 100 && rest == 1, "{words}");
+}
+
+pub async fn a_task_has_no_more_memory_than_its_tenant_may_have(f: Fixture) {
+    let quotas = [(Quota::RunMemory, Some(TaskSpec::new(digest()).memory - 1))].into();
+    let lower = TenantUpdate { quotas, ..TenantUpdate::default() };
+    f.store.tenant_update(&name("default"), lower, at(3).into()).await.unwrap();
+    let new = |memory| {
+        let spec = TaskSpec { memory, ..TaskSpec::new(digest()) };
+        NewTask { id: TaskId::new(at(4)), name: name("new"), spec }
+    };
+    let whole = TaskSpec::new(digest()).memory;
+    let over = f.store.task_create(f.tenant.id, new(whole), at(4).into()).await.unwrap_err();
+    assert!(
+        matches!(&over, StoreError::Quota(over) if over.quota == Quota::RunMemory && over.asked == whole),
+        "{over}"
+    );
+    f.store.task_create(f.tenant.id, new(whole - 1), at(4).into()).await.unwrap();
+    // What was there before can't come back.
+    let rolled = f.store.task_rollback(f.tenant.id, &name("work"), 1, at(5).into()).await;
+    assert!(matches!(rolled, Err(StoreError::Quota(_))), "{rolled:?}");
+}
+
+pub async fn lists_show_only_what_is_of_some_tasks(f: Fixture) {
+    let (s, id) = (&f.store, f.tenant.id);
+    for task in ["play", "rest"] {
+        let new = NewTask { id: TaskId::new(at(3)), name: name(task), spec: TaskSpec::new(digest()) };
+        s.task_create(id, new, at(3).into()).await.unwrap();
+        let start = NewRun { task: name(task), ..f.new_run("1", None) };
+        s.runs_start(id, vec![start], at(3).into()).await.unwrap();
+    }
+    f.start("1").await;
+    f.trigger(OverlapPolicy::Skip).await;
+    let some: BTreeSet<Name> = [name("play"), name("rest"), name("none")].into();
+    let tasks = all(1, |page| s.task_list(id, Some(some.clone()), page)).await;
+    assert_eq!(tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), ["play", "rest"]);
+    let runs = |only: Option<BTreeSet<Name>>, task: Option<Name>, trigger: Option<Name>| {
+        let filter = RunFilter { only, task, trigger, states: vec![] };
+        async move {
+            let runs = s.run_list(id, filter, page(9, None)).await?.items;
+            Ok::<_, StoreError>(runs.into_iter().map(|run| run.task.to_string()).collect::<BTreeSet<_>>())
+        }
+    };
+    assert_eq!(runs(Some(some.clone()), None, None).await, Ok(["play".into(), "rest".into()].into()));
+    assert_eq!(runs(Some(some.clone()), Some(name("play")), None).await, Ok(["play".into()].into()));
+    assert_eq!(runs(Some(BTreeSet::new()), None, None).await, Ok(BTreeSet::new()));
+    // What isn't among them is as if it weren't there.
+    is_missing(runs(Some(some.clone()), Some(name("work")), None).await, "task `work`");
+    is_missing(runs(Some(some.clone()), None, Some(name("work-1"))).await, "trigger `work-1`");
+    let triggers = async |task: Option<&Name>, only| s.trigger_list(id, task, only, page(9, None)).await;
+    assert_eq!(triggers(None, Some(some.clone())).await.unwrap().items, []);
+    assert_eq!(triggers(None, Some([name("work")].into())).await.unwrap().items.len(), 1);
+    is_missing(triggers(Some(&name("work")), Some(some)).await, "task `work`");
+}
