@@ -87,6 +87,7 @@ conformance!(
     triggers_and_components_are_counted
     stored_bytes_are_those_of_the_rows
     nothing_is_begun_over_the_stored_bytes
+    over_the_stored_bytes_runs_wait_for_room
     starts_come_at_their_rate
     the_cpu_time_of_a_day_runs_out_and_begins_anew
     so_many_runs_at_one_time_and_not_more

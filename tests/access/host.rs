@@ -6,6 +6,7 @@ use innkeeper_api::auth::{TENANT_HEADER, token_hash};
 use innkeeper_api::listen::Listener;
 use innkeeper_api::proto::{self, DESCRIPTORS};
 use innkeeper_api::secret::{Rotated, Vault, VaultError};
+use innkeeper_api::slots::Slots;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataValue;
@@ -174,7 +174,8 @@ impl Host {
             version: "0",
             stop: stop.clone(),
             identity: None,
-            uploads: Arc::new(Semaphore::new(1)),
+            uploads: Slots::uploads(),
+            streams: Slots::streams(),
         };
         let tasks = TaskTracker::new();
         tasks.spawn(async move { serve(api, Listener::plain(listener)).await.unwrap() });
@@ -218,14 +219,9 @@ pub fn request<T>(message: T, token: Option<&str>, tenant: Option<&str>) -> Requ
 }
 
 /// Calls by path; any kind of call is a stream of messages on the wire. The status of what comes first.
-pub async fn raw<T: Message + 'static>(
-    channel: &Channel,
-    call: &str,
-    request: Request<()>,
-    message: T,
-) -> Status
+pub async fn raw<T>(channel: &Channel, call: &str, request: Request<()>, message: T) -> Status
 where
-    T: Default + Clone,
+    T: Message + Default + Clone + 'static,
 {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     grpc.ready().await.unwrap();

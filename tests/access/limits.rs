@@ -1,9 +1,11 @@
 //! What ends, what is limited, and what is on record.
 
 use crate::host::{Host, Who, name, now, request, token_of};
+use futures::stream::{self, FuturesUnordered, StreamExt};
 use innkeeper_api::auth::token_hash;
 use innkeeper_api::proto::audit_line::Outcome;
 use innkeeper_api::proto::audit_service_client::AuditServiceClient;
+use innkeeper_api::proto::component_service_client::ComponentServiceClient;
 use innkeeper_api::proto::quota_service_client::QuotaServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
 use innkeeper_api::proto::tenant_service_client::TenantServiceClient;
@@ -12,7 +14,8 @@ use innkeeper_api::proto::trigger_service_client::TriggerServiceClient;
 use innkeeper_api::proto::{self, schedule::Kind, tenant::State};
 use innkeeper_domain::access::Role;
 use innkeeper_domain::audit::AuditOutcome;
-use innkeeper_domain::limits::LOGIN_FAILURES_MAX;
+use innkeeper_domain::component::Digest;
+use innkeeper_domain::limits::{LOGIN_FAILURES_MAX, UPLOADS_PER_TENANT_MAX};
 use innkeeper_store::{AuditFilter, Page};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -268,4 +271,33 @@ async fn changes_and_refusals_are_on_record() {
     let hash = token_hash(&token_of("a"));
     assert!(host.store.token_find(hash).await.unwrap().unwrap().token.void(now()).is_none());
     assert!(host.store.tenant_get(&name("a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_tenant_uploads_little_at_a_time_and_not_for_ever() {
+    let host = Host::start().await;
+    let on = host.connect_from(2).await;
+    let header = proto::push_component_request::Header {
+        digest: Digest([5; 32]).to_string(),
+        size: 100,
+        ..Default::default()
+    };
+    let header =
+        proto::PushComponentRequest { part: Some(proto::push_component_request::Part::Header(header)) };
+    // The header, and then nothing.
+    let push = |token: String| {
+        let stalled = stream::iter([header.clone()]).chain(stream::pending());
+        let mut components = ComponentServiceClient::new(on.clone());
+        async move { components.push_component(request(stalled, Some(&token), None)).await.unwrap_err() }
+    };
+    let mut pushes: FuturesUnordered<_> =
+        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| push(token_of("a"))).collect();
+    let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let (neighbours, first) = futures::join!(push(token_of("b")), pushes.next());
+    for ended in [neighbours, first.unwrap()] {
+        assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
+        assert!(ended.message().contains("nothing of the upload came for 10 s"), "{ended:?}");
+    }
+    host.stop().await;
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
 use innkeeper_api::listen::Listener;
 use innkeeper_api::secret::{Rotated, Vault, VaultError};
+use innkeeper_api::slots::Slots;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
@@ -13,7 +14,6 @@ use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage
 use innkeeper_domain::host::{Host, Labels, Role as HostRole};
 use innkeeper_domain::ids::{HostId, TenantId};
 use innkeeper_domain::keyring::Keyring;
-use innkeeper_domain::limits::UPLOADS_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::secret::{SecretInfo, SecretText};
@@ -29,7 +29,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,7 +84,8 @@ pub async fn main(bug: &str, arguments: &[String]) {
         version: "chaos",
         stop: stop.clone(),
         identity: None,
-        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        uploads: Slots::uploads(),
+        streams: Slots::streams(),
     };
     let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));

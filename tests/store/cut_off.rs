@@ -2,14 +2,14 @@
 
 use innkeeper_domain::trigger::OverlapPolicy;
 use innkeeper_store::postgres::PostgresStore;
-use innkeeper_store::{HostStore, TokenStore, TriggerStore};
+use innkeeper_store::{HostStore, StoreError, TokenStore, TriggerStore};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 use tokio_util::task::TaskTracker;
 
-async fn connect(url: &str) -> tokio_postgres::Client {
+pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     TaskTracker::new().spawn(connection);
     client
@@ -47,4 +47,24 @@ async fn a_trigger_that_cannot_be_read_does_not_stop_the_others() {
         .await
         .unwrap();
     assert_eq!(f.due(100).await, [(bad, 0), (good, 10)]);
+}
+
+#[tokio::test]
+async fn hosts_of_an_older_version_are_not_left_with_a_schema_that_they_do_not_know() {
+    let url = crate::cluster::database();
+    let database = connect(&url).await;
+    for sql in [
+        include_str!("../../host/store/migrations/postgres/0001_initial.sql"),
+        include_str!("../../host/store/migrations/postgres/0002_fleet.sql"),
+        "CREATE TABLE schema_version (version BIGINT NOT NULL); INSERT INTO schema_version VALUES (2)",
+        "INSERT INTO host (id, started_at, lease_until, name)
+         VALUES (gen_random_uuid(), 1, 9000000000000000, 'one'), (gen_random_uuid(), 1, 2, 'lost')",
+    ] {
+        database.batch_execute(sql).await.unwrap();
+    }
+    let refused = PostgresStore::open(&url.parse().unwrap()).await.err();
+    let told = |words: &String| words.contains("(one)") && words.contains("stop all hosts first");
+    assert!(matches!(&refused, Some(StoreError::Conflict(words)) if told(words)), "{refused:?}");
+    database.batch_execute("UPDATE host SET lease_until = 3").await.unwrap();
+    assert!(PostgresStore::open(&url.parse().unwrap()).await.is_ok());
 }

@@ -105,6 +105,10 @@ pub async fn a_suspended_tenant_begins_nothing(f: Fixture) {
     assert_eq!(f.starts(1, 2).await, [Err(StartError::Rejected(Rejection::TenantSuspended))]);
     assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 0);
     assert_eq!(f.skips().await, [skip(10, 10, 1, SkipReason::TenantSuspended)]);
+    let upload = f.store.upload_begin(f.tenant.id, Digest([3; 32]), 9, at(2)).await;
+    assert!(matches!(&upload, Err(StoreError::Conflict(words)) if words.contains("suspended")), "{upload:?}");
+    let put = f.store.component_put(f.tenant.id, component(digest()), b"wasm".to_vec(), at(1).into()).await;
+    assert!(matches!(&put, Err(StoreError::Conflict(words)) if words.contains("suspended")), "{put:?}");
     f.set_state(TenantState::Active).await;
     assert_eq!(f.claim(9).await.len(), 1);
     assert_eq!(f.advance(id, 20, &[20], vec![], Some(30)).await, 1);
@@ -197,6 +201,33 @@ pub async fn nothing_is_begun_over_the_stored_bytes(f: Fixture) {
     let put = Component { size: 9, ..component(Digest([1; 32])) };
     let put = f.store.component_put(f.tenant.id, put, vec![0; 9], at(1).into()).await;
     assert_eq!(put, Ok(false), "its own upload is not counted twice");
+}
+
+pub async fn over_the_stored_bytes_runs_wait_for_room(f: Fixture) {
+    f.starts(4, 2).await;
+    let full = f.stored().await;
+    f.set(Quota::StoredBytes, Some(full)).await;
+    // Nothing is over yet: all that was let in may begin.
+    let claimed = f.claim(1).await.remove(0);
+    let finish = Finish { lease: claimed.lease, end: output("[1]"), again_at: None, lines: lines(3) };
+    f.store.run_finish_if_leased(finish, at(4)).await.unwrap();
+    assert!(f.stored().await > full);
+    assert_eq!(f.claim(9).await, []);
+    let neighbour = f.neighbour("other", 1, Quotas::default()).await;
+    neighbour.starts(1, 3).await;
+    assert_eq!(f.claim(9).await.len(), 1, "a neighbour's");
+    assert_eq!(f.claim(9).await, []);
+    // The retention makes room.
+    let keep = Keep {
+        runs_since: at(9_000),
+        logs_since: at(9_000),
+        skips_since: at(0),
+        uploads_since: at(0),
+        audit_since: at(0),
+        usage_since: at(0),
+    };
+    while !f.store.retention_step(keep, 9).await.unwrap().is_empty() {}
+    assert_eq!(f.claim(9).await.len(), 3);
 }
 
 pub async fn starts_come_at_their_rate(f: Fixture) {
@@ -365,7 +396,11 @@ pub async fn a_deleted_tenant_leaves_nothing(f: Fixture) {
             sum += swept.of_tenants;
         }
     };
-    assert_eq!(sweep().await, 4, "its runs but the one that a host still executes");
+    assert_eq!(
+        sweep().await,
+        5,
+        "its trigger has finished, its runs are gone but the one that a host still executes"
+    );
     // The host was told, and hands it back.
     assert_eq!(f.store.host_release(f.host, vec![], at(6)).await, Ok(1));
     let left = sweep().await;
@@ -416,4 +451,29 @@ async fn limits_hold_over_a_fleet() {
     let bills = one.bills().await;
     assert_eq!((bills.len(), bills[0].used.runs), (1, 60));
     assert_eq!(one.stored().await, one.stored_by_rows().await);
+}
+
+/// Somebody who is slow with one tenant.
+#[tokio::test]
+async fn claims_wait_for_no_tenant() {
+    let url = crate::cluster::database();
+    let f = Fixture::new(Arc::new(PostgresStore::open(&url.parse().unwrap()).await.unwrap())).await;
+    let other = f.neighbour("other", 1, Quotas::default()).await;
+    f.starts(1, 2).await;
+    other.starts(1, 2).await;
+    let slow = crate::cut_off::connect(&url).await;
+    let hold = "BEGIN; SELECT 1 FROM tenant WHERE name = 'default' FOR NO KEY UPDATE";
+    slow.batch_execute(hold).await.unwrap();
+    let claims = async {
+        let claimed = f.claim(9).await;
+        assert_eq!(claimed.iter().map(|run| run.tenant_id).collect::<Vec<_>>(), [other.tenant.id]);
+        f.store.host_renew(f.host, at(2_000)).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(2), claims).await.expect("nobody waits");
+    slow.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(f.claim(9).await.len(), 1);
+    // Nor does who changes a tenant wait for hosts, or they for it.
+    slow.batch_execute("BEGIN; SELECT 1 FROM host FOR UPDATE").await.unwrap();
+    let suspended = f.set_state(TenantState::Suspended);
+    tokio::time::timeout(Duration::from_secs(2), suspended).await.expect("nobody waits");
 }

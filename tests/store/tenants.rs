@@ -6,7 +6,7 @@ use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome, Change};
 use innkeeper_domain::ids::{AuditId, TenantId, TokenId};
 use innkeeper_domain::limits::{AUDIT_VALUE_BYTES_MAX, TOKENS_PER_TENANT_MAX};
 use innkeeper_domain::quota::{Quota, Quotas};
-use innkeeper_domain::secret::SealedSecret;
+use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::tenant::{TenantState, TenantUpdate};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -134,6 +134,17 @@ pub async fn a_deleted_tenant_has_nothing_and_its_runs_are_ended(f: Fixture) {
     is_missing(f.store.secret_put(sealed(id, "key", "k1", b"x", 5), at(5).into()).await, &gone);
     let task = NewTask { id: TaskId::new(at(5)), name: name("new"), spec: TaskSpec::new(digest()) };
     is_missing(f.store.task_create(id, task, at(5).into()).await, &gone);
+    is_missing(f.store.upload_begin(id, Digest([3; 32]), 9, at(5)).await, &gone);
+    is_missing(f.store.component_put(id, component(digest()), b"wasm".to_vec(), at(5).into()).await, &gone);
+    let work = NewRun {
+        id: RunId::new(at(5)),
+        task: name("work"),
+        input: Payload::default(),
+        idempotency_key: None,
+    };
+    let started = f.store.runs_start(id, vec![work], at(5).into()).await.unwrap();
+    assert_eq!(started, [Err(StartError::NoTask(name("work")))]);
+    assert_eq!(f.store.triggers_next().await, Ok(None));
     // Another of its name has nothing of it.
     let other = f.store.tenant_ensure(&name("default"), at(6)).await.unwrap();
     assert_ne!(other.id, id);
@@ -269,7 +280,9 @@ pub async fn a_secret_is_kept_while_a_task_names_it(f: Fixture) {
     let again =
         SealedSecret { key_id: "k2".into(), sealed: b"two".into(), ..sealed(tenant, "key", "", b"", 9) };
     let info = f.store.secret_put(again.clone(), at(9).into()).await.unwrap();
-    assert_eq!((info.created_at, info.updated_at, info.tasks), (at(3), at(9), vec![name("work")]));
+    assert_eq!((info.created_at, info.updated_at, info.tasks), (at(3), at(9), vec![]));
+    let listed = f.store.secret_list(tenant, page(9, None)).await.unwrap().items;
+    assert_eq!(listed, [SecretInfo { tasks: vec![name("work")], ..info }]);
     let kept = SealedSecret { created_at: at(3), ..again };
     let wanted = vec![name("none"), name("key"), name("key")];
     assert_eq!(f.store.secrets_get(tenant, wanted).await, Ok(vec![kept]));

@@ -10,7 +10,7 @@ use crate::status::{invalid, of_refusal, of_store};
 use crate::upload::{self, Upload};
 use innkeeper_domain::component::{Component, Digest, Refusal, Shape};
 use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, UPLOADS_MAX};
+use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
 use innkeeper_store::StoreError;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,7 +23,8 @@ impl ComponentService for Api {
         let caller = Caller::of(&request)?;
         let tenant = caller.tenant;
         let mut parts = request.into_inner();
-        let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
+        let Some(Part::Header(header)) = upload::next(&mut parts).await?.and_then(|message| message.part)
+        else {
             return Err(invalid("an upload begins with its header"));
         };
         let digest = announced(&header.digest, header.size)?;
@@ -31,10 +32,7 @@ impl ComponentService for Api {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::PushComponentResponse { component, existed: true }));
         }
-        let busy = || {
-            Status::resource_exhausted(format!("{UPLOADS_MAX} uploads are under way; try again in a while"))
-        };
-        let _permit = self.uploads.try_acquire().map_err(|_| busy())?;
+        let _slot = self.uploads.take(tenant)?;
         let mut upload = Upload::begin(self, tenant, digest, &header).await?;
         upload.receive(&mut parts).await?;
         let inspected = match self.inspector.inspect(digest, upload.bytes.clone()).await {

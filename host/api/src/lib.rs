@@ -21,6 +21,7 @@ mod run;
 mod run_convert;
 pub mod secret;
 mod server;
+pub mod slots;
 mod status;
 mod task;
 mod tenant;
@@ -39,8 +40,8 @@ use innkeeper_domain::time::Now;
 use innkeeper_store::Store;
 use peer::Identity;
 use secret::Vault;
+use slots::Slots;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Says of uploaded bytes whether and how they can be run.
@@ -68,5 +69,7 @@ pub struct Api {
     /// The identity provider whose tokens are taken, if there is one.
     pub identity: Option<Arc<dyn Identity>>,
     /// Uploads that may be under way at one time.
-    pub uploads: Arc<Semaphore>,
+    pub uploads: Slots,
+    /// Streams of runs and logs that may be.
+    pub streams: Slots,
 }

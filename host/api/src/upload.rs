@@ -8,9 +8,10 @@ use crate::proto::push_component_request::{Header, Part};
 use crate::status::{invalid, of_store};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::limits::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_PIECE_BYTES};
+use innkeeper_domain::limits::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_TIMEOUT, UPLOAD_PIECE_BYTES};
 use innkeeper_store::StoreError;
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 /// How many bytes of an upload the store has. A small upload is not begun there: it would cost more than it saves.
@@ -19,6 +20,18 @@ pub(crate) async fn begin(api: &Api, tenant: TenantId, digest: Digest, size: u64
         return Ok(0);
     }
     api.store.upload_begin(tenant, digest, size, (api.now)()).await
+}
+
+/// The next part of an upload; whoever has none for long gives its slot up.
+pub(crate) async fn next(
+    parts: &mut Streaming<PushComponentRequest>,
+) -> Result<Option<PushComponentRequest>, Status> {
+    timeout(UPLOAD_CHUNK_TIMEOUT, parts.message()).await.unwrap_or_else(|_| {
+        Err(Status::deadline_exceeded(format!(
+            "nothing of the upload came for {} s, so it was ended; go on where BeginUpload says",
+            UPLOAD_CHUNK_TIMEOUT.as_secs()
+        )))
+    })
 }
 
 /// An upload that is being received.
@@ -80,7 +93,7 @@ impl<'a> Upload<'a> {
     /// Receives the rest. After `Ok` the bytes are all there and have the digest.
     pub async fn receive(&mut self, parts: &mut Streaming<PushComponentRequest>) -> Result<(), Status> {
         loop {
-            match parts.message().await {
+            match next(parts).await {
                 Ok(Some(message)) => self.take(message)?,
                 Ok(None) => break,
                 Err(status) => {

@@ -16,6 +16,10 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 pub const UPLOAD_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// Uploads that may be under way at one time, each with its bytes in memory.
 pub const UPLOADS_MAX: usize = 8;
+/// Of these, uploads of one tenant.
+pub const UPLOADS_PER_TENANT_MAX: usize = 2;
+/// How long an upload may go without its next chunk, before it is ended.
+pub const UPLOAD_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a compilation may take before the upload is refused.
 pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(300);
 /// Compilations at one time; others wait.
@@ -175,6 +179,8 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Calls at one time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// Streams of runs and logs that one tenant may have open on one host.
+pub const STREAMS_PER_TENANT_MAX: usize = 200;
 /// Log-ins of one address that may fail within [`LOGIN_FAILURES_WINDOW`].
 pub const LOGIN_FAILURES_MAX: u32 = 10;
 /// How long failed log-ins count, from the first of them.

@@ -14,11 +14,15 @@ pub enum Quota {
     /// Memory of one attempt, in bytes. A task can't ask for more; one that has before it was lowered gets less.
     RunMemory,
     /// CPU time of a day in UTC, in microseconds. Beyond it starts are refused, due times are skipped, queued
-    /// runs wait for the next day, and attempts that execute are ended.
+    /// runs wait for the next day, and attempts that execute are ended. All attempts on one host draw from what was
+    /// left; hosts don't know what attempts on others use before it is committed, so a fleet may pass it by as
+    /// many times what was left as it has hosts, less one.
     CpuPerDay,
     /// Starts by hand in a second, and as many at once.
     StartsPerSecond,
-    /// Bytes of components, uploads under way, and runs with their inputs, outputs and logs.
+    /// Bytes of components, uploads under way, and runs with their inputs, outputs and logs; not those of tasks,
+    /// triggers and secrets. Beyond it uploads and starts are refused, due times are skipped, and queued runs wait
+    /// until there is room; attempts that execute then go on, and what they add is over it.
     StoredBytes,
     /// Triggers.
     Triggers,
@@ -130,7 +134,8 @@ pub struct AttemptBounds {
     pub memory: Option<u64>,
     /// In bytes.
     pub log_bytes: Option<u64>,
-    /// CPU time that is left of the day's.
+    /// CPU time that was left of the day's when the attempt was claimed, for all that its tenant's attempts on its
+    /// host use from then on.
     pub cpu: Option<Duration>,
 }
 

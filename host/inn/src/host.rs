@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use innkeeper_api::auth::TENANT_DEFAULT;
 use innkeeper_api::listen::{Listener, Tls, TlsFiles};
 use innkeeper_api::peer::Identity;
+use innkeeper_api::slots::Slots;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::host::{Labels, Role as HostRole};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE, UPLOADS_MAX};
+use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -264,7 +265,8 @@ impl Host {
                 version: env!("CARGO_PKG_VERSION"),
                 stop: stop.clone(),
                 identity: oidc.map(|oidc| oidc as Arc<dyn Identity>),
-                uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+                uploads: Slots::uploads(),
+                streams: Slots::streams(),
             };
             let failed = stop.clone();
             tasks.spawn(async move {

@@ -84,7 +84,7 @@ pub fn new_key() -> Result<KeyBytes> {
 pub fn keep(ring: &Keyring, file: &Path) -> Result<()> {
     let mut text = Zeroizing::new(String::new());
     for key in ring.bytes() {
-        text.push_str(&Zeroizing::new(hex::encode(&**key)));
+        text.push_str(&Zeroizing::new(hex::encode(key.as_slice())));
         text.push('\n');
     }
     write_private(file, text.as_bytes())

@@ -41,7 +41,8 @@ impl Executor for Runtime {
             }
         };
         let mut store = self.store(invocation, port, &ready, begun + left);
-        let mut meter = Meter::new(store.data().invocation.claimed.bounds.cpu);
+        let claimed = &store.data().invocation.claimed;
+        let mut meter = self.meters.begin(claimed.tenant_id, claimed.bounds.cpu);
         let outcome = run(&mut store, ready, self.cancel_grace, &mut meter).await;
         let guest = store.data();
         guest.finish_log();

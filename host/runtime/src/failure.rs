@@ -44,7 +44,8 @@ pub(crate) fn cpu_used_up(guest: &Guest) -> Failure {
     Failure::new(
         FailureKind::Quota,
         format!(
-            "the tenant's CPU time for today is used up (quota `{}`): {left:?} were left for the attempt",
+            "the tenant's CPU time for today is used up (quota `{}`): {left:?} were left when the attempt was claimed, for \
+             all of the tenant's that execute on this host",
             Quota::CpuPerDay
         ),
     )

@@ -2,6 +2,7 @@
 
 use crate::{Page, Paged, StoreError, UsageFilter};
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::bill::{Bill, day_number, day_of_number};
 use innkeeper_domain::ids::AuditId;
 use innkeeper_domain::name::Name;
@@ -63,6 +64,14 @@ pub(crate) fn after_name(page: &Page) -> Result<&str, StoreError> {
 pub(crate) fn audit_ids_before(until: Timestamp) -> Option<AuditId> {
     let after = until.as_millisecond().checked_add(1)?;
     Timestamp::from_millisecond(after).ok().map(AuditId::first)
+}
+
+/// The very words of the indexes of what was not done, if an outcome other than that is wanted.
+pub(crate) fn refused(outcome: Option<AuditOutcome>) -> &'static str {
+    match outcome {
+        None | Some(AuditOutcome::Done) => "",
+        Some(_) => " AND outcome <> 'done'",
+    }
 }
 
 /// A page token that isn't one.

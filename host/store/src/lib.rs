@@ -12,6 +12,7 @@ mod folder;
 mod hints;
 pub mod postgres;
 mod record;
+mod secrets;
 mod sharing;
 pub mod sqlite;
 mod standing;

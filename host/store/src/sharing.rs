@@ -1,7 +1,7 @@
 //! What a claim takes from which queue, decided for every driver alike. Each tenant has a queue for every kind
 //! of host that its runs require.
 
-use crate::standing::cpu_is_left;
+use crate::standing::{cpu_is_left, is_within_stored};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::fairness::{Demand, share};
 use innkeeper_domain::ids::{RunId, TenantId};
@@ -27,6 +27,8 @@ pub(crate) struct Claimant {
     pub quotas: Quotas,
     /// CPU time used today, in microseconds; 0 without that quota.
     pub cpu: u64,
+    /// Bytes stored; 0 without that quota.
+    pub stored: u64,
     /// Runs that execute, on all hosts.
     pub running: u64,
     /// In the order in which they are served.
@@ -57,9 +59,11 @@ impl Claimant {
     }
 }
 
-/// Leaves those that have CPU time left, the longest ready first.
+/// Leaves those that have CPU time left and aren't over their stored bytes, the longest ready first.
 pub(crate) fn sort(claimants: &mut Vec<Claimant>) {
-    claimants.retain(|one| cpu_is_left(&one.quotas, one.cpu).is_ok());
+    claimants.retain(|one| {
+        cpu_is_left(&one.quotas, one.cpu).and(is_within_stored(&one.quotas, one.stored)).is_ok()
+    });
     claimants.sort_by_key(Claimant::first);
 }
 

@@ -5,6 +5,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Standing;
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::{Quota, QuotaExceeded, Quotas};
 use innkeeper_domain::rate;
@@ -14,6 +15,7 @@ use innkeeper_domain::tenant::TenantState;
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub tenant: TenantId,
+    pub name: Name,
     pub state: TenantState,
     pub quotas: Quotas,
     /// CPU time used today, in microseconds; 0 without that quota.
@@ -42,10 +44,16 @@ pub(crate) fn cpu_is_left(quotas: &Quotas, used: u64) -> Result<(), QuotaExceede
     quotas.check(Quota::CpuPerDay, used, 1)
 }
 
+/// Whether the tenant has no more stored than it may have. What it has exactly may be full: runs that were let in
+/// up to the last byte begin, and what they add is over.
+pub(crate) fn is_within_stored(quotas: &Quotas, used: u64) -> Result<(), QuotaExceeded> {
+    quotas.check(Quota::StoredBytes, used, 0)
+}
+
 impl Account {
     /// One of which nothing is known to be used.
-    pub fn new(tenant: TenantId, state: TenantState, quotas: Quotas) -> Self {
-        Self { tenant, state, quotas, cpu: 0, stored: 0, on_time_at: None, adds: 0 }
+    pub fn new(tenant: TenantId, name: Name, state: TenantState, quotas: Quotas) -> Self {
+        Self { tenant, name, state, quotas, cpu: 0, stored: 0, on_time_at: None, adds: 0 }
     }
 
     /// Whether it has this quota.

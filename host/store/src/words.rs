@@ -9,6 +9,8 @@ use innkeeper_domain::limits::{
     SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
 };
 use innkeeper_domain::name::Name;
+use innkeeper_domain::quota::Quotas;
+use innkeeper_domain::tenant::{Tenant, TenantState};
 use std::collections::BTreeSet;
 
 /// Hex digits that a shortened digest needs.
@@ -94,6 +96,17 @@ pub(crate) fn too_many() -> StoreError {
     StoreError::Conflict(format!(
         "{UPLOADS_BEGUN_MAX} uploads have begun and not ended; go on with one, or wait until they are forgotten"
     ))
+}
+
+/// The quotas that an upload of the tenant is under. `Conflict` if it is suspended.
+pub(crate) fn uploading(tenant: Tenant) -> Result<Quotas, StoreError> {
+    match tenant.state {
+        TenantState::Active => Ok(tenant.quotas),
+        TenantState::Suspended => Err(StoreError::Conflict(format!(
+            "tenant `{}` is suspended: nothing can be uploaded until it is resumed",
+            tenant.name
+        ))),
+    }
 }
 
 pub(crate) fn missing(digest: Digest) -> StoreError {

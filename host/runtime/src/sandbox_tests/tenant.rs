@@ -51,6 +51,26 @@ async fn an_attempt_ends_when_its_tenants_cpu_time_is_used_up() {
     assert_eq!(super::tenant::failure(end).kind, FailureKind::Quota);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn attempts_at_one_time_share_their_tenants_cpu_time() {
+    let sandbox = Sandbox::new();
+    let spec = sandbox.upload(handler_with("", LOOP));
+    sandbox.runtime.compiler.ready(spec.component).await.map(|_| ()).unwrap();
+    let left = Duration::from_millis(300);
+    let mut attempts = tokio::task::JoinSet::new();
+    let (runtime, first) = (Arc::new(sandbox.runtime), invocation(spec.clone(), b"").claimed.tenant_id);
+    for _ in 0..3 {
+        let mut invocation = invocation(spec.clone(), b"");
+        (invocation.claimed.tenant_id, invocation.claimed.bounds) = (first, cpu(left));
+        let runtime = Arc::clone(&runtime);
+        attempts.spawn(async move { runtime.execute(invocation, Arc::new(Port::default())).await });
+    }
+    let ends = attempts.join_all().await;
+    let sum: Duration = ends.iter().map(|end| end.usage.cpu).sum();
+    assert!(sum >= left && sum < 2 * left, "{ends:?}");
+    assert!(ends.into_iter().all(|end| failure(end).kind == FailureKind::Quota));
+}
+
 #[tokio::test]
 async fn cpu_time_is_work_and_no_waiting() {
     let sandbox = Sandbox::new();

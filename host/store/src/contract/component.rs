@@ -9,7 +9,8 @@ use innkeeper_domain::ids::TenantId;
 /// Components and their bytes.
 #[async_trait]
 pub trait ComponentStore: Send + Sync + 'static {
-    /// Keeps a component. `Quota`. True if the tenant had it already; then nothing changes.
+    /// Keeps a component. `Quota`; `Conflict` if the tenant is suspended; `NotFound` the tenant. True if it had the
+    /// component already; then nothing changes.
     async fn component_put(
         &self,
         tenant: TenantId,

@@ -106,7 +106,8 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> Result<Vec<LogLine>, StoreError>;
 
     /// Leases ready runs to a host, shared between tenants by `domain::fairness`, and none that are over a
-    /// tenant's quotas, or a suspended tenant's. Of each tenant first those that require some of the host's
+    /// tenant's quotas, or a suspended tenant's. A tenant over its stored bytes, or without CPU time left, begins
+    /// nothing; what it adds by attempts that execute already is all that it can be over by. Of each tenant first those that require some of the host's
     /// labels, then those that require none, each the longest ready first. None unless the host is active;
     /// `LeaseLost` if its life has ended.
     async fn runs_claim(
@@ -118,7 +119,8 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> Result<Vec<Claimed>, StoreError>;
 
     /// When, after this instant, the next run that waits becomes ready for a host with these labels; none if
-    /// none waits.
+    /// none waits. It says nothing of runs that are held back by a quota of their tenant: nothing tells when there
+    /// is room again (a deletion, the retention, midnight, another quota), so hosts look every second as well.
     async fn runs_next_ready(
         &self,
         labels: &Labels,

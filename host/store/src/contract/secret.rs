@@ -10,8 +10,8 @@ use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 /// Secrets.
 #[async_trait]
 pub trait SecretStore: Send + Sync + 'static {
-    /// Keeps a secret, in the place of the one that the tenant has under this name. `Conflict` when it has too
-    /// many.
+    /// Keeps a secret, in the place of the one that the tenant has under this name. Its `tasks` are not looked for:
+    /// they are empty. `Conflict` when the tenant has too many; `NotFound` the tenant.
     async fn secret_put(&self, secret: SealedSecret, change: Change) -> Result<SecretInfo, StoreError>;
 
     /// Those of these names that there are.

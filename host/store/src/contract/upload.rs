@@ -10,7 +10,8 @@ use innkeeper_domain::ids::TenantId;
 #[async_trait]
 pub trait UploadStore: Send + Sync + 'static {
     /// Begins an upload, or goes on with one: how many bytes there are already. One that was begun with
-    /// another size begins anew. `Conflict` when the tenant has too many; `Quota`.
+    /// another size begins anew. `Conflict` when the tenant has too many, or is suspended; `Quota`; `NotFound` the
+    /// tenant.
     async fn upload_begin(
         &self,
         tenant: TenantId,

@@ -3,7 +3,7 @@
 use super::PostgresStore;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Word, bad_token, execute, limit, paged, row, rows, signed, text, unsigned};
-use crate::columns::audit_ids_before;
+use crate::columns::{audit_ids_before, refused};
 use crate::record::{self, Difference};
 use crate::{AuditFilter, AuditStore, Page, Paged, StoreError};
 use async_trait::async_trait;
@@ -26,15 +26,17 @@ impl AuditStore for PostgresStore {
             Some(token) => Some(token.parse::<AuditId>().map_err(|_| bad_token())?),
         };
         let until = filter.until.and_then(audit_ids_before);
-        let before = before.into_iter().chain(until).min().map(|id| id.0);
+        let before = before.into_iter().chain(until).min().map_or_else(Uuid::max, |id| id.0);
         let since = filter.since.map_or_else(Uuid::nil, |since| AuditId::first(since).0);
         reading!(&self.shared.pool, |c| {
-            // Said so for the planner: with a tenant its own index, else the table's order.
+            // Said so for the planner: with a tenant its own index, else the table's order; for what was not done an
+            // index of that.
             let tenant = if filter.tenant.is_some() { "tenant_id = $1" } else { "$1::uuid IS NULL" };
+            let refused = refused(filter.outcome);
             let list = format!(
                 "SELECT id, at, tenant_id, tenant, actor, role, address, action, object, outcome, before, after, count
-                 FROM audit WHERE {tenant} AND ($2::text IS NULL OR outcome = $2) AND id >= $3
-                     AND ($4::uuid IS NULL OR id < $4) AND ($5::bigint IS NULL OR at < $5)
+                 FROM audit WHERE {tenant}{refused} AND ($2::text IS NULL OR outcome = $2) AND id >= $3 AND id < $4
+                     AND ($5::bigint IS NULL OR at < $5)
                      AND ($6::bigint IS NULL OR at >= $6)
                  ORDER BY id DESC LIMIT $7"
             );
@@ -66,22 +68,8 @@ pub(super) async fn record(
     object: String,
     difference: Difference,
 ) -> Result<(), StoreError> {
-    match entry(c, change, tenant, object, difference).await? {
-        Some(entry) => insert_all(c, &[entry]).await,
-        None => Ok(()),
-    }
-}
-
-/// The line for a change; none if nobody asked for it.
-pub(super) async fn entry(
-    c: &impl GenericClient,
-    change: &Change,
-    tenant: Option<TenantId>,
-    object: String,
-    difference: Difference,
-) -> Result<Option<AuditEntry>, StoreError> {
     if change.by.is_none() {
-        return Ok(None);
+        return Ok(());
     }
     let mut named = None;
     if let Some(id) = tenant
@@ -89,7 +77,10 @@ pub(super) async fn entry(
     {
         named = Some((id, found.try_get::<_, Word<_>>(0)?.0));
     }
-    Ok(record::entry(change, named, object, difference))
+    match record::entry(change, named, object, difference) {
+        Some(entry) => insert_all(c, &[entry]).await,
+        None => Ok(()),
+    }
 }
 
 /// Inserts lines: one statement, however many they are.

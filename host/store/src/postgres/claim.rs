@@ -3,7 +3,7 @@
 use super::Shared;
 use super::connection::{in_transaction, reading};
 use super::host::state;
-use super::quota::cpu_of_day;
+use super::quota::{Counted, cpu_of_day, stored_bytes, try_exclude};
 use super::row::{At, Json, Small, Word, row, rows, signed, unsigned};
 use crate::StoreError;
 use crate::sharing::{Claimant, Queue, Slice, only_queue, slices, sort};
@@ -16,17 +16,21 @@ use innkeeper_domain::quota::{AttemptBounds, Quota};
 use innkeeper_domain::run::{Claimed, Lease, RunEvent, RunState};
 use innkeeper_domain::tenant::TenantState;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// One statement, so that it needs no transaction: the host is active, and stays so until this is done, and so are
-/// the tenants. `$6` to `$8` are what is taken: whose, which, how many.
+/// the tenants. One that somebody is changing is passed by, for who waits with a host's row in hand keeps its lease
+/// from being renewed; whoever changes a tenant wakes the claims. `$6` to `$8` are what is taken: whose, which, how
+/// many.
 const CLAIM: &str = "
     WITH h AS MATERIALIZED (SELECT state FROM host WHERE id = $1 FOR SHARE),
     active AS MATERIALIZED (
         SELECT id FROM tenant WHERE id = ANY($6) AND state = $4 AND deleted_at IS NULL
             AND EXISTS (SELECT 1 FROM h WHERE state = $5)
-        ORDER BY id FOR SHARE),
+        ORDER BY id FOR SHARE SKIP LOCKED),
     ready AS MATERIALIZED (
         SELECT r.id, s.place
         FROM unnest($6::uuid[], $7::text[], $8::bigint[]) WITH ORDINALITY AS s (tenant_id, requires, most, place)
@@ -44,6 +48,9 @@ const CLAIM: &str = "
     FROM taken r JOIN ready y ON y.id = r.id JOIN tenant n ON n.id = r.tenant_id JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id
     ORDER BY y.place, r.available_at, r.id";
+
+/// When a tenant that was passed by has its turn again.
+const PASSED_BY: Duration = Duration::from_millis(20);
 
 /// What runs that are ready or wait require, each once: a skip from one to the next in the index.
 const REQUIRED: &str = "SELECT requires FROM run
@@ -87,30 +94,37 @@ pub(super) async fn claim(
     Ok(claimed)
 }
 
-/// A claim when tenants may have only so many runs at one time. Their rows are locked while those are counted and
-/// claimed, so that other hosts count them too.
+/// A claim when tenants may have only so many runs at one time. Others claim nothing of them while those are counted
+/// and claimed; a tenant of which another host is claiming is passed by, and its turn comes soon.
 async fn claim_limited(
     shared: &Shared,
     labels: &Labels,
     limited: &[Uuid],
     asked: Asked,
 ) -> Result<Vec<Claimed>, StoreError> {
-    in_transaction!(&shared.pool, |c| {
-        // Hosts before tenants, as everybody does.
+    let (claimed, passed_by) = in_transaction!(&shared.pool, |c| {
         let lock = "SELECT state FROM host WHERE id = $1 FOR SHARE";
         let host = row(c, lock, &[&asked.host.0]).await?.ok_or(StoreError::LeaseLost)?;
-        let mut claimed = Vec::new();
+        let (mut claimed, mut passed_by) = (Vec::new(), false);
         if host.try_get::<_, Word<HostState>>(0)?.0 == HostState::Active {
-            let lock = "SELECT 1 FROM tenant WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
-            rows(c, lock, &[&limited]).await?;
+            let held = try_exclude(c, limited, Counted::Claims).await?;
+            passed_by = held.len() < limited.len();
             // Again, as it is now; one that is limited since then has its turn next time.
             let mut claimants = claimants(c, labels, asked.now).await?;
-            claimants.retain(|one| !one.is_limited() || limited.contains(&one.tenant.0));
+            claimants.retain(|one| !one.is_limited() || held.contains(&one.tenant.0));
             sort(&mut claimants);
             claimed = asked.share(c, &mut claimants).await?;
         }
-        claimed
-    })
+        (claimed, passed_by)
+    })?;
+    if passed_by {
+        let hints = Arc::clone(&shared.hints);
+        tokio::spawn(async move {
+            tokio::time::sleep(PASSED_BY).await;
+            hints.runs_ready.notify_one();
+        });
+    }
+    Ok(claimed)
 }
 
 /// Who asks for how many runs, and when.
@@ -218,7 +232,8 @@ async fn claimants(
         let tenant = TenantId(row.try_get(0)?);
         if claimants.last().is_none_or(|last| last.tenant != tenant) {
             let (weight, quotas) = (row.try_get::<_, Small>(2)?.0, row.try_get::<_, Json<_>>(3)?.0);
-            claimants.push(Claimant { tenant, weight, quotas, cpu: 0, running: 0, queues: Vec::new() });
+            let queues = Vec::new();
+            claimants.push(Claimant { tenant, weight, quotas, cpu: 0, stored: 0, running: 0, queues });
         }
         let first = (row.try_get::<_, At>(4)?.0, RunId(row.try_get(5)?));
         if let Some(one) = claimants.last_mut() {
@@ -229,6 +244,9 @@ async fn claimants(
     let of_cpu: Vec<Uuid> = claimants.iter_mut().filter(has_cpu).map(|one| one.tenant.0).collect();
     let cpu = cpu_of_day(c, &of_cpu, now).await?;
     claimants.iter_mut().for_each(|one| one.cpu = cpu.get(&one.tenant).copied().unwrap_or_default());
+    for one in claimants.iter_mut().filter(|one| one.quotas.get(Quota::StoredBytes).is_some()) {
+        one.stored = stored_bytes(c, one.tenant, None).await?;
+    }
     Ok(claimants)
 }
 

@@ -1,18 +1,19 @@
 //! Components in PostgreSQL, with their bytes, and compiled ones that hosts share.
 
 use super::connection::{in_transaction, reading};
-use super::quota::{check_count, check_stored, quotas};
+use super::quota::{Counted, check_count, check_stored, exclude, hold_stored};
 use super::row::{At, Json, Word, bad_token, digest, execute, limit, paged, row, rows, signed, unsigned};
+use super::tenant::{by_id, hold as hold_tenant};
 use super::{PostgresStore, audit};
 use crate::record;
-use crate::words::{ComponentQuery, component_used, damaged};
+use crate::words::{ComponentQuery, component_used, damaged, uploading};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::quota::Quota;
+use innkeeper_domain::quota::{Quota, Quotas};
 use innkeeper_domain::time::{from_micros, to_micros};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -28,12 +29,9 @@ impl ComponentStore for PostgresStore {
         change: Change,
     ) -> Result<bool, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            let quotas = quotas(c, tenant, &[Quota::Components, Quota::StoredBytes]).await?;
-            let exists = "SELECT 1 FROM component WHERE tenant_id = $1 AND digest = $2";
-            if row(c, exists, &[&tenant.0, &&component.digest.0[..]]).await?.is_none() {
-                check_count(c, tenant, &quotas, Quota::Components, "component WHERE TRUE").await?;
-                check_stored(c, tenant, &quotas, component.digest, component.size).await?;
-            }
+            // Looked at again under locks when the bytes are there, which may take a while: nobody is to wait for them.
+            let quotas = uploading(by_id(c, tenant).await?)?;
+            check(c, tenant, &quotas, &component).await?;
             // Bytes that are there are locked, so that no delete takes them meanwhile; damaged ones are mended.
             execute(
                 c,
@@ -42,6 +40,14 @@ impl ComponentStore for PostgresStore {
                 &[&&component.digest.0[..], &bytes],
             )
             .await?;
+            let quotas = uploading(hold_tenant(c, tenant).await?)?;
+            if quotas.get(Quota::Components).is_some() {
+                exclude(c, tenant, Counted::Components).await?;
+            }
+            if quotas.get(Quota::StoredBytes).is_some() {
+                hold_stored(c, tenant).await?;
+            }
+            check(c, tenant, &quotas, &component).await?;
             let inserted = execute(
                 c,
                 "INSERT INTO component (tenant_id, digest, size, shape, adapted, imports, created_at)
@@ -176,6 +182,21 @@ impl ComponentStore for PostgresStore {
             .await?;
         })
     }
+}
+
+/// Refuses a component that is over the tenant's quotas, unless it has it already.
+async fn check(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    quotas: &Quotas,
+    component: &Component,
+) -> Result<(), StoreError> {
+    let exists = "SELECT 1 FROM component WHERE tenant_id = $1 AND digest = $2";
+    if row(c, exists, &[&tenant.0, &&component.digest.0[..]]).await?.is_none() {
+        check_count(c, tenant, quotas, Quota::Components, "component WHERE TRUE").await?;
+        check_stored(c, tenant, quotas, component.digest, component.size).await?;
+    }
+    Ok(())
 }
 
 /// That neither a tenant has the component nor an unfinished run of a deleted task still needs it.

@@ -16,7 +16,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 const LOCK: i64 = 0x696e_6e6b_6565_7065;
 
 /// Brings the schema to version `to`, if it is older: all changes in one transaction, one host at a time.
-/// `Conflict` if it is newer than this Innkeeper knows.
+/// `Conflict` if it is newer than this Innkeeper knows, or hosts of an older one work with it.
 pub(super) async fn migrate(pool: &Pool, to: usize) -> Result<(), StoreError> {
     // Without the limit of time that other transactions have.
     let mut connection = lend(pool).await?;
@@ -24,6 +24,9 @@ pub(super) async fn migrate(pool: &Pool, to: usize) -> Result<(), StoreError> {
         let c = connection.transaction().await?;
         begin(&c).await?;
         let done = version(&c).await?;
+        if (FLEETS..TENANTS.min(to)).contains(&done) {
+            refuse_under_hosts(&c).await?;
+        }
         apply(&c, done, to).await?;
         Ok(c.commit().await?)
     };
@@ -65,6 +68,25 @@ pub(super) async fn apply(c: &impl GenericClient, done: usize, to: usize) -> Res
         .await?;
     }
     Ok(())
+}
+
+/// The first version with fleets, and the first that its hosts can't go on with.
+const FLEETS: usize = 2;
+const TENANTS: usize = 3;
+
+/// `Conflict` while a host of an older version has a lease: it would go on with a schema that it doesn't know.
+async fn refuse_under_hosts(c: &impl GenericClient) -> Result<(), StoreError> {
+    let living = "SELECT string_agg(DISTINCT name, ', ') FROM host
+        WHERE lease_until > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let names = row(c, living, &[]).await?.map_or(Ok(None), |found| found.try_get::<_, Option<String>>(0))?;
+    match names {
+        None => Ok(()),
+        Some(names) => Err(StoreError::Conflict(format!(
+            "hosts of an older Innkeeper are on the database ({names}), and this version changes what they work with: \
+             stop all hosts first, then start this one. One that has crashed is gone when its lease is over, in less \
+             than a minute"
+        ))),
+    }
 }
 
 /// The version of the schema; 0 if there is none.

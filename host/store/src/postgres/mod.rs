@@ -3,8 +3,9 @@
 //! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
 //! first, always in this order: hosts, runs, tasks, triggers, each kind by its ids; what is started or
 //! triggered locks tasks and triggers, then the rates of tenants, and then only inserts. Tenants are locked after
-//! hosts and before all else; sums of what they use are the last to be changed, bills first. A delete locks its task or trigger before the runs
-//! that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
+//! hosts and before all else, but who holds a host never waits for a tenant: claims pass it by. What is counted of a
+//! tenant is under locks of its own (`quota`), stored bytes under its rate. Sums of what tenants use are the last to
+//! be changed, bills first. A delete locks its task or trigger before the runs that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
 //! again.
 //!
 //! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes

@@ -13,7 +13,7 @@ use innkeeper_domain::quota::{Quota, Quotas};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// The accounts of these tenants, with what their quotas need, to create runs. Called when the tasks are locked, so
+/// The accounts of those of these tenants that aren't deleted, with what their quotas need, to create runs. Called when the tasks are locked, so
 /// that a suspension that had them locked is seen. Those with quotas that starts use up wait for each other.
 pub(super) async fn accounts(
     c: &impl GenericClient,
@@ -21,10 +21,11 @@ pub(super) async fn accounts(
     now: Timestamp,
 ) -> Result<HashMap<TenantId, Account>, StoreError> {
     let mut accounts = HashMap::with_capacity(tenants.len());
-    for row in rows(c, "SELECT id, state, quotas FROM tenant WHERE id = ANY($1)", &[&tenants]).await? {
+    let get = "SELECT id, state, quotas, name FROM tenant WHERE id = ANY($1) AND deleted_at IS NULL";
+    for row in rows(c, get, &[&tenants]).await? {
         let tenant = TenantId(row.try_get(0)?);
         let (state, quotas) = (row.try_get::<_, Word<_>>(1)?.0, row.try_get::<_, Json<_>>(2)?.0);
-        accounts.insert(tenant, Account::new(tenant, state, quotas));
+        accounts.insert(tenant, Account::new(tenant, row.try_get::<_, Word<_>>(3)?.0, state, quotas));
     }
     let having = |quotas: &[Quota]| {
         let has = accounts.values().filter(|account| quotas.iter().any(|quota| account.has(*quota)));
@@ -150,21 +151,45 @@ pub(super) async fn stored_bytes(
     Ok(unsigned(found.map_or(Ok(0), |found| found.try_get(0))?))
 }
 
-/// The tenant's quotas. If it has some of these, others who ask for them wait until the transaction ends.
-pub(super) async fn quotas(
+/// What is counted of a tenant before there may be more of it, one transaction at a time. Not by a lock of the tenant's
+/// row, which claims need.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counted {
+    Claims,
+    Components,
+    Secrets,
+    Tokens,
+    Triggers,
+    Uploads,
+}
+
+impl Counted {
+    /// The number of the lock: tenants' ids end at random. Should two be the same, they only wait for each other.
+    fn key(self, tenant: Uuid) -> i64 {
+        (tenant.as_u64_pair().1 ^ self as u64).cast_signed()
+    }
+}
+
+/// Keeps others from counting the same of this tenant until the transaction ends. Among its first locks.
+pub(super) async fn exclude(
     c: &impl GenericClient,
     tenant: TenantId,
-    held: &[Quota],
-) -> Result<Quotas, StoreError> {
-    let read = async |get: &'static str| match row(c, get, &[&tenant.0]).await? {
-        Some(found) => Ok::<Quotas, StoreError>(found.try_get::<_, Json<_>>(0)?.0),
-        None => Ok(Quotas::default()),
-    };
-    let quotas = read("SELECT quotas FROM tenant WHERE id = $1").await?;
-    if held.iter().all(|quota| quotas.get(*quota).is_none()) {
-        return Ok(quotas);
-    }
-    read("SELECT quotas FROM tenant WHERE id = $1 FOR NO KEY UPDATE").await
+    counted: Counted,
+) -> Result<(), StoreError> {
+    row(c, "SELECT pg_advisory_xact_lock($1)", &[&counted.key(tenant.0)]).await?;
+    Ok(())
+}
+
+/// [`exclude`], but nobody is waited for. Returns the tenants of which nobody else counts it.
+pub(super) async fn try_exclude(
+    c: &impl GenericClient,
+    tenants: &[Uuid],
+    counted: Counted,
+) -> Result<Vec<Uuid>, StoreError> {
+    let keys: Vec<i64> = tenants.iter().map(|tenant| counted.key(*tenant)).collect();
+    let lock =
+        "SELECT id FROM unnest($1::uuid[], $2::bigint[]) AS e (id, key) WHERE pg_try_advisory_xact_lock(key)";
+    rows(c, lock, &[&tenants, &keys]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Refuses one more of what is counted in rows: a table and a condition.
@@ -180,6 +205,12 @@ pub(super) async fn check_count(
         let used = row(c, &count, &[&tenant.0]).await?.map_or(Ok(0), |found| found.try_get(0))?;
         quotas.check(quota, unsigned(used), 1)?;
     }
+    Ok(())
+}
+
+/// Lets starts, and others that ask for stored bytes of the tenant, wait until the transaction ends.
+pub(super) async fn hold_stored(c: &impl GenericClient, tenant: TenantId) -> Result<(), StoreError> {
+    hold(c, &[tenant.0]).await?;
     Ok(())
 }
 

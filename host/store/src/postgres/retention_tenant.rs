@@ -14,6 +14,11 @@ const DELETED: &str = "SELECT id FROM tenant WHERE deleted_at IS NOT NULL ORDER 
 const RUNS: &str = "SELECT id FROM run WHERE tenant_id = $1 AND state <> 'running' ORDER BY id LIMIT $2
     FOR UPDATE SKIP LOCKED";
 
+/// Triggers that were due some time: so that whoever looks for what is due doesn't meet them.
+const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL WHERE id IN (
+    SELECT id FROM trigger WHERE tenant_id = $1 AND state = 'active' AND next_at IS NOT NULL LIMIT $2
+    FOR UPDATE SKIP LOCKED)";
+
 /// What goes when no run is left, those first that name others: tables and whose rows. Chunks go with their uploads.
 const ROWS: [(&str, &str); 11] = [
     ("skip", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = $1)"),
@@ -56,6 +61,10 @@ async fn sweep_tenant(
     lines: &mut i64,
     stored: &mut Stored,
 ) -> Result<u64, StoreError> {
+    let finished = execute(c, FINISH, &[&tenant, &signed(limit)]).await?;
+    if finished > 0 {
+        return Ok(finished);
+    }
     let runs = ids(c, RUNS, &[&tenant, &signed(limit)]).await?;
     if !runs.is_empty() {
         let runs = delete_lines(c, runs, lines, stored).await?;

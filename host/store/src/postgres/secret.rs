@@ -3,9 +3,11 @@
 use super::PostgresStore;
 use super::audit::record;
 use super::connection::{in_transaction, reading};
+use super::quota::{Counted, exclude};
 use super::row::{At, Json, Word, after_name, execute, limit, paged, row, rows, signed};
 use super::tenant::hold;
 use crate::record::secret as shown;
+use crate::secrets::{SECRETS_IN_JSON, in_json, names, with_users};
 use crate::words::{no_secret, secret_used, too_many_secrets};
 use crate::{Page, Paged, SecretStore, StoreError};
 use async_trait::async_trait;
@@ -24,6 +26,7 @@ impl SecretStore for PostgresStore {
     async fn secret_put(&self, secret: SealedSecret, change: Change) -> Result<SecretInfo, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
             hold(c, secret.tenant).await?;
+            exclude(c, secret.tenant, Counted::Secrets).await?;
             let before = find(c, secret.tenant, &secret.name, "FOR NO KEY UPDATE").await?;
             if before.is_none() {
                 let count =
@@ -53,8 +56,7 @@ impl SecretStore for PostgresStore {
             let after = read_secret(&put.ok_or_else(|| no_secret(&secret.name))?)?;
             let difference = (before.as_ref().map_or(Value::Null, shown), shown(&after));
             record(c, &change, Some(after.tenant), format!("secret `{}`", after.name), difference).await?;
-            let users = users(c, after.tenant).await?;
-            with_users(after, &users)
+            with_users(after, &[])
         })
     }
 
@@ -72,7 +74,7 @@ impl SecretStore for PostgresStore {
             let found = rows(c, &list, &[&tenant.0, &after_name(&page)?, &limit(&page)]).await?;
             let found = found.iter().map(read_secret).collect::<Result<_, _>>()?;
             let found = paged(found, &page, |last: &SealedSecret| last.name.to_string());
-            let users = users(c, tenant).await?;
+            let users = users(c, tenant, SECRETS_IN_JSON).await?;
             let items = found.items.into_iter().map(|secret| with_users(secret, &users)).collect();
             Paged { items, next: found.next }
         })
@@ -82,7 +84,9 @@ impl SecretStore for PostgresStore {
         in_transaction!(&self.shared.pool, |c| {
             // A task that is about to name it waits for this, or this for it.
             let before = find(c, tenant, name, "FOR UPDATE").await?.ok_or_else(|| no_secret(name))?;
-            if let Some((task, _)) = users(c, tenant).await?.iter().find(|(_, spec)| names(spec, name)) {
+            if let Some((task, _)) =
+                users(c, tenant, &in_json(name)).await?.iter().find(|(_, spec)| names(spec, name))
+            {
                 return Err(secret_used(name, task));
             }
             let delete = "DELETE FROM secret WHERE tenant_id = $1 AND name = $2";
@@ -151,30 +155,19 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// The tenant's tasks with what their current revisions say.
-async fn users(c: &impl GenericClient, tenant: TenantId) -> Result<Vec<(Name, TaskSpec)>, StoreError> {
+/// The tenant's tasks with what their current revisions say, of those that have this in their JSON.
+async fn users(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    having: &str,
+) -> Result<Vec<(Name, TaskSpec)>, StoreError> {
     let found = rows(
         c,
         "SELECT t.name, r.spec FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
-         WHERE t.tenant_id = $1 AND t.deleted_at IS NULL ORDER BY t.name",
-        &[&tenant.0],
+         WHERE t.tenant_id = $1 AND t.deleted_at IS NULL AND strpos(r.spec, $2) > 0 ORDER BY t.name",
+        &[&tenant.0, &having],
     )
     .await?;
     let read = |row: &Row| Ok((row.try_get::<_, Word<_>>(0)?.0, row.try_get::<_, Json<_>>(1)?.0));
     found.iter().map(read).collect()
-}
-
-fn names(spec: &TaskSpec, secret: &Name) -> bool {
-    spec.secrets.values().any(|name| name == secret)
-}
-
-fn with_users(secret: SealedSecret, users: &[(Name, TaskSpec)]) -> SecretInfo {
-    let tasks = users.iter().filter(|(_, spec)| names(spec, &secret.name)).map(|(task, _)| task.clone());
-    SecretInfo {
-        tasks: tasks.collect(),
-        name: secret.name,
-        key_id: secret.key_id,
-        created_at: secret.created_at,
-        updated_at: secret.updated_at,
-    }
 }

@@ -157,7 +157,8 @@ pub(super) async fn start_all(
             let started = starts.iter().map(|start| starting.start(*tenant, start, change.now));
             let started = started.collect::<Result<Vec<_>, StoreError>>()?;
             if let Some((object, difference)) = record::starts(starts, &started) {
-                entries.extend(audit::entry(c, change, Some(*tenant), object, difference).await?);
+                let named = starting.accounts.get(tenant).map(|account| (*tenant, account.name.clone()));
+                entries.extend(record::entry(change, named, object, difference));
             }
             results.push(started);
         }

@@ -26,6 +26,8 @@ impl TaskStore for PostgresStore {
     async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError> {
         let now = change.now;
         in_transaction!(&self.shared.pool, |c| {
+            // A task that a suspension didn't lock must not start anything as the tenant stood before.
+            tenant::hold(c, tenant).await?;
             let inserted = execute(
                 c,
                 "INSERT INTO task (id, tenant_id, name, revision, created_at) VALUES ($1, $2, $3, 1, $4)

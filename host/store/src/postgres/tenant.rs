@@ -114,15 +114,7 @@ impl TenantStore for PostgresStore {
                 &[&id, &now],
             )
             .await?;
-            execute(
-                c,
-                "WITH locked AS MATERIALIZED (
-                     SELECT id FROM trigger WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE)
-                 UPDATE trigger g SET deleted_at = $2, state = 'finished', next_at = NULL FROM locked l
-                 WHERE g.id = l.id",
-                &[&id, &now],
-            )
-            .await?;
+            // Its triggers aren't due any more; the retention sees to them.
         })?;
         self.shared.wakes.orders();
         Ok(())
@@ -210,22 +202,23 @@ pub(super) async fn by_id(c: &impl GenericClient, id: TenantId) -> Result<Tenant
     tenant.ok_or_else(|| StoreError::NotFound(format!("tenant {id}")))
 }
 
-/// Keeps the tenant as it is until the transaction ends, so that nothing is made in one that is deleted just then;
-/// one transaction at a time, so that counts hold.
-pub(super) async fn hold(c: &impl GenericClient, id: TenantId) -> Result<(), StoreError> {
-    let lock = "SELECT 1 FROM tenant WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let held = row(c, lock, &[&id.0]).await?;
-    held.map(|_| ()).ok_or_else(|| StoreError::NotFound(format!("tenant {id}")))
+/// The tenant, unless it is deleted, as it stays until the transaction ends: so that nothing is made in one that is
+/// deleted or suspended just then. Claims don't wait for it, nor do others that call this.
+pub(super) async fn hold(c: &impl GenericClient, id: TenantId) -> Result<Tenant, StoreError> {
+    let hold = format!("{} WHERE n.id = $1 AND n.deleted_at IS NULL FOR SHARE", select());
+    let tenant = row(c, &hold, &[&id.0]).await?.map(|found| read_tenant(&found, 0)).transpose()?;
+    tenant.ok_or_else(|| StoreError::NotFound(format!("tenant {id}")))
 }
 
-/// Locks whatever could begin something of the tenant as it stood: claims hold their host's row, starts and due
-/// triggers their task's, and read the tenant after that.
+/// Locks whatever could begin something of the tenant as it stood: claims hold its row, starts and due triggers
+/// their task's, and read the tenant after that. Who makes a task holds the tenant's row too. Hosts' rows are left
+/// alone, and references to the tenant's too until it is deleted.
 async fn lock(c: &impl GenericClient, name: &Name) -> Result<Tenant, StoreError> {
-    rows(c, "SELECT id FROM host ORDER BY id FOR UPDATE", &[]).await?;
-    let lock = "SELECT id FROM tenant WHERE name = $1 AND deleted_at IS NULL FOR UPDATE";
+    let lock = "SELECT 1 FROM tenant WHERE name = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
     row(c, lock, &[&name.as_str()]).await?;
     let tenant = get(c, name).await?;
-    rows(c, "SELECT id FROM task WHERE tenant_id = $1 ORDER BY id FOR NO KEY UPDATE", &[&tenant.id.0])
-        .await?;
+    let tasks =
+        "SELECT 1 FROM task WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE";
+    rows(c, tasks, &[&tenant.id.0]).await?;
     Ok(tenant)
 }

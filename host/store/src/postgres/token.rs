@@ -3,6 +3,7 @@
 use super::PostgresStore;
 use super::audit::record;
 use super::connection::{in_transaction, reading};
+use super::quota::{Counted, exclude};
 use super::row::{At, Json, Parameters, Word, bad_token, execute, limit, paged, row, rows, signed, text};
 use super::tenant::{TENANT_COLUMNS, hold, read_tenant};
 use crate::record::token as shown;
@@ -30,6 +31,7 @@ impl TokenStore for PostgresStore {
         in_transaction!(&self.shared.pool, |c| {
             if let Some(tenant) = token.tenant {
                 hold(c, tenant).await?;
+                exclude(c, tenant, Counted::Tokens).await?;
             }
             if let Some(found) = find(c, "k.hash = $1", &[&&hash[..]]).await? {
                 if found.token.void(change.now).is_none() {

@@ -2,11 +2,11 @@
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::connection::{in_transaction, reading};
-use super::quota::{check_count, quotas};
+use super::quota::{Counted, check_count, exclude};
 use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, audit, task, trigger_advance};
+use super::{PostgresStore, audit, task, tenant, trigger_advance};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
@@ -33,7 +33,10 @@ impl TriggerStore for PostgresStore {
     ) -> Result<Trigger, StoreError> {
         let now = change.now;
         let created = in_transaction!(&self.shared.pool, |c| {
-            let quotas = quotas(c, tenant, &[Quota::Triggers]).await?;
+            let quotas = tenant::by_id(c, tenant).await?.quotas;
+            if quotas.get(Quota::Triggers).is_some() {
+                exclude(c, tenant, Counted::Triggers).await?;
+            }
             // Not to be deleted before there is the trigger.
             let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL").await?;

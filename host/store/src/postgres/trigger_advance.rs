@@ -17,10 +17,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger
-    WHERE state = 'active' AND next_at <= $1 ORDER BY next_at LIMIT $2";
+/// Not those of deleted tenants, which the retention clears away.
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
+    WHERE state = 'active' AND next_at <= $1
+        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+    ORDER BY next_at LIMIT $2";
 
-pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT $1";
+pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger g
+    WHERE state = 'active' AND next_at IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+    ORDER BY next_at LIMIT $1";
 
 pub(super) fn read_due(row: &Row) -> Result<DueTrigger, StoreError> {
     Ok(DueTrigger {

@@ -2,9 +2,10 @@
 
 use super::PostgresStore;
 use super::connection::{in_transaction, reading};
-use super::quota::{check_stored, quotas};
+use super::quota::{Counted, check_stored, exclude, hold_stored};
 use super::row::{At, execute, row, rows, signed, unsigned};
-use crate::words::{misplaced, missing, too_many};
+use super::tenant::hold;
+use crate::words::{misplaced, missing, too_many, uploading};
 use crate::{StoreError, UploadStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
@@ -12,6 +13,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::UPLOADS_BEGUN_MAX;
+use innkeeper_domain::quota::Quota;
 
 #[async_trait]
 impl UploadStore for PostgresStore {
@@ -23,8 +25,8 @@ impl UploadStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         in_transaction!(&self.shared.pool, |c| {
-            // One at a time, so that the count holds.
-            row(c, "SELECT 1 FROM tenant WHERE id = $1 FOR NO KEY UPDATE", &[&tenant.0]).await?;
+            let quotas = uploading(hold(c, tenant).await?)?;
+            exclude(c, tenant, Counted::Uploads).await?;
             match lock(c, tenant, digest).await? {
                 Some((of, received)) if of == size => received,
                 found => {
@@ -37,7 +39,10 @@ impl UploadStore for PostgresStore {
                     if unsigned(begun) >= UPLOADS_BEGUN_MAX as u64 {
                         return Err(too_many());
                     }
-                    check_stored(c, tenant, &quotas(c, tenant, &[]).await?, digest, size).await?;
+                    if quotas.get(Quota::StoredBytes).is_some() {
+                        hold_stored(c, tenant).await?;
+                    }
+                    check_stored(c, tenant, &quotas, digest, size).await?;
                     execute(
                         c,
                         "INSERT INTO upload (tenant_id, digest, size, changed_at) VALUES ($1, $2, $3, $4)",

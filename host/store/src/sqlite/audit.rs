@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
-use crate::columns::audit_ids_before;
+use crate::columns::{audit_ids_before, refused};
 use crate::record::{self, Difference};
 use crate::{AuditFilter, AuditStore, Page, Paged, StoreError};
 use async_trait::async_trait;
@@ -23,13 +23,15 @@ impl AuditStore for SqliteStore {
                 Some(token) => Some(token.parse::<AuditId>().map_err(|_| bad_token())?),
             };
             let until = filter.until.and_then(audit_ids_before);
-            let before = before.into_iter().chain(until).min().map(|id| Id(id.0));
-            // Said so for the planner: with a tenant its own index, else the table's order.
+            let before = before.into_iter().chain(until).min().map_or_else(uuid::Uuid::max, |id| id.0);
+            // Said so for the planner: with a tenant its own index, else the table's order; for what was not done an
+            // index of that.
             let tenant = if filter.tenant.is_some() { "tenant_id = ?1" } else { "?1 IS NULL" };
+            let refused = refused(filter.outcome);
             let mut list = c.prepare_cached(&format!(
                 "SELECT id, at, tenant_id, tenant, actor, role, address, action, object, outcome, before, after, count
-                 FROM audit WHERE {tenant} AND (?2 IS NULL OR outcome = ?2)
-                     AND id >= ?3 AND (?4 IS NULL OR id < ?4) AND (?5 IS NULL OR at < ?5) AND (?6 IS NULL OR at >= ?6)
+                 FROM audit WHERE {tenant}{refused} AND (?2 IS NULL OR outcome = ?2)
+                     AND id >= ?3 AND id < ?4 AND (?5 IS NULL OR at < ?5) AND (?6 IS NULL OR at >= ?6)
                  ORDER BY id DESC LIMIT ?7"
             ))?;
             let since = filter.since.map_or_else(uuid::Uuid::nil, |since| AuditId::first(since).0);
@@ -38,7 +40,7 @@ impl AuditStore for SqliteStore {
                     filter.tenant.map(|tenant| Id(tenant.0)),
                     filter.outcome.map(|outcome| outcome.as_str()),
                     Id(since),
-                    before,
+                    Id(before),
                     filter.until.map(At),
                     filter.since.map(At),
                     limit(&page),

@@ -1,7 +1,7 @@
 //! Claims in SQLite: ready runs become a host's.
 
 use super::host::state;
-use super::quota::cpu_of_day;
+use super::quota::{cpu_of_day, stored_bytes};
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use crate::sharing::{Claimant, Queue, Slice, only_queue, slices, sort};
 use crate::{Hints, StoreError};
@@ -135,11 +135,14 @@ fn claimant(c: &Connection, tenant: TenantId, now: Timestamp) -> Result<Option<C
     )?;
     let found = get.query_row(params![Id(tenant.0), TenantState::Active.as_str()], |row| {
         let (weight, quotas) = (row.get(0)?, row.get::<_, Json<_>>(1)?.0);
-        Ok(Claimant { tenant, weight, quotas, cpu: 0, running: 0, queues: Vec::new() })
+        Ok(Claimant { tenant, weight, quotas, cpu: 0, stored: 0, running: 0, queues: Vec::new() })
     });
     let Some(mut found) = found.optional()? else { return Ok(None) };
     if found.quotas.get(Quota::CpuPerDay).is_some() {
         found.cpu = cpu_of_day(c, tenant, now)?;
+    }
+    if found.quotas.get(Quota::StoredBytes).is_some() {
+        found.stored = stored_bytes(c, tenant, None)?;
     }
     Ok(Some(found))
 }

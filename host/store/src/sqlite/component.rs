@@ -3,10 +3,11 @@
 use super::SqliteStore;
 use super::audit;
 use super::files::ComponentFiles;
-use super::quota::{check_count, check_stored, quotas};
+use super::quota::{check_count, check_stored};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use super::tenant::by_id;
 use crate::record;
-use crate::words::{ComponentQuery, component_used};
+use crate::words::{ComponentQuery, component_used, uploading};
 use crate::{ComponentStore, Page, Paged, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::audit::Change;
@@ -141,11 +142,11 @@ fn insert(
     if !files.contains(component.digest) {
         return Ok(None);
     }
+    let quotas = uploading(by_id(c, tenant)?)?;
     let mut exists = c.prepare_cached("SELECT 1 FROM component WHERE tenant_id = ?1 AND digest = ?2")?;
     if exists.exists(params![Id(tenant.0), component.digest.0])? {
         return Ok(Some(true));
     }
-    let quotas = quotas(c, tenant)?;
     check_count(c, tenant, &quotas, Quota::Components, "component WHERE TRUE")?;
     check_stored(c, tenant, &quotas, component.digest, component.size)?;
     c.execute(

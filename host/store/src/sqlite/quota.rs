@@ -10,12 +10,19 @@ use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::quota::{Quota, Quotas};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// The tenant's account, with what its quotas need.
-pub(super) fn account(c: &Connection, tenant: TenantId, now: Timestamp) -> Result<Account, StoreError> {
-    let mut get = c.prepare_cached("SELECT state, quotas FROM tenant WHERE id = ?1")?;
-    let mut account = get.query_row([Id(tenant.0)], |row| {
-        Ok(Account::new(tenant, row.get::<_, Word<_>>(0)?.0, row.get::<_, Json<_>>(1)?.0))
-    })?;
+/// The tenant's account, with what its quotas need; none if it is deleted.
+pub(super) fn account(
+    c: &Connection,
+    tenant: TenantId,
+    now: Timestamp,
+) -> Result<Option<Account>, StoreError> {
+    let mut get =
+        c.prepare_cached("SELECT name, state, quotas FROM tenant WHERE id = ?1 AND deleted_at IS NULL")?;
+    let found = get.query_row([Id(tenant.0)], |row| {
+        let (name, state) = (row.get::<_, Word<_>>(0)?.0, row.get::<_, Word<_>>(1)?.0);
+        Ok(Account::new(tenant, name, state, row.get::<_, Json<_>>(2)?.0))
+    });
+    let Some(mut account) = found.optional()? else { return Ok(None) };
     if account.has(Quota::CpuPerDay) {
         account.cpu = cpu_of_day(c, tenant, now)?;
     }
@@ -27,7 +34,7 @@ pub(super) fn account(c: &Connection, tenant: TenantId, now: Timestamp) -> Resul
         account.on_time_at =
             get.query_row([Id(tenant.0)], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
     }
-    Ok(account)
+    Ok(Some(account))
 }
 
 /// Writes what the transaction has added to the account.
@@ -41,13 +48,6 @@ pub(super) fn write(c: &Connection, account: &Account) -> Result<(), StoreError>
         .execute(params![Id(account.tenant.0), At(on_time_at)])?;
     }
     Ok(())
-}
-
-/// The tenant's quotas.
-pub(super) fn quotas(c: &Connection, tenant: TenantId) -> Result<Quotas, StoreError> {
-    let mut get = c.prepare_cached("SELECT quotas FROM tenant WHERE id = ?1")?;
-    let found = get.query_row([Id(tenant.0)], |row| Ok(row.get::<_, Json<_>>(0)?.0)).optional()?;
-    Ok(found.unwrap_or_default())
 }
 
 /// CPU time that the tenant has used on the day of this instant, in microseconds.

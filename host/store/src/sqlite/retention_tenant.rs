@@ -11,6 +11,10 @@ pub(super) const DELETED: &str = "SELECT id FROM tenant WHERE deleted_at IS NOT 
 /// Runs that no host executes.
 const RUNS: &str = "SELECT id FROM run WHERE tenant_id = ?1 AND state <> 'running' ORDER BY id LIMIT ?2";
 
+/// Triggers that were due some time: so that whoever looks for what is due doesn't meet them.
+const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL WHERE id IN (
+    SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND next_at IS NOT NULL LIMIT ?2)";
+
 /// What goes when no run is left, those first that name others: tables, their keys, and whose rows.
 const ROWS: [(&str, &str, &str); 12] = [
     ("skip", "id", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = ?1)"),
@@ -31,6 +35,10 @@ const OWN: &str = "tenant_id = ?1";
 
 /// Deletes up to `limit` rows of a tenant, and so many lines of logs; its own row last. Says how many those were.
 pub(super) fn sweep(c: &Connection, tenant: Uuid, limit: u64, lines: &mut i64) -> Result<u64, StoreError> {
+    let finished = c.execute(FINISH, params![Id(tenant), signed(limit)])? as u64;
+    if finished > 0 {
+        return Ok(finished);
+    }
     let mut swept = 0;
     for run in ids(c, RUNS, params![Id(tenant), signed(limit)])? {
         swept += delete_run(c, run, lines)?;

@@ -4,6 +4,7 @@ use super::SqliteStore;
 use super::audit::record;
 use super::row::{At, Id, Json, Word, after_name, limit, paged, signed};
 use crate::record::secret as shown;
+use crate::secrets::{SECRETS_IN_JSON, in_json, names, with_users};
 use crate::words::{no_secret, secret_used, too_many_secrets};
 use crate::{Page, Paged, SecretStore, StoreError};
 use async_trait::async_trait;
@@ -52,7 +53,7 @@ impl SecretStore for SqliteStore {
             let object = || format!("secret `{}`", after.name);
             let difference = || (before.as_ref().map_or(Value::Null, shown), shown(&after));
             record(c, &change, Some(after.tenant), object, difference)?;
-            info(c, after)
+            Ok(with_users(after, &[]))
         })
         .await
     }
@@ -75,7 +76,7 @@ impl SecretStore for SqliteStore {
                 list.query_map(params![Id(tenant.0), after_name(&page)?, limit(&page)], read_secret)?;
             let rows =
                 paged(rows.collect::<Result<_, _>>()?, &page, |last: &SealedSecret| last.name.to_string());
-            let users = users(c, tenant)?;
+            let users = users(c, tenant, SECRETS_IN_JSON)?;
             let items = rows.items.into_iter().map(|secret| with_users(secret, &users)).collect();
             Ok(Paged { items, next: rows.next })
         })
@@ -86,7 +87,9 @@ impl SecretStore for SqliteStore {
         let name = name.clone();
         self.write(move |c| {
             let before = find(c, tenant, &name)?.ok_or_else(|| no_secret(&name))?;
-            if let Some((task, _)) = users(c, tenant)?.iter().find(|(_, spec)| names(spec, &name)) {
+            if let Some((task, _)) =
+                users(c, tenant, &in_json(&name))?.iter().find(|(_, spec)| names(spec, &name))
+            {
                 return Err(secret_used(&name, task));
             }
             c.execute(
@@ -152,34 +155,14 @@ pub(super) fn check(c: &Connection, tenant: TenantId, spec: &TaskSpec) -> Result
     Ok(())
 }
 
-/// The tenant's tasks with what their current revisions say.
-fn users(c: &Connection, tenant: TenantId) -> Result<Vec<(Name, TaskSpec)>, StoreError> {
+/// The tenant's tasks with what their current revisions say, of those that have this in their JSON.
+fn users(c: &Connection, tenant: TenantId, having: &str) -> Result<Vec<(Name, TaskSpec)>, StoreError> {
     let mut list = c.prepare_cached(
         "SELECT t.name, r.spec FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
-         WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL ORDER BY t.name",
+         WHERE t.tenant_id = ?1 AND t.deleted_at IS NULL AND instr(r.spec, ?2) > 0 ORDER BY t.name",
     )?;
-    let rows = list.query_map([Id(tenant.0)], |row| {
+    let rows = list.query_map(params![Id(tenant.0), having], |row| {
         Ok((row.get::<_, Word<Name>>(0)?.0, row.get::<_, Json<TaskSpec>>(1)?.0))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn names(spec: &TaskSpec, secret: &Name) -> bool {
-    spec.secrets.values().any(|name| name == secret)
-}
-
-fn info(c: &Connection, secret: SealedSecret) -> Result<SecretInfo, StoreError> {
-    let users = users(c, secret.tenant)?;
-    Ok(with_users(secret, &users))
-}
-
-fn with_users(secret: SealedSecret, users: &[(Name, TaskSpec)]) -> SecretInfo {
-    let tasks = users.iter().filter(|(_, spec)| names(spec, &secret.name)).map(|(task, _)| task.clone());
-    SecretInfo {
-        tasks: tasks.collect(),
-        name: secret.name,
-        key_id: secret.key_id,
-        created_at: secret.created_at,
-        updated_at: secret.updated_at,
-    }
 }

@@ -71,7 +71,9 @@ pub(super) fn start_all(
     starts: &[NewRun],
     now: Timestamp,
 ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
-    let mut account = quota::account(c, tenant, now)?;
+    let Some(mut account) = quota::account(c, tenant, now)? else {
+        return Ok(starts.iter().map(|start| Err(StartError::NoTask(start.task.clone()))).collect());
+    };
     let mut targets: HashMap<&Name, Option<Target>> = HashMap::new();
     let mut results = Vec::with_capacity(starts.len());
     for start in starts {

@@ -110,11 +110,7 @@ impl TenantStore for SqliteStore {
             )?;
             c.execute("DELETE FROM token WHERE tenant_id = ?1", [&id])?;
             c.execute("DELETE FROM secret WHERE tenant_id = ?1", [&id])?;
-            c.execute(
-                "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL
-                 WHERE tenant_id = ?1 AND deleted_at IS NULL",
-                params![id, now],
-            )?;
+            // Its triggers aren't due any more; the retention sees to them.
             c.execute(
                 "UPDATE task SET deleted_at = ?2 WHERE tenant_id = ?1 AND deleted_at IS NULL",
                 params![id, now],

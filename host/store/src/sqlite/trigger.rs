@@ -1,7 +1,7 @@
 //! Triggers in SQLite: made, changed, read.
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
-use super::quota::{check_count, quotas};
+use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
 use super::{SqliteStore, audit, task, trigger_advance};
@@ -40,7 +40,7 @@ impl TriggerStore for SqliteStore {
                 }
                 Some(name) => name.clone(),
             };
-            let quotas = quotas(c, tenant)?;
+            let quotas = super::tenant::by_id(c, tenant)?.quotas;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
             c.execute(
                 "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)

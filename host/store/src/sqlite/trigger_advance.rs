@@ -13,10 +13,16 @@ use innkeeper_domain::time::to_micros;
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger
-    WHERE state = 'active' AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+/// Not those of deleted tenants, which the retention clears away.
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
+    WHERE state = 'active' AND next_at <= ?1
+        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+    ORDER BY next_at LIMIT ?2";
 
-pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT ?1";
+pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger g
+    WHERE state = 'active' AND next_at IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+    ORDER BY next_at LIMIT ?1";
 
 pub(super) fn read_due(row: &Row) -> rusqlite::Result<DueTrigger> {
     Ok(DueTrigger {
@@ -79,7 +85,7 @@ pub(super) fn advance(
     now: Timestamp,
 ) -> Result<u32, StoreError> {
     let trigger = decision.id;
-    let mut account = quota::account(c, due.tenant, now)?;
+    let Some(mut account) = quota::account(c, due.tenant, now)? else { return Ok(0) };
     let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
     let admitted = admit_firing(due.overlap, state, &decision.firing);
     account.fired(admitted.runs.len(), &due.input);

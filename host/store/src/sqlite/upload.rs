@@ -1,9 +1,10 @@
 //! Uploads under way in SQLite.
 
 use super::SqliteStore;
-use super::quota::{check_stored, quotas};
+use super::quota::check_stored;
 use super::row::{At, Id, signed, unsigned};
-use crate::words::{misplaced, missing, too_many};
+use super::tenant::by_id;
+use crate::words::{misplaced, missing, too_many, uploading};
 use crate::{StoreError, UploadStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -22,6 +23,7 @@ impl UploadStore for SqliteStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         self.write(move |c| {
+            let quotas = uploading(by_id(c, tenant)?)?;
             match find(c, tenant, digest)? {
                 Some((of, received)) if of == size => return Ok(received),
                 Some(_) => end(c, tenant, digest)?,
@@ -34,7 +36,7 @@ impl UploadStore for SqliteStore {
             if unsigned(begun) >= UPLOADS_BEGUN_MAX as u64 {
                 return Err(too_many());
             }
-            check_stored(c, tenant, &quotas(c, tenant)?, digest, size)?;
+            check_stored(c, tenant, &quotas, digest, size)?;
             c.execute(
                 "INSERT INTO upload (tenant_id, digest, size, changed_at) VALUES (?1, ?2, ?3, ?4)",
                 params![Id(tenant.0), digest.0, signed(size), At(now)],
