@@ -50,8 +50,8 @@ pub(crate) enum ForSomeTasks {
 pub(crate) enum Path {
     /// For everybody: load balancers and orchestrators ask for health without a token.
     Open,
-    /// For everybody who is known: it describes the services.
-    Known,
+    /// For everybody who is known: this service tells nothing of what a tenant has.
+    Known(&'static str),
     Ruled(&'static Rule),
     /// There is no such call, or nobody has said who may call it.
     Unruled,
@@ -61,11 +61,15 @@ const PACKAGE: &str = "/innkeeper.v1.";
 
 /// What is known of a path.
 pub(crate) fn of_path(path: &str) -> Path {
-    if path.starts_with("/grpc.health.v1.Health/") {
+    if path == "/grpc.health.v1.Health/Check" {
         return Path::Open;
     }
+    // `Watch` lasts: strangers could hold as many as they like.
+    if path.starts_with("/grpc.health.v1.Health/") {
+        return Path::Known("Health");
+    }
     if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
-        return Path::Known;
+        return Path::Known("ServerReflection");
     }
     let rule = path.strip_prefix(PACKAGE).and_then(|call| RULES.iter().find(|rule| rule.call == call));
     rule.map_or(Path::Unruled, Path::Ruled)
@@ -169,6 +173,7 @@ mod tests {
             assert_eq!(of_path(path), Path::Unruled, "{path}");
         }
         assert_eq!(of_path("/grpc.health.v1.Health/Check"), Path::Open);
+        assert_eq!(of_path("/grpc.health.v1.Health/Watch"), Path::Known("Health"));
         assert!(
             matches!(of_path("/innkeeper.v1.RunService/StartRun"), Path::Ruled(rule) if rule.least == Operator)
         );

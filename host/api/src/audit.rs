@@ -20,7 +20,7 @@ impl AuditService for Api {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         if request.all {
-            caller.lists_all("audit log", (self.now)())?;
+            caller.lists_all("audit log")?;
         }
         let outcome = match request.outcome() {
             Outcome::Unspecified => None,

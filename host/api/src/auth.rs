@@ -4,9 +4,8 @@
 use crate::Api;
 use crate::access::{Concerns, Does, ForSomeTasks, Path, Rule, of_path};
 use crate::caller::{Caller, Known, Shown};
-use crate::denials::Denials;
-use crate::login_limit::LoginLimit;
-use crate::peer::Peer;
+use crate::gate::Gate;
+use crate::peer::{IdentityError, Peer};
 use crate::status::of_store;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
@@ -15,13 +14,13 @@ use innkeeper_domain::audit::Actor;
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::NAME_CHARS_MAX;
 use innkeeper_domain::name::Name;
-use innkeeper_domain::tenant::{Tenant, TenantState};
+use innkeeper_domain::tenant::Tenant;
 use innkeeper_store::{Found, StoreError, TokenHash};
 use sha2::{Digest, Sha256};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -55,19 +54,6 @@ pub fn certificate_hash(name: &str) -> TokenHash {
 /// The same of an issuer's subject.
 pub fn subject_hash(issuer: &str, subject: &str) -> TokenHash {
     token_hash(&format!("subject\0{issuer}\0{subject}"))
-}
-
-/// What is remembered from call to call.
-#[derive(Default)]
-pub(crate) struct Gate {
-    logins: Mutex<LoginLimit>,
-    pub denials: Arc<Denials>,
-}
-
-impl Gate {
-    fn logins(&self) -> MutexGuard<'_, LoginLimit> {
-        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Somebody who was not let through.
@@ -136,9 +122,13 @@ impl Api {
                     let why = "the token is not one of this host's, which trusts no identity provider";
                     return Err(unknown(why.into(), nobody()));
                 };
-                let subject = identity.subject(text).await;
-                let subject =
-                    subject.map_err(|why| unknown(format!("the token is not good: {why}"), nobody()))?;
+                let subject = identity.subject(text).await.map_err(|error| match error {
+                    IdentityError::Bad(why) => unknown(format!("the token is not good: {why}"), nobody()),
+                    // Who shows it may be somebody good: that is no failed log-in.
+                    IdentityError::Unavailable(why) => {
+                        (Status::unavailable(format!("the token can't be checked now: {why}")), None)
+                    }
+                })?;
                 let shown = cut(&subject);
                 let why = || {
                     let why =
@@ -177,9 +167,9 @@ impl Api {
         }
     }
 
-    /// Refuses one who was let through before, if what it shows is worth nothing any more, or its tenant is gone. For
-    /// calls that last.
-    pub(crate) async fn still(&self, caller: &Caller) -> Result<(), Status> {
+    /// Refuses one who was let through before, if what it shows is worth nothing any more, or its tenant is gone;
+    /// else the tenant as it is now. For calls that last.
+    pub(crate) async fn still(&self, caller: &Caller) -> Result<Tenant, Status> {
         let found = self.find(&caller.known.shown).await.map_err(|(status, _)| status)?;
         if found.token.id != caller.known.token.id {
             return Err(Status::unauthenticated("what the call began with is another's now"));
@@ -189,10 +179,15 @@ impl Api {
             None => self.store.tenant_get(&caller.of.name).await.map_err(of_store)?,
         };
         if tenant.id == caller.tenant {
-            return Ok(());
+            return Ok(tenant);
         }
         // Another has its name since.
         Err(of_store(StoreError::NotFound(format!("tenant `{}`", caller.of.name))))
+    }
+
+    /// The same for a call that changes something, which its tenant may not while it is suspended.
+    pub(crate) async fn still_changes(&self, caller: &Caller) -> Result<(), Status> {
+        caller.changes(&self.still(caller).await?)
     }
 
     /// The tenant that a call is for. A name that isn't the caller's own to speak for is answered as one that
@@ -271,7 +266,7 @@ impl AuthLayer {
             Err(refused) => refused,
         };
         if let Some(actor) = refused.actor {
-            self.gate.denials.add(&Arc::new(actor), refused.tenant, (self.api.now)());
+            self.gate.denied(&Arc::new(actor), refused.tenant);
         }
         Err(refused.status)
     }
@@ -281,7 +276,8 @@ impl AuthLayer {
         let address = peer_address(request);
         let action = match path {
             Path::Ruled(rule) => rule.call,
-            Path::Open | Path::Known => "ServerReflection",
+            Path::Known(service) => service,
+            Path::Open => "Health/Check",
             Path::Unruled => "no such call",
         };
         let actor = |name: String, token: Option<&Token>| Actor {
@@ -303,50 +299,47 @@ impl AuthLayer {
         let actor = Arc::new(actor(actor_name(&found.token), Some(&found.token)));
         let rule = match path {
             Path::Ruled(rule) => Some(rule),
-            Path::Open | Path::Known => None,
+            Path::Open | Path::Known(_) => None,
             Path::Unruled => return Err(Status::unimplemented("this host has no such call").into()),
         };
         if let Some(status) = rule.and_then(|rule| forbidden(rule, &found.token)) {
             return Err(Refused { status, actor: Some(Actor::clone(&actor)), tenant: named(found) });
         }
-        let denials = Arc::clone(&self.gate.denials);
         let (token, tenant) = (Arc::new(found.token), found.tenant);
-        let known = Known { token, actor, shown, denials };
+        let known = Known { token, actor, shown, gate: Arc::clone(&self.gate) };
         let Some(rule) = rule.filter(|rule| rule.concerns == Concerns::Tenant) else {
             return Ok((known, None));
         };
-        let tenant = self.api.tenant(tenant, &request.headers).await?;
-        if rule.does == Does::Changes && tenant.state == TenantState::Suspended && !known.is_admin() {
-            let (name, note) = (&tenant.name, &tenant.note);
-            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
-            let status = Status::failed_precondition(format!(
-                "the tenant `{name}` is suspended{note}; it can only look"
-            ));
-            return Err(status.into());
-        }
+        let own = tenant.as_ref().map(|tenant| (tenant.id, tenant.name.clone()));
+        let tenant = match self.api.tenant(tenant, &request.headers).await {
+            // Whoever has a tenant of its own has named another's.
+            Err(status) if own.is_some() && status.code() == Code::NotFound => {
+                return Err(Refused { status, actor: Some(Actor::clone(&known.actor)), tenant: own });
+            }
+            found => found?,
+        };
         let caller = Caller { tenant: tenant.id, of: Arc::new(tenant), known: known.clone() };
+        if rule.does == Does::Changes {
+            caller.changes(&caller.of)?;
+        }
         Ok((known, Some(caller)))
     }
 
     /// [`Api::find`], as often as an address may fail.
     async fn log_in(&self, shown: &Shown, address: IpAddr) -> Result<Found, (Status, Option<Proven>)> {
         let hash = shown.hash();
-        let wait = self.gate.logins().wait(address, &hash, (self.api.now)());
-        if let Some(wait) = wait {
-            let seconds = wait.as_secs() + 1;
-            let status = Status::resource_exhausted(format!(
-                "too many log-ins from {address} have failed; try again in {seconds} s"
+        if let Err(wait) = self.gate.admit(address, &hash) {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let status = Status::unauthenticated(format!(
+                "too many log-ins from {address} have failed, so of what is new here only one is looked at now and \
+                 then; try again in {seconds} s"
             ));
-            // Those that failed are on record.
-            return Err((status, None));
+            return Err((status, Some(Proven { name: "unknown".into(), found: None })));
         }
         let found = self.api.find(shown).await;
-        let mut logins = self.gate.logins();
         match &found {
-            Ok(_) => logins.good(hash),
-            Err((status, _)) if status.code() == Code::Unauthenticated => {
-                logins.failed(address, &hash, (self.api.now)());
-            }
+            Ok(_) => self.gate.good(hash),
+            Err((status, _)) if status.code() == Code::Unauthenticated => self.gate.failed(address, &hash),
             Err(_) => {}
         }
         found

@@ -1,14 +1,14 @@
 //! Who calls, as the services see it. Made by [`crate::auth`] alone.
 
 use crate::Api;
-use crate::denials::Denials;
+use crate::gate::Gate;
 use crate::status::of_store;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Role, Token};
 use innkeeper_domain::audit::{Actor, Change};
 use innkeeper_domain::ids::{RunId, TenantId};
 use innkeeper_domain::name::Name;
-use innkeeper_domain::tenant::Tenant;
+use innkeeper_domain::tenant::{Tenant, TenantState};
 use innkeeper_store::{StartError, StoreError, TokenHash};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) struct Known {
     /// How it goes on record.
     pub actor: Arc<Actor>,
     pub shown: Shown,
-    pub denials: Arc<Denials>,
+    pub gate: Arc<Gate>,
 }
 
 /// Somebody who calls for a tenant.
@@ -78,24 +78,48 @@ impl Caller {
     }
 
     /// Refuses what needs a greater role than the call itself does, with the reason; that goes on record.
-    pub fn needs(&self, role: Role, why: &str, now: Timestamp) -> Result<(), Status> {
+    pub fn needs(&self, role: Role, why: &str) -> Result<(), Status> {
         let had = self.known.token.role;
         if had >= role {
             return Ok(());
         }
-        let tenant = Some((self.tenant, self.of.name.clone()));
-        self.known.denials.add(&self.known.actor, tenant, now);
+        self.denied();
         Err(Status::permission_denied(format!("{why} needs the role `{role}`; yours is `{had}`")))
     }
 
     /// Refuses a list of every tenant's to all but admins.
-    pub fn lists_all(&self, what: &str, now: Timestamp) -> Result<(), Status> {
-        self.needs(Role::Admin, &format!("to list every tenant's {what}"), now)
+    pub fn lists_all(&self, what: &str) -> Result<(), Status> {
+        self.needs(Role::Admin, &format!("to list every tenant's {what}"))
+    }
+
+    /// Refuses a change while the tenant, which is so now, is suspended, but to admins; that goes on record.
+    pub fn changes(&self, now: &Tenant) -> Result<(), Status> {
+        if now.state != TenantState::Suspended || self.known.is_admin() {
+            return Ok(());
+        }
+        self.denied();
+        let (name, note) = (&now.name, &now.note);
+        let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+        Err(Status::failed_precondition(format!("the tenant `{name}` is suspended{note}; it can only look")))
+    }
+
+    /// Puts on record that it was refused.
+    pub fn denied(&self) {
+        self.known.gate.denied(&self.known.actor, Some((self.tenant, self.of.name.clone())));
+    }
+
+    /// Whether it may see and touch a task, and what belongs to it; if not, that goes on record.
+    pub fn may_use(&self, task: &Name) -> bool {
+        let may = self.known.token.may_use(task);
+        if !may {
+            self.denied();
+        }
+        may
     }
 
     /// A task that it may not see is one that isn't there.
     pub fn task(&self, task: &Name) -> Result<(), Status> {
-        if self.known.token.may_use(task) {
+        if self.may_use(task) {
             return Ok(());
         }
         Err(of_store(StoreError::NotFound(format!("task `{task}`"))))
@@ -103,12 +127,12 @@ impl Caller {
 
     /// The same of a task that a run is started of.
     pub fn start(&self, task: &Name) -> Result<(), StartError> {
-        if self.known.token.may_use(task) { Ok(()) } else { Err(StartError::NoTask(task.clone())) }
+        if self.may_use(task) { Ok(()) } else { Err(StartError::NoTask(task.clone())) }
     }
 
     /// The same of the task's run.
     pub fn run(&self, task: &Name, run: RunId) -> Result<(), Status> {
-        if self.known.token.may_use(task) {
+        if self.may_use(task) {
             return Ok(());
         }
         Err(of_store(StoreError::NotFound(format!("run {run}"))))
@@ -116,7 +140,7 @@ impl Caller {
 
     /// The same of its trigger.
     pub fn trigger(&self, task: &Name, trigger: &Name) -> Result<(), Status> {
-        if self.known.token.may_use(task) {
+        if self.may_use(task) {
             return Ok(());
         }
         Err(of_store(StoreError::NotFound(format!("trigger `{trigger}`"))))

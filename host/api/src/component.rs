@@ -53,7 +53,7 @@ impl ComponentService for Api {
             created_at: (self.now)(),
         };
         // An upload takes its time.
-        self.still(&caller).await?;
+        self.still_changes(&caller).await?;
         let bytes = std::mem::take(&mut upload.bytes);
         let existed = self
             .store

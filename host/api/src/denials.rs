@@ -1,9 +1,13 @@
 //! Refusals, on their way to the audit log. They wait in memory, bounded and folded, so that somebody who is refused
-//! again and again can neither fill the log nor slow calls down; a host that crashes loses the last two seconds' of them.
+//! again and again can neither fill the log nor slow calls down; a host that crashes loses the last two seconds' of them,
+//! of strangers the last minute's. Strangers have room of their own, and can't push out what others did.
 
+use crate::login_limit::network;
 use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome};
 use innkeeper_domain::ids::{AuditId, TenantId};
-use innkeeper_domain::limits::{DENIALS_FOLDED, DENIALS_WAITING_MAX};
+use innkeeper_domain::limits::{
+    DENIALS_FOLDED, DENIALS_UNKNOWN_FOLDED, DENIALS_UNKNOWN_WAITING_MAX, DENIALS_WAITING_MAX,
+};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_domain::{Timestamp, time};
@@ -11,6 +15,7 @@ use innkeeper_store::AuditStore;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::mem::take;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +30,8 @@ pub(crate) struct Denials(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     lines: HashMap<Key, Line>,
+    /// Of those whom nobody knows, by network.
+    strangers: HashMap<String, Line>,
     /// Refusals that there was no room for.
     lost: u64,
 }
@@ -47,6 +54,9 @@ struct Line {
 
 impl Waiting {
     fn add(&mut self, actor: &Arc<Actor>, tenant: Option<(TenantId, Name)>, now: Timestamp) {
+        if actor.role.is_none() {
+            return self.add_stranger(actor, now);
+        }
         let key =
             Key { actor: actor.name.clone(), address: actor.address.clone(), action: actor.action.clone() };
         if let Some(line) = self.lines.get_mut(&key) {
@@ -58,11 +68,31 @@ impl Waiting {
         }
     }
 
+    /// What they show and call costs them nothing to change, so it makes no line of its own.
+    fn add_stranger(&mut self, actor: &Actor, now: Timestamp) {
+        let address = network_text(&actor.address);
+        if let Some(line) = self.strangers.get_mut(&address) {
+            line.count = line.count.saturating_add(1);
+            if line.actor.name != actor.name {
+                Arc::make_mut(&mut line.actor).name = "unknown".into();
+            }
+            if line.actor.action != actor.action {
+                Arc::make_mut(&mut line.actor).action = "various".into();
+            }
+        } else if self.strangers.len() < DENIALS_UNKNOWN_WAITING_MAX {
+            let actor = Arc::new(Actor { address: address.clone(), ..actor.clone() });
+            self.strangers.insert(address, Line { at: now, actor, tenant: None, count: 1 });
+        } else {
+            self.lost += 1;
+        }
+    }
+
     /// Takes the lines that nothing is folded into any more, the oldest first.
     fn take_until(&mut self, now: Timestamp) -> Vec<Line> {
-        let over = |line: &Line| time::after(line.at, DENIALS_FOLDED) <= now;
-        let mut lines: Vec<Line> =
-            self.lines.extract_if(|_, line| over(line)).map(|(_, line)| line).collect();
+        let over = |line: &Line, folded| time::after(line.at, folded) <= now;
+        let known = self.lines.extract_if(|_, line| over(line, DENIALS_FOLDED)).map(|(_, line)| line);
+        let strangers = self.strangers.extract_if(|_, line| over(line, DENIALS_UNKNOWN_FOLDED));
+        let mut lines: Vec<Line> = known.chain(strangers.map(|(_, line)| line)).collect();
         lines.sort_by_key(|line| line.at);
         lines
     }
@@ -101,9 +131,7 @@ impl Denials {
                 let mut waiting = self.lock();
                 (waiting.take_until(until), take(&mut waiting.lost))
             };
-            let room = DENIALS_WAITING_MAX.saturating_sub(lines.len());
-            let over = new.len().saturating_sub(room);
-            lines.extend(new.into_iter().take(room));
+            let over = keep(&mut lines, new);
             if lost > 0 || over > 0 {
                 tracing::warn!(refusals = lost, lines = over, "refusals that the audit log has no room for");
             }
@@ -126,17 +154,46 @@ impl Denials {
     }
 }
 
+/// Adds the new lines that there is room for, strangers' apart, and says how many others there are.
+fn keep(lines: &mut Vec<Line>, new: Vec<Line>) -> usize {
+    let is_known = |line: &Line| line.actor.role.is_some();
+    let known = lines.iter().filter(|line| is_known(line)).count();
+    let mut room = DENIALS_WAITING_MAX.saturating_sub(known);
+    let mut room_for_strangers = DENIALS_UNKNOWN_WAITING_MAX.saturating_sub(lines.len() - known);
+    let mut over = 0;
+    for line in new {
+        let room = if is_known(&line) { &mut room } else { &mut room_for_strangers };
+        if *room == 0 {
+            over += 1;
+        } else {
+            *room -= 1;
+            lines.push(line);
+        }
+    }
+    over
+}
+
+/// Whom an address stands for, in words.
+fn network_text(address: &str) -> String {
+    match address.parse().map(network) {
+        Ok(IpAddr::V6(network)) => format!("{network}/64"),
+        Ok(network) => network.to_string(),
+        Err(_) => address.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use innkeeper_domain::access::Role;
 
     fn actor(name: &str) -> Arc<Actor> {
-        Arc::new(Actor {
-            name: name.into(),
-            role: None,
-            address: "192.0.2.1".into(),
-            action: "RunService/StartRun".into(),
-        })
+        let actor = Actor::clone(&stranger(name, "192.0.2.1", "RunService/StartRun"));
+        Arc::new(Actor { role: Some(Role::Viewer), ..actor })
+    }
+
+    fn stranger(name: &str, address: &str, action: &str) -> Arc<Actor> {
+        Arc::new(Actor { name: name.into(), role: None, address: address.into(), action: action.into() })
     }
 
     fn at(millis: i64) -> Timestamp {
@@ -156,6 +213,42 @@ mod tests {
         waiting.add(&actor("a"), None, at(1_100));
         let counts: Vec<_> = waiting.take_until(Timestamp::MAX).iter().map(|line| line.count).collect();
         assert_eq!(counts, [1, 1]);
+    }
+
+    #[test]
+    fn strangers_are_one_line_a_minute_whatever_they_try() {
+        let mut waiting = Waiting::default();
+        waiting.add(&stranger("unknown", "2001:db8::1", "A"), None, at(0));
+        waiting.add(&stranger("unknown", "2001:db8::2", "A"), None, at(100));
+        waiting.add(&stranger("certificate CN:x", "192.0.2.1", "A"), None, at(0));
+        assert!(waiting.take_until(at(59_999)).is_empty(), "more may come");
+        waiting.add(&stranger("unknown", "192.0.2.1", "B"), None, at(59_999));
+        let mut lines = waiting.take_until(at(60_000));
+        lines.sort_by_key(|line| line.actor.address.clone());
+        let said: Vec<_> = lines
+            .iter()
+            .map(|line| (&*line.actor.address, &*line.actor.name, &*line.actor.action, line.count))
+            .collect();
+        assert_eq!(said, [("192.0.2.1", "unknown", "various", 2), ("2001:db8::/64", "unknown", "A", 2)]);
+    }
+
+    #[test]
+    fn strangers_push_nobody_out() {
+        let mut waiting = Waiting::default();
+        for number in 0..u32::try_from(DENIALS_UNKNOWN_WAITING_MAX).unwrap() + 3 {
+            let address = std::net::Ipv4Addr::from_bits(number).to_string();
+            waiting.add(&stranger("unknown", &address, "A"), None, at(0));
+        }
+        waiting.add(&actor("a"), None, at(0));
+        assert_eq!(
+            (waiting.strangers.len(), waiting.lines.len(), waiting.lost),
+            (DENIALS_UNKNOWN_WAITING_MAX, 1, 3)
+        );
+        let mut lines = waiting.take_until(Timestamp::MAX);
+        assert_eq!(lines.len(), DENIALS_UNKNOWN_WAITING_MAX + 1);
+        let line = |actor| Line { at: at(1), actor, tenant: None, count: 1 };
+        let more = vec![line(stranger("unknown", "192.0.2.1", "A")), line(actor("b"))];
+        assert_eq!(keep(&mut lines, more), 1, "the stranger's");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod caller;
 mod component;
 mod convert;
 mod denials;
+mod gate;
 mod host;
 pub mod listen;
 mod login_limit;

@@ -1,7 +1,7 @@
 //! How often somebody may fail to log in. Pure: time is an argument.
 
 use innkeeper_domain::limits::{
-    LOGIN_ADDRESSES_MAX, LOGIN_FAILURES_MAX, LOGIN_FAILURES_WINDOW, LOGIN_GOOD_MAX,
+    LOGIN_ADDRESSES_MAX, LOGIN_FAILURES_MAX, LOGIN_FAILURES_WINDOW, LOGIN_GOOD_MAX, LOGIN_LOOK_INTERVAL,
 };
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::TokenHash;
@@ -25,6 +25,8 @@ pub(crate) struct LoginLimit {
 struct Failures {
     since: Timestamp,
     count: u32,
+    /// When something unknown was last looked up in spite of them.
+    looked: Option<Timestamp>,
 }
 
 impl Failures {
@@ -36,11 +38,22 @@ impl Failures {
 }
 
 impl LoginLimit {
-    /// How long this address must wait before what it shows is looked at; none if it needn't.
-    pub fn wait(&self, address: IpAddr, shown: &TokenHash, now: Timestamp) -> Option<Duration> {
-        let failures = self.failures.get(&network(address)).filter(|f| f.count >= LOGIN_FAILURES_MAX)?;
-        let left = failures.left(now)?;
-        (!self.good.iter().any(|good| good.contains(shown))).then_some(left)
+    /// Whether what this address shows is looked up now; if not, how long it must wait. Of an address that has
+    /// failed too often something unknown is, but seldom: it may be good, and new here.
+    pub fn admit(&mut self, address: IpAddr, shown: &TokenHash, now: Timestamp) -> Result<(), Duration> {
+        if self.good.iter().any(|good| good.contains(shown)) {
+            return Ok(());
+        }
+        let Some(failures) = self.failures.get_mut(&network(address)) else { return Ok(()) };
+        if failures.count < LOGIN_FAILURES_MAX || failures.left(now).is_none() {
+            return Ok(());
+        }
+        let since = failures.looked.map_or(LOGIN_LOOK_INTERVAL, |looked| time::between(looked, now));
+        if since < LOGIN_LOOK_INTERVAL {
+            return Err(LOGIN_LOOK_INTERVAL.saturating_sub(since));
+        }
+        failures.looked = Some(now);
+        Ok(())
     }
 
     /// What was shown is good.
@@ -60,9 +73,10 @@ impl LoginLimit {
         if self.failures.len() >= LOGIN_ADDRESSES_MAX && !self.failures.contains_key(&address) {
             self.make_room(now);
         }
-        let failures = self.failures.entry(address).or_insert(Failures { since: now, count: 0 });
+        let failures =
+            self.failures.entry(address).or_insert(Failures { since: now, count: 0, looked: None });
         if failures.left(now).is_none() {
-            *failures = Failures { since: now, count: 0 };
+            *failures = Failures { since: now, count: 0, looked: None };
         }
         failures.count = failures.count.saturating_add(1);
     }
@@ -79,7 +93,7 @@ impl LoginLimit {
 }
 
 /// Whom an address stands for: of IPv6, everybody has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 => v4,
@@ -98,42 +112,49 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Has failed too often at second 0, and was looked at in spite of it then.
     fn limited(address: &str) -> LoginLimit {
         let mut limit = LoginLimit::default();
         for _ in 0..LOGIN_FAILURES_MAX {
-            assert_eq!(limit.wait(ip(address), &[0; 32], at(0)), None);
+            assert_eq!(limit.admit(ip(address), &[0; 32], at(0)), Ok(()));
             limit.failed(ip(address), &[0; 32], at(0));
         }
+        assert_eq!(limit.admit(ip(address), &[0; 32], at(0)), Ok(()));
         limit
     }
 
     #[test]
-    fn after_so_many_failures_an_address_waits() {
+    fn after_so_many_failures_an_address_is_looked_at_once_a_second() {
         let mut limit = limited("192.0.2.1");
-        let wait = |limit: &LoginLimit, address, second| limit.wait(ip(address), &[0; 32], at(second));
-        assert_eq!(wait(&limit, "192.0.2.1", 1), Some(Duration::from_secs(59)));
-        assert_eq!(wait(&limit, "::ffff:192.0.2.1", 59), Some(Duration::from_secs(1)));
-        assert_eq!(wait(&limit, "192.0.2.2", 1), None, "another address");
-        assert_eq!(wait(&limit, "192.0.2.1", 60), None);
+        let mut admit = |address, millis| {
+            limit.admit(ip(address), &[0; 32], Timestamp::from_millisecond(millis).unwrap())
+        };
+        assert_eq!(admit("192.0.2.1", 400), Err(Duration::from_millis(600)));
+        assert_eq!(admit("::ffff:192.0.2.1", 999), Err(Duration::from_millis(1)));
+        assert_eq!(admit("192.0.2.2", 999), Ok(()), "another address");
+        assert_eq!(admit("192.0.2.1", 1_000), Ok(()));
+        assert!(admit("192.0.2.1", 1_001).is_err());
+        assert_eq!(admit("192.0.2.1", 60_000), Ok(()));
+        assert_eq!(admit("192.0.2.1", 60_001), Ok(()), "its failures don't count any more");
         limit.failed(ip("192.0.2.1"), &[0; 32], at(60));
-        assert_eq!(wait(&limit, "192.0.2.1", 61), None, "it counts anew");
+        assert_eq!(limit.admit(ip("192.0.2.1"), &[0; 32], at(60)), Ok(()), "it counts anew");
     }
 
     #[test]
     fn what_was_good_elsewhere_passes_until_it_fails() {
         let mut limit = limited("192.0.2.1");
         limit.good([7; 32]);
-        assert_eq!(limit.wait(ip("192.0.2.1"), &[7; 32], at(1)), None);
-        assert!(limit.wait(ip("192.0.2.1"), &[8; 32], at(1)).is_some());
-        limit.failed(ip("192.0.2.9"), &[7; 32], at(2));
-        assert!(limit.wait(ip("192.0.2.1"), &[7; 32], at(2)).is_some(), "revoked meanwhile");
+        assert_eq!(limit.admit(ip("192.0.2.1"), &[7; 32], at(0)), Ok(()));
+        assert!(limit.admit(ip("192.0.2.1"), &[8; 32], at(0)).is_err());
+        limit.failed(ip("192.0.2.9"), &[7; 32], at(0));
+        assert!(limit.admit(ip("192.0.2.1"), &[7; 32], at(0)).is_err(), "revoked meanwhile");
     }
 
     #[test]
     fn an_ipv6_network_is_one_address() {
-        let limit = limited("2001:db8::1");
-        assert!(limit.wait(ip("2001:db8::ffff"), &[0; 32], at(1)).is_some());
-        assert!(limit.wait(ip("2001:db8:0:1::1"), &[0; 32], at(1)).is_none());
+        let mut limit = limited("2001:db8::1");
+        assert!(limit.admit(ip("2001:db8::ffff"), &[0; 32], at(0)).is_err());
+        assert!(limit.admit(ip("2001:db8:0:1::1"), &[0; 32], at(0)).is_ok());
     }
 
     #[test]

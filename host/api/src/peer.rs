@@ -18,7 +18,17 @@ pub trait Identity: Send + Sync + 'static {
     /// Whose tokens these are.
     fn issuer(&self) -> &str;
 
-    /// The subject of a token that is signed by the issuer, meant for this host, and valid now. An error says in
-    /// words what is wrong with it.
-    async fn subject(&self, token: &str) -> Result<String, String>;
+    /// The subject of a token that is signed by the issuer, meant for this host, and valid now.
+    async fn subject(&self, token: &str) -> Result<String, IdentityError>;
+}
+
+/// Why a token has no subject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// It is not good; the text says what is wrong with it.
+    #[error("{0}")]
+    Bad(String),
+    /// It may be good, and can't be checked now; the text says why.
+    #[error("{0}")]
+    Unavailable(String),
 }

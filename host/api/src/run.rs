@@ -5,6 +5,7 @@ use crate::convert::{input, name, optional_name, page};
 use crate::proto::run_service_server::RunService;
 use crate::proto::start_runs_response::{Error, Result as StartResult, Started, result::Result as Kind};
 use crate::run_convert::{from_line, from_run, state};
+use crate::slots::Slot;
 use crate::status::{invalid, of_quota, of_start, of_store};
 use crate::{Api, proto};
 use futures::stream::{BoxStream, StreamExt, unfold};
@@ -14,6 +15,7 @@ use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::Run;
 use innkeeper_store::{NewRun, RunFilter, RunWatch};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// The longest that a watched run isn't looked at: wake-ups are hints.
@@ -127,7 +129,7 @@ impl RunService for Api {
         let watch = self.store.hints().watch_run(id);
         let first = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
         caller.run(&first.task, id)?;
-        let following = Following { api: self.clone(), caller, id, watch };
+        let following = self.following(caller, id, watch)?;
         let stop = self.stop.clone();
         let runs = unfold((following, Some(first), None), |(mut following, next, last)| async move {
             let run = match next {
@@ -167,7 +169,7 @@ impl RunService for Api {
         let watch = self.store.hints().watch_run(id);
         let run = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
         caller.run(&run.task, id)?;
-        let following = Following { api: self.clone(), caller, id, watch };
+        let following = self.following(caller, id, watch)?;
         let (follow, stop) = (request.follow, self.stop.clone());
         let lines = unfold(Some((following, (0, 0))), move |state| async move {
             let (mut following, after) = state?;
@@ -182,6 +184,11 @@ impl RunService for Api {
 }
 
 impl Api {
+    fn following(&self, caller: Caller, id: RunId, watch: RunWatch) -> Result<Following, Status> {
+        let slot = self.streams.take(caller.tenant)?;
+        Ok(Following { api: self.clone(), caller, id, watch, looked: Instant::now(), _slot: slot })
+    }
+
     fn start(&self, start: proto::StartRunRequest) -> Result<NewRun, Status> {
         let key = start.idempotency_key;
         if key.chars().count() > IDEMPOTENCY_KEY_CHARS_MAX {
@@ -212,6 +219,9 @@ struct Following {
     caller: Caller,
     id: RunId,
     watch: RunWatch,
+    /// When it was last seen that the caller still may.
+    looked: Instant,
+    _slot: Slot,
 }
 
 impl Following {
@@ -222,7 +232,13 @@ impl Following {
     /// Waits for a wake-up, and not for ever: those are only hints. An error when who follows may no longer.
     async fn changed(&mut self) -> Result<(), Status> {
         let _ = tokio::time::timeout(POLL, self.watch.changed()).await;
-        self.api.still(&self.caller).await
+        self.still().await
+    }
+
+    async fn still(&mut self) -> Result<(), Status> {
+        self.api.still(&self.caller).await?;
+        self.looked = Instant::now();
+        Ok(())
     }
 
     /// The run as soon as it differs from `last`. Lines of its log wake it too, and are no difference.
@@ -242,6 +258,10 @@ impl Following {
         after: (u32, u32),
         follow: bool,
     ) -> Result<Option<(proto::StreamLogsResponse, (u32, u32))>, Status> {
+        // Who reads a long log slowly never waits for a change.
+        if self.looked.elapsed() >= POLL {
+            self.still().await?;
+        }
         loop {
             // Whether it is over is asked first: lines are stored no later than the end.
             let over = !follow || self.get().await?.state.is_final();

@@ -109,8 +109,23 @@ impl SecretService for Api {
         request: Request<proto::RotateSecretsRequest>,
     ) -> Result<Response<proto::RotateSecretsResponse>, Status> {
         let known = Known::of(&request)?;
-        let Rotated { key_id, rotated } = self.vault.rotate().await.map_err(of_vault)?;
-        // In a commit of its own: a rotation is many, and one that is cut off is done again.
+        // In commits of their own: a rotation is many, and one that is cut off is done again.
+        self.rotation(&known, json!({"begun": true})).await?;
+        let rotated = self.vault.rotate().await;
+        let after = match &rotated {
+            Ok(Rotated { key_id, rotated }) => json!({"key_id": key_id, "rotated": rotated}),
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let on_record = self.rotation(&known, after).await;
+        let Rotated { key_id, rotated } = rotated.map_err(of_vault)?;
+        on_record?;
+        Ok(Response::new(proto::RotateSecretsResponse { key_id, rotated }))
+    }
+}
+
+impl Api {
+    /// Puts on record how far a rotation has come.
+    async fn rotation(&self, known: &Known, after: Value) -> Result<(), Status> {
         let now = (self.now)();
         let entry = AuditEntry {
             id: AuditId::new(now),
@@ -120,11 +135,10 @@ impl SecretService for Api {
             object: "the secrets of every tenant".into(),
             outcome: AuditOutcome::Done,
             before: Value::Null,
-            after: json!({"key_id": key_id, "rotated": rotated}),
+            after,
             count: 1,
         };
-        self.store.audit_append(vec![entry]).await.map_err(of_store)?;
-        Ok(Response::new(proto::RotateSecretsResponse { key_id, rotated }))
+        self.store.audit_append(vec![entry]).await.map_err(of_store)
     }
 }
 

@@ -1,7 +1,8 @@
 //! All services on one port, with their bounds.
 
 use crate::Api;
-use crate::auth::{AuthLayer, Gate};
+use crate::auth::AuthLayer;
+use crate::gate::Gate;
 use crate::listen::Listener;
 use crate::proto::DESCRIPTORS;
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -49,7 +50,7 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
     }
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Gate::new(Arc::clone(&api.now)));
     let ended = CancellationToken::new();
     let written = gate.denials.write(api.store.as_ref(), &api.now, ended.clone());
     let served = Server::builder()

@@ -46,6 +46,7 @@ impl TenantService for Api {
         }
         let name = name(&asked, "the tenant")?;
         if !caller.known.is_admin() {
+            caller.denied();
             return Err(of_store(StoreError::NotFound(format!("tenant `{name}`"))));
         }
         let tenant = self.store.tenant_get(&name).await.map_err(of_store)?;

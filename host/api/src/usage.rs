@@ -23,7 +23,7 @@ impl UsageService for Api {
         let request = request.into_inner();
         let now = (self.now)();
         if request.all {
-            caller.lists_all("usage", now)?;
+            caller.lists_all("usage")?;
         }
         let tenant = (!request.all).then_some(caller.tenant);
         let task = optional_name(&request.task, "the task")?;
@@ -34,7 +34,7 @@ impl UsageService for Api {
                 return Err(invalid("the token is for some tasks; name one of them"));
             }
             // A task that never was has used nothing, either.
-            Some(task) if !caller.known.token.may_use(task) => {
+            Some(task) if !caller.may_use(task) => {
                 return Ok(Response::new(proto::ListUsageResponse::default()));
             }
             _ => {}

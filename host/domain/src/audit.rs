@@ -17,7 +17,7 @@ pub struct Actor {
     pub role: Option<Role>,
     /// The network address that the call came from; empty for the host's own machine without a call.
     pub address: String,
-    /// What was called, such as `TaskService/CreateTask`.
+    /// What was called, such as `TaskService/CreateTask`; `various` if that were several.
     pub action: String,
 }
 

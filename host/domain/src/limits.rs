@@ -185,6 +185,8 @@ pub const STREAMS_PER_TENANT_MAX: usize = 200;
 pub const LOGIN_FAILURES_MAX: u32 = 10;
 /// How long failed log-ins count, from the first of them.
 pub const LOGIN_FAILURES_WINDOW: Duration = Duration::from_secs(60);
+/// How often something unknown is looked up for an address that has failed so often.
+pub const LOGIN_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses whose failed log-ins are remembered.
 pub const LOGIN_ADDRESSES_MAX: usize = 4_096;
 /// Hashes of what somebody has lately logged in with, remembered twice so many at most.
@@ -193,6 +195,10 @@ pub const LOGIN_GOOD_MAX: usize = 4_096;
 pub const DENIALS_WAITING_MAX: usize = 1_000;
 /// Refusals of the same kind within so long are one line of the audit log.
 pub const DENIALS_FOLDED: Duration = Duration::from_secs(1);
+/// Lines about refusals of people whom nobody knows that may wait beside these.
+pub const DENIALS_UNKNOWN_WAITING_MAX: usize = 1_000;
+/// Refusals of people whom nobody knows, from one address, within so long are one line.
+pub const DENIALS_UNKNOWN_FOLDED: Duration = Duration::from_secs(60);
 /// Connections at one time; more are closed at once. Fewer than the files that a process may usually have open.
 pub const CONNECTIONS_MAX: usize = 640;
 /// Of these, from one address; addresses of one /64 network of IPv6 count as one.

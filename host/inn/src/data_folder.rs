@@ -6,7 +6,7 @@ use innkeeper_api::auth::token_hash;
 use innkeeper_store::TokenStore;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 /// The file of the first admin's token.
@@ -59,6 +59,11 @@ pub fn private_folder(path: &Path) -> Result<()> {
     make.with_context(|| format!("can't create the folder {}", path.display()))
 }
 
+/// Whether others than its owner can read a file; not, if it isn't there.
+pub fn is_open(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o044 != 0)
+}
+
 /// Writes a file that only this user can read, whole or not at all. After `Ok` it is there whatever happens to the
 /// machine.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -72,4 +77,20 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
         File::open(folder)?.sync_all()
     };
     write().with_context(|| format!("can't write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_can_read_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        assert!(!is_open(&file), "it isn't there");
+        write_private(&file, b"text").unwrap();
+        assert!(!is_open(&file));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(is_open(&file));
+    }
 }

@@ -176,7 +176,7 @@ impl Host {
         let runtime = if is(HostRole::Worker) || is(HostRole::Api) {
             Some(Arc::new(Runtime::new(RuntimeConfig {
                 artifacts: config.data.join("artifacts"),
-                artifact_key: **keys.ring.current(),
+                keys: keys.ring.clone(),
                 capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
                 cancel_grace: CANCEL_GRACE,
                 open_networks: config.open_networks,

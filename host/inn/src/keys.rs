@@ -1,6 +1,6 @@
 //! Where a host's keys come from: the environment, a file that it was given, or its data folder.
 
-use crate::data_folder::{random_bytes, write_private};
+use crate::data_folder::{is_open, random_bytes, write_private};
 use anyhow::{Context, Result, anyhow};
 use innkeeper_domain::keyring::{KeyBytes, Keyring};
 use std::fs;
@@ -43,6 +43,9 @@ pub fn keys(data: &Path, file: Option<&Path>) -> Result<Keys> {
     if let Some(file) = file {
         let bytes = fs::read(file).map(Zeroizing::new);
         let bytes = bytes.with_context(|| format!("can't read the key {}", file.display()))?;
+        if is_open(file) {
+            tracing::warn!(file = %file.display(), "others than its owner can read the host's key; `chmod 600` it");
+        }
         return parse(&bytes).map(given).with_context(|| format!("{} is no key", file.display()));
     }
     let path = data.join(KEY_FILE);

@@ -1,9 +1,10 @@
 //! Compiled artifacts on disk. Loading one means to run its machine code, so only files that this host's
-//! key has authenticated, for this engine and this component, are ever loaded; any other counts as absent. Hosts
+//! keys have authenticated, for this engine and this component, are ever loaded; any other counts as absent. Hosts
 //! of a fleet that have the same key and engine can use each other's.
 
 use hmac::{Hmac, Mac};
 use innkeeper_domain::component::{Digest, Shape};
+use innkeeper_domain::keyring::{KeyBytes, Keyring};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -12,31 +13,68 @@ use std::path::{Path, PathBuf};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+/// A file begins with which key has authenticated it, and how.
+const KEY_ID_BYTES: usize = 8;
 const TAG_BYTES: usize = 32;
 
 /// The artifacts of one engine configuration.
 pub(crate) struct Artifacts {
     folder: PathBuf,
-    key: [u8; 32],
+    /// Authenticates.
+    current: ArtifactKey,
+    /// What these have authenticated is good, too.
+    older: Vec<ArtifactKey>,
     engine: Engine,
     /// Of all that machine code depends on beside the component: wasmtime's version, its settings, the CPU.
     engine_hash: [u8; 32],
 }
 
+struct ArtifactKey {
+    /// Tells it from others, and nothing about it.
+    id: [u8; KEY_ID_BYTES],
+    bytes: KeyBytes,
+}
+
+/// Why a file isn't used.
+enum Refused {
+    /// It is under a key that the host doesn't have: any more, or not yet.
+    UnknownKey,
+    Changed,
+}
+
+impl ArtifactKey {
+    fn new(bytes: KeyBytes) -> Self {
+        let mut key = Self { id: [0; KEY_ID_BYTES], bytes };
+        let id = key.authenticate(b"innkeeper variant 2", &[]).finalize().into_bytes();
+        key.id.copy_from_slice(&id[..KEY_ID_BYTES]);
+        key
+    }
+
+    fn authenticate(&self, purpose: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+        #[allow(clippy::unwrap_used, reason = "HMAC takes keys of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.bytes.as_slice()).unwrap();
+        mac.update(purpose);
+        parts.iter().for_each(|part| mac.update(part));
+        mac
+    }
+}
+
 impl Artifacts {
-    pub fn open(folder: &Path, key: &[u8; 32], engine: &Engine) -> io::Result<Self> {
+    /// Those in a folder, under these keys, the current one first.
+    pub fn open(folder: &Path, keys: &Keyring, engine: &Engine) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine_hash = hasher.0.finalize().into();
-        Ok(Self { folder: folder.into(), key: *key, engine: engine.clone(), engine_hash })
+        let current = ArtifactKey::new(keys.current().clone());
+        let older = keys.bytes().skip(1).cloned().map(ArtifactKey::new).collect();
+        Ok(Self { folder: folder.into(), current, older, engine: engine.clone(), engine_hash })
     }
 
     /// Whose artifacts are as good as this host's: those of an engine with the same settings on the same
     /// kind of processor, authenticated with the same key.
     pub fn variant(&self) -> String {
-        let key = self.authenticate(b"innkeeper variant 1", &[]).finalize().into_bytes();
-        format!("{}-{}", hex::encode(&self.engine_hash[..16]), hex::encode(&key[..8]))
+        format!("{}-{}", hex::encode(&self.engine_hash[..16]), hex::encode(self.current.id))
     }
 
     /// Whether there is a file of a component; it may not be good.
@@ -51,26 +89,39 @@ impl Artifacts {
 
     /// Keeps another host's artifact, if it is good.
     pub fn adopt(&self, digest: Digest, file: &[u8]) -> io::Result<()> {
-        if self.content(digest, file).is_none() {
+        if self.content(digest, file).is_err() {
             tracing::warn!(%digest, "an artifact that was shared is not good; it is made anew");
             return Ok(());
         }
         self.write(digest, file)
     }
 
-    /// What a file holds that a host with this key has written for this engine and component.
-    fn content<'a>(&self, digest: Digest, file: &'a [u8]) -> Option<&'a [u8]> {
-        let (tag, content) = file.split_at_checked(TAG_BYTES)?;
-        self.mac(digest, content).verify_slice(tag).is_ok().then_some(content)
+    /// What a file holds that a host with one of these keys has written for this engine and component.
+    fn content<'a>(&self, digest: Digest, file: &'a [u8]) -> Result<&'a [u8], Refused> {
+        let (id, rest) = file.split_at_checked(KEY_ID_BYTES).ok_or(Refused::Changed)?;
+        let (tag, content) = rest.split_at_checked(TAG_BYTES).ok_or(Refused::Changed)?;
+        let key = std::iter::once(&self.current)
+            .chain(&self.older)
+            .find(|key| key.id == id)
+            .ok_or(Refused::UnknownKey)?;
+        let good = self.mac(key, digest, content).verify_slice(tag).is_ok();
+        if good { Ok(content) } else { Err(Refused::Changed) }
     }
 
     /// The artifact of a component, if there is one that is good.
     pub fn load(&self, digest: Digest) -> Option<(Component, Shape)> {
         let path = self.path(digest);
         let file = fs::read(&path).ok()?;
-        let Some(content) = self.content(digest, &file) else {
-            tracing::warn!(path = %path.display(), "an artifact is not what this host has written; it is made anew");
-            return None;
+        let content = match self.content(digest, &file) {
+            Ok(content) => content,
+            Err(Refused::UnknownKey) => {
+                tracing::info!(%digest, "an artifact is under a key that the host doesn't have; it is made anew");
+                return None;
+            }
+            Err(Refused::Changed) => {
+                tracing::warn!(path = %path.display(), "an artifact is not what this host has written; it is made anew");
+                return None;
+            }
         };
         let (shape, code) = content.split_first()?;
         let shape = if *shape == 0 { Shape::Handler } else { Shape::Command };
@@ -89,8 +140,9 @@ impl Artifacts {
         let mut content = Vec::with_capacity(code.len() + 1);
         content.push(u8::from(shape == Shape::Command));
         content.extend_from_slice(code);
-        let tag = self.mac(digest, &content).finalize().into_bytes();
-        self.write(digest, &[&tag, &content[..]].concat())
+        let key = &self.current;
+        let tag = self.mac(key, digest, &content).finalize().into_bytes();
+        self.write(digest, &[&key.id[..], &tag, &content].concat())
     }
 
     fn write(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
@@ -109,16 +161,8 @@ impl Artifacts {
         })
     }
 
-    fn mac(&self, digest: Digest, content: &[u8]) -> Hmac<Sha256> {
-        self.authenticate(b"innkeeper artifact 1", &[&digest.0, &self.engine_hash, content])
-    }
-
-    fn authenticate(&self, purpose: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
-        #[allow(clippy::unwrap_used, reason = "HMAC takes keys of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap();
-        mac.update(purpose);
-        parts.iter().for_each(|part| mac.update(part));
-        mac
+    fn mac(&self, key: &ArtifactKey, digest: Digest, content: &[u8]) -> Hmac<Sha256> {
+        key.authenticate(b"innkeeper artifact 1", &[&digest.0, &self.engine_hash, content])
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

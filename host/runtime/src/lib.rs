@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use compiler::Compiler;
 use engine::Ticker;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
+use innkeeper_domain::keyring::Keyring;
 use innkeeper_domain::time::Now;
 use network::Network;
 use std::path::PathBuf;
@@ -55,9 +56,9 @@ pub trait ComponentSource: Send + Sync + 'static {
 pub struct RuntimeConfig {
     /// The folder of compiled artifacts.
     pub artifacts: PathBuf,
-    /// The key that artifacts are authenticated with. Whoever has it can make the host run any machine
-    /// code.
-    pub artifact_key: [u8; 32],
+    /// The keys that artifacts may be authenticated with; new ones are with the current. Whoever has one can make
+    /// the host run any machine code.
+    pub keys: Keyring,
     /// Attempts that are executed at one time.
     pub capacity: u32,
     /// How long a guest may go on after its run was cancelled.
@@ -95,7 +96,7 @@ impl Runtime {
         let engine = engine::engine(config.capacity).map_err(RuntimeError::Engine)?;
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Artifacts)?;
         let linker = capability::linker(&engine).map_err(RuntimeError::Engine)?;
-        let artifacts = artifact::Artifacts::open(&config.artifacts, &config.artifact_key, &engine);
+        let artifacts = artifact::Artifacts::open(&config.artifacts, &config.keys, &engine);
         let artifacts = artifacts.map_err(RuntimeError::Artifacts)?;
         Ok(Self {
             compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.components)),

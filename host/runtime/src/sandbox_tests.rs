@@ -7,6 +7,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::{Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::keyring::Keyring;
 use innkeeper_domain::limits::{LOG_LINES_MAX, OUTPUT_BYTES_MAX};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::AttemptBounds;
@@ -79,7 +80,7 @@ fn epoch() -> Timestamp {
 impl Sandbox {
     fn new() -> Self {
         let (folder, uploads) = (tempfile::tempdir().unwrap(), Arc::new(Uploads::default()));
-        Self { runtime: runtime(folder.path(), &uploads, [7; 32]), uploads, folder }
+        Self { runtime: runtime(folder.path(), &uploads, &[7]), uploads, folder }
     }
 
     fn upload(&self, bytes: Vec<u8>) -> TaskSpec {
@@ -110,10 +111,10 @@ impl Sandbox {
     }
 }
 
-fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, key: [u8; 32]) -> Runtime {
+fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, keys: &[u8]) -> Runtime {
     Runtime::new(RuntimeConfig {
         artifacts: folder.into(),
-        artifact_key: key,
+        keys: Keyring::new(keys.iter().map(|key| [*key; 32].into()).collect()).unwrap(),
         capacity: 4,
         cancel_grace: Duration::from_millis(200),
         open_networks: Vec::new(),
@@ -407,27 +408,28 @@ async fn a_restart_compiles_nothing_and_a_changed_artifact_is_not_loaded() {
     );
     assert_eq!(sandbox.output(spec.clone(), b"hello").await.0.bytes, b"hello");
 
-    let again = |key| runtime(sandbox.folder.path(), &sandbox.uploads, key);
+    let again = |keys: &[u8]| runtime(sandbox.folder.path(), &sandbox.uploads, keys);
     let run = async |runtime: &Runtime| {
         let port: Arc<dyn AttemptPort> = Arc::new(Port::default());
         let end = runtime.execute(invocation(spec.clone(), b"hello"), port).await;
         assert!(matches!(&end.outcome, Outcome::Output(o) if o.bytes == b"hello"), "{end:?}");
         runtime.compilations()
     };
-    assert_eq!(run(&again([7; 32])).await, 0);
+    assert_eq!(run(&again(&[7])).await, 0);
+    assert_eq!(run(&again(&[8, 7])).await, 0, "an older key of the ring");
     // Under another key it is a stranger's.
-    assert_eq!(run(&again([8; 32])).await, 1);
+    assert_eq!(run(&again(&[8])).await, 1);
     let artifact = std::fs::read_dir(sandbox.folder.path()).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&artifact).unwrap();
-    for damage in [0, 40, whole.len() - 1] {
+    for damage in [0, 8, 40, whole.len() - 1] {
         let mut damaged = whole.clone();
         damaged[damage] ^= 1;
         std::fs::write(&artifact, damaged).unwrap();
-        assert_eq!(run(&again([8; 32])).await, 1, "byte {damage}");
+        assert_eq!(run(&again(&[8])).await, 1, "byte {damage}");
     }
     std::fs::write(&artifact, &whole[..whole.len() / 2]).unwrap();
-    assert_eq!(run(&again([8; 32])).await, 1);
-    assert_eq!(run(&again([8; 32])).await, 0);
+    assert_eq!(run(&again(&[8])).await, 1);
+    assert_eq!(run(&again(&[8])).await, 0);
 }
 
 #[tokio::test]
@@ -446,16 +448,16 @@ async fn hosts_with_the_same_key_share_what_one_has_compiled() {
     let bytes = bound_module(include_str!("../guests/echo.wat"));
     let spec = sandbox.upload(bytes.clone());
     sandbox.runtime.inspect(spec.component, bytes).await.unwrap();
-    let compilations_of_another_host = async |key| {
+    let compilations_of_another_host = async |key: u8| {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = runtime(folder.path(), &sandbox.uploads, key);
+        let runtime = runtime(folder.path(), &sandbox.uploads, &[key]);
         let port: Arc<dyn AttemptPort> = Arc::new(Port::default());
         let end = runtime.execute(invocation(spec.clone(), b"hello"), port).await;
         assert!(matches!(&end.outcome, Outcome::Output(o) if o.bytes == b"hello"), "{end:?}");
         runtime.compilations()
     };
-    assert_eq!(compilations_of_another_host([7; 32]).await, 0);
-    assert_eq!(compilations_of_another_host([8; 32]).await, 1, "a stranger's is not loaded");
+    assert_eq!(compilations_of_another_host(7).await, 0);
+    assert_eq!(compilations_of_another_host(8).await, 1, "a stranger's is not loaded");
     sandbox.uploads.shared.lock().unwrap().values_mut().for_each(|artifact| artifact[40] ^= 1);
-    assert_eq!(compilations_of_another_host([7; 32]).await, 1, "nor a changed one");
+    assert_eq!(compilations_of_another_host(7).await, 1, "nor a changed one");
 }

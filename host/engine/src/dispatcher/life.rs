@@ -10,7 +10,7 @@ use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::run::{Claimed, Lease};
-use innkeeper_domain::secret::SecretText;
+use innkeeper_domain::secret::{SealedSecret, SecretText};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
@@ -305,11 +305,22 @@ impl Shared {
         if spec.secrets.is_empty() {
             return Ok(BTreeMap::new());
         }
+        let sealed = self.sealed(claimed, spec).await?;
+        match secret::opened(&spec.secrets, &sealed, self.secrets.as_ref()).await {
+            // A rotation may just have given up the key that they were read under: then they are under another now.
+            Err(failure) => match self.sealed(claimed, spec).await? {
+                again if again == sealed => Err(failure),
+                again => secret::opened(&spec.secrets, &again, self.secrets.as_ref()).await,
+            },
+            opened => opened,
+        }
+    }
+
+    async fn sealed(&self, claimed: &Claimed, spec: &TaskSpec) -> Result<Vec<SealedSecret>, Failure> {
         let get = || self.store.secrets_get(claimed.tenant_id, secret::names(&spec.secrets));
-        let sealed = self.patiently(claimed.lease.run, get).await.map_err(|error| {
+        self.patiently(claimed.lease.run, get).await.map_err(|error| {
             Failure::new(FailureKind::Internal, format!("the task's secrets can't be read: {error}"))
-        })?;
-        secret::opened(&spec.secrets, &sealed, self.secrets.as_ref()).await
+        })
     }
 
     /// What the store says. One that is away is waited for: that is no failure of the run's.

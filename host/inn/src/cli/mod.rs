@@ -249,6 +249,8 @@ fn hint(message: &str) -> &'static str {
         "; `inn whoami` tells which tenant is yours, and `inn tenant ls` an admin which there are"
     } else if is_no("token") {
         "; `inn token ls` tells what there is"
+    } else if is_no("secret") {
+        "; `inn secret ls` tells what there is"
     } else {
         "; `inn task ls`, `inn trigger ls`, `inn runs ls`, `inn component ls` and `inn hosts ls` tell what there is"
     }

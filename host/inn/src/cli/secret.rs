@@ -58,7 +58,6 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let facts = [
                 ("name", secret.name.clone()),
                 ("key", secret.key_id.clone()),
-                ("tasks", secret.tasks.join("\n")),
                 ("created", output::instant(secret.created_at)),
                 ("updated", output::instant(secret.updated_at)),
             ];
@@ -135,14 +134,20 @@ async fn list(format: Format, client: &Client) -> Result<()> {
         let tasks = secret.tasks.join(", ");
         vec![secret.name.clone(), secret.key_id.clone(), tasks, output::instant(secret.updated_at)]
     });
-    output::rows(format, COLUMNS, rows.collect(), || secrets.iter().map(secret_json).collect())
+    output::rows(format, COLUMNS, rows.collect(), || secrets.iter().map(with_tasks).collect())
+}
+
+/// As a list knows it.
+fn with_tasks(secret: &Secret) -> Value {
+    let mut value = secret_json(secret);
+    value["tasks"] = json!(secret.tasks);
+    value
 }
 
 fn secret_json(secret: &Secret) -> Value {
     json!({
         "name": secret.name,
         "key_id": secret.key_id,
-        "tasks": secret.tasks,
         "created_at": json::instant(secret.created_at),
         "updated_at": json::instant(secret.updated_at),
     })

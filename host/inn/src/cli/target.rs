@@ -2,9 +2,9 @@
 //! order. A credential goes only to the host that it is for.
 
 use super::tls::Trust;
-use super::{Global, Usage};
+use super::{Global, Usage, output};
 use crate::contexts::{Context, Contexts, config_folder};
-use crate::data_folder::{ADDRESS_FILE, ADMIN_TOKEN_FILE};
+use crate::data_folder::{ADDRESS_FILE, ADMIN_TOKEN_FILE, is_open};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -152,6 +152,12 @@ fn token(said: &Said) -> Result<String> {
         (Some(token), _) => Ok(token.clone()),
         (None, file) => {
             let file = file.clone().unwrap_or_default();
+            if is_open(&file) {
+                output::note(&format!(
+                    "others than its owner can read the token in {0}; `chmod 600 {0}`",
+                    file.display()
+                ));
+            }
             fs::read_to_string(&file).with_context(|| format!("can't read the token from {}", file.display()))
         }
     }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use http::Uri;
 use innkeeper_api::oidc::{Expected, Keys, Unverified};
-use innkeeper_api::peer::Identity;
+use innkeeper_api::peer::{Identity, IdentityError};
 use innkeeper_domain::limits::{
     IDENTITY_CHECKS_MAX, IDENTITY_DOCUMENT_BYTES_MAX, IDENTITY_FETCH_INTERVAL, IDENTITY_FETCH_PAUSE,
     IDENTITY_FETCH_TIMEOUT, IDENTITY_KEYS_KEPT, TLS_FILES_LOOK,
@@ -188,7 +188,7 @@ impl Oidc {
     }
 
     /// The keys, and among them the one that is named, if it can be had.
-    async fn keys(&self, id: Option<&str>) -> Result<Arc<Keys>, String> {
+    async fn keys(&self, id: Option<&str>) -> Result<Arc<Keys>, IdentityError> {
         let mut changes = self.fetched.subscribe();
         let known = |fetched: &Fetched| {
             let fresh = fetched.at.is_some_and(|at| at.elapsed() < IDENTITY_KEYS_KEPT);
@@ -204,12 +204,13 @@ impl Oidc {
             let _ = timeout(2 * IDENTITY_FETCH_TIMEOUT, changes.changed()).await;
         }
         let now = changes.borrow_and_update().clone();
-        known(&now).ok_or_else(|| match now.at {
-            Some(at) if at.elapsed() < IDENTITY_KEYS_KEPT => {
-                "the token is signed with a key that its issuer doesn't have".into()
+        known(&now).ok_or_else(|| {
+            // Its keys are those that it has: they were had when it was last tried, and not long ago.
+            if now.at.is_some() && now.at == now.tried {
+                IdentityError::Bad("the token is signed with a key that its issuer doesn't have".into())
+            } else {
+                IdentityError::Unavailable("the issuer's keys can't be had; the host's log says why".into())
             }
-            _ => "the issuer's keys can't be had, so its tokens can't be checked; the host's log says why"
-                .into(),
         })
     }
 }
@@ -220,15 +221,18 @@ impl Identity for Oidc {
         &self.expected.issuer
     }
 
-    async fn subject(&self, token: &str) -> Result<String, String> {
-        let key = Unverified::read(token)?.key().map(ToString::to_string);
+    async fn subject(&self, token: &str) -> Result<String, IdentityError> {
+        let key = Unverified::read(token).map_err(IdentityError::Bad)?.key().map(ToString::to_string);
         let keys = self.keys(key.as_deref()).await?;
         // Strangers make this work: a few at a time, beside what else the host does.
-        let _permit = self.checks.acquire().await.map_err(|_| "the host stops")?;
+        let _permit =
+            self.checks.acquire().await.map_err(|_| IdentityError::Unavailable("the host stops".into()))?;
         let (token, expected, now) = (token.to_string(), self.expected.clone(), (self.now)());
         let checked =
             tokio::task::spawn_blocking(move || Unverified::read(&token)?.subject(&keys, &expected, now));
-        checked.await.unwrap_or_else(|_| Err("the token can't be checked".into()))
+        let checked =
+            checked.await.map_err(|_| IdentityError::Unavailable("checking it has failed".into()))?;
+        checked.map_err(IdentityError::Bad)
     }
 }
 

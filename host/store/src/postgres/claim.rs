@@ -119,7 +119,7 @@ async fn claim_limited(
     })?;
     if passed_by {
         let hints = Arc::clone(&shared.hints);
-        tokio::spawn(async move {
+        shared.tasks.spawn(async move {
             tokio::time::sleep(PASSED_BY).await;
             hints.runs_ready.notify_one();
         });

@@ -92,6 +92,8 @@ struct Shared {
     unreadable: Unreadable,
     /// Revisions never change.
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
+    /// What it does in the background.
+    tasks: TaskTracker,
     /// Which of [`SHARDS`] it adds to.
     shard: i64,
 }
@@ -130,9 +132,11 @@ impl PostgresStore {
                 "the database's fsync is off: what was acknowledged is lost when its machine fails"
             );
         }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hints = Arc::new(Hints::default());
         let shared = Arc::new(Shared {
             time,
+            tasks: tasks.clone(),
             unreadable: Unreadable::default(),
             wakes: wake::Wakes::new(Arc::clone(&hints)),
             specs: Mutex::default(),
@@ -141,7 +145,6 @@ impl PostgresStore {
             shard: i64::from(uuid::Uuid::now_v7().as_bytes()[15]) % SHARDS,
             vital: url.pool(DATABASE_CONNECTIONS_VITAL)?,
         });
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (worker, stopped) = (Arc::clone(&shared), stop.clone());
         tasks.spawn(async move { worker.wakes.send(&worker.pool, &stopped).await });
         let (worker, stopped, url) = (Arc::clone(&shared), stop.clone(), url.clone());

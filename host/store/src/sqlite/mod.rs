@@ -36,6 +36,7 @@ mod upload;
 mod usage;
 mod writer;
 
+use crate::folder::unavailable;
 use crate::unreadable::Unreadable;
 use crate::{FolderLock, Hints, Store, StoreError};
 use files::ComponentFiles;
@@ -44,6 +45,9 @@ use innkeeper_domain::task::TaskSpec;
 use readers::Readers;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use writer::Writer;
@@ -116,7 +120,14 @@ impl Store for SqliteStore {
     }
 }
 
+/// A new database is its owner's alone; what SQLite puts beside it has its mode.
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(unavailable("create", path, &e)),
+            _ => {}
+        }
+    }
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);

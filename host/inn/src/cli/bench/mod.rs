@@ -6,10 +6,12 @@ mod starts;
 use super::output::{self, number, text};
 use super::{Format, Global, Verdict, parse};
 use crate::host::now;
+use crate::keys::new_key;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use fleet::Fleet;
 use innkeeper_domain::component::Digest;
+use innkeeper_domain::keyring::Keyring;
 use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_runtime::bench::Measured;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
@@ -55,7 +57,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     let duration = Duration::from_secs(args.seconds);
     let runtime = Runtime::new(RuntimeConfig {
         artifacts: folder.path().join("bench-artifacts"),
-        artifact_key: [0; 32],
+        keys: Keyring::new(vec![new_key()?])?,
         capacity: 16,
         cancel_grace: CANCEL_GRACE,
         open_networks: Vec::new(),
