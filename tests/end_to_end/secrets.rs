@@ -1,6 +1,6 @@
 //! Secrets from being set to being gone, and what of them is where.
 
-use super::inn::Host;
+use super::inn::{Host, guest};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -149,4 +149,15 @@ fn keys_that_a_host_is_given_can_be_replaced() {
     assert_eq!(host.json(&["secret", "rotate"])["rotated"], 1);
     assert_eq!(told(&host), format!("api-token={TEXT}\0"));
     assert_ne!(host.json(&["secret", "ls"])[0]["key_id"], json!(first));
+}
+
+#[test]
+fn a_handler_is_shown_its_secrets_as_config() {
+    let host = Host::start();
+    set(&host, "word", TEXT);
+    host.ok(&["task", "create", "hello", "--component", &guest("hello"), "--secret", "greeting=word"]);
+    let run = host.json(&["run", "hello", "--input", r#"{"name": "you"}"#, "--wait"]);
+    assert_eq!(run["output"]["greeting"], format!("{TEXT}, you!"));
+    let log = host.ok(&["runs", "logs", run["id"].as_str().unwrap()]).stdout;
+    assert!(log.contains("with ***") && !log.contains(TEXT), "{log}");
 }

@@ -4,6 +4,8 @@
 mod fleet;
 #[path = "limits.rs"]
 mod limits;
+#[path = "records.rs"]
+mod records;
 #[path = "retention.rs"]
 mod retention;
 #[path = "tenants.rs"]
@@ -13,6 +15,7 @@ mod uploads;
 
 pub use fleet::*;
 pub use limits::*;
+pub use records::*;
 pub use retention::*;
 pub use tenants::*;
 pub use uploads::*;

@@ -2,17 +2,16 @@
 
 use super::*;
 use innkeeper_domain::access::{Proof, Role, Token, Void};
-use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome, Change};
-use innkeeper_domain::ids::{AuditId, TenantId, TokenId};
-use innkeeper_domain::limits::{AUDIT_VALUE_BYTES_MAX, TOKENS_PER_TENANT_MAX};
+use innkeeper_domain::audit::{Actor, AuditEntry, Change};
+use innkeeper_domain::ids::{TenantId, TokenId};
+use innkeeper_domain::limits::TOKENS_PER_TENANT_MAX;
 use innkeeper_domain::quota::{Quota, Quotas};
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::tenant::{TenantState, TenantUpdate};
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::future::Future;
 
-fn actor() -> Actor {
+pub(super) fn actor() -> Actor {
     Actor {
         name: "token 1".into(),
         role: Some(Role::Owner),
@@ -22,16 +21,16 @@ fn actor() -> Actor {
 }
 
 /// A change that somebody asked for.
-fn by(second: i64) -> Change {
+pub(super) fn by(second: i64) -> Change {
     Change { now: at(second), by: Some(Arc::new(actor())) }
 }
 
-fn new_tenant(of: &str, second: i64) -> NewTenant {
+pub(super) fn new_tenant(of: &str, second: i64) -> NewTenant {
     let quotas = Quotas([(Quota::Triggers, 3)].into());
     NewTenant { id: TenantId::new(at(second)), name: name(of), weight: 5, quotas }
 }
 
-fn token(tenant: Option<TenantId>, second: i64) -> Token {
+pub(super) fn token(tenant: Option<TenantId>, second: i64) -> Token {
     Token {
         id: TokenId::new(at(second)),
         tenant,
@@ -45,7 +44,7 @@ fn token(tenant: Option<TenantId>, second: i64) -> Token {
     }
 }
 
-fn sealed(tenant: TenantId, of: &str, key: &str, text: &[u8], second: i64) -> SealedSecret {
+pub(super) fn sealed(tenant: TenantId, of: &str, key: &str, text: &[u8], second: i64) -> SealedSecret {
     SealedSecret {
         tenant,
         name: name(of),
@@ -61,7 +60,7 @@ fn is_missing<T: std::fmt::Debug>(result: Result<T, StoreError>, what: &str) {
 }
 
 /// Every page of a list.
-async fn all<T, F>(size: usize, list: impl Fn(Page) -> F) -> Vec<T>
+pub(super) async fn all<T, F>(size: usize, list: impl Fn(Page) -> F) -> Vec<T>
 where
     F: Future<Output = Result<Paged<T>, StoreError>>,
 {
@@ -77,7 +76,7 @@ where
     }
 }
 
-async fn audit(f: &Fixture, filter: AuditFilter) -> Vec<AuditEntry> {
+pub(super) async fn audit(f: &Fixture, filter: AuditFilter) -> Vec<AuditEntry> {
     all(2, |page| f.store.audit_list(filter.clone(), page)).await
 }
 
@@ -337,220 +336,6 @@ pub async fn a_secret_is_sealed_anew_unless_it_has_changed(f: Fixture) {
     assert_eq!(f.store.secrets_get(tenant, vec![name("key")]).await, Ok(vec![kept]));
     assert_eq!(f.store.secrets_under_other_keys("new", 9).await, Ok(vec![]));
     assert_eq!(f.store.secrets_under_other_keys("newer", 1).await.unwrap().len(), 1);
-}
-
-/// The lines that a call adds.
-async fn added<T>(f: &Fixture, call: impl Future<Output = T>) -> (T, Vec<AuditEntry>) {
-    let before: BTreeSet<AuditId> =
-        audit(f, AuditFilter::default()).await.into_iter().map(|entry| entry.id).collect();
-    let answer = call.await;
-    let mut lines = audit(f, AuditFilter::default()).await;
-    lines.retain(|entry| !before.contains(&entry.id));
-    (answer, lines)
-}
-
-/// A call that is on record with one line, about this.
-async fn recorded<T>(
-    f: &Fixture,
-    object: &str,
-    of: Option<&str>,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> (T, Value, Value) {
-    let (answer, mut lines) = added(f, call).await;
-    let answer = answer.unwrap_or_else(|error| panic!("{object}: {error}"));
-    assert_eq!(lines.len(), 1, "{object}: {lines:?}");
-    let line = lines.remove(0);
-    assert_eq!(line.object, object);
-    assert_eq!(line.tenant.map(|(_, name)| name.to_string()).as_deref(), of, "{object}");
-    assert_eq!((&line.actor, line.outcome, line.count), (&actor(), AuditOutcome::Done, 1));
-    (answer, line.before, line.after)
-}
-
-pub async fn every_change_is_on_record(f: Fixture) {
-    let (s, id, mine, work) = (&f.store, f.tenant.id, Some("default"), name("work"));
-    let (_, before, after) =
-        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_create(new_tenant("acme", 5), by(5))).await;
-    assert_eq!(
-        (before, &after["weight"], &after["quotas"]),
-        (Value::Null, &json!(5), &json!({"triggers": 3}))
-    );
-    let heavy = TenantUpdate { weight: Some(7), ..Default::default() };
-    let (_, before, after) =
-        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_update(&name("acme"), heavy, by(6))).await;
-    assert_eq!((&before["weight"], &after["weight"]), (&json!(5), &json!(7)));
-    let (_, before, after) =
-        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_delete(&name("acme"), by(7))).await;
-    assert_eq!((&before["weight"], after), (&json!(7), Value::Null));
-
-    let made = token(Some(id), 8);
-    let object = format!("token {}", made.id);
-    let (_, _, after) = recorded(&f, &object, mine, s.token_create(made.clone(), [0xab; 32], by(8))).await;
-    assert_eq!((&after["role"], &after["tasks"]), (&json!("viewer"), &json!(["play", "work"])));
-    let (_, before, after) = recorded(&f, &object, mine, s.token_revoke(None, made.id, by(9))).await;
-    assert_eq!((&before["revoked_at"], &after["revoked_at"]), (&Value::Null, &json!(at(9).to_string())));
-
-    let secret = sealed(id, "key", "k1", b"SEALEDBYTES", 10);
-    let (_, before, _) = recorded(&f, "secret `key`", mine, s.secret_put(secret.clone(), by(10))).await;
-    assert_eq!(before, Value::Null);
-    let again = SealedSecret { updated_at: at(11), ..secret };
-    let (_, before, after) = recorded(&f, "secret `key`", mine, s.secret_put(again, by(11))).await;
-    assert_ne!((&before, &after), (&Value::Null, &before));
-    recorded(&f, "secret `key`", mine, s.secret_delete(id, &name("key"), by(12))).await;
-
-    let bytes = b"more".to_vec();
-    let more = {
-        use sha2::Digest as _;
-        Digest(sha2::Sha256::digest(&bytes).into())
-    };
-    let object = format!("component {more}");
-    recorded(&f, &object, mine, s.component_put(id, component(more), bytes.clone(), by(13))).await;
-    recorded(&f, &object, mine, s.component_delete(id, more, by(14))).await;
-
-    let new = NewTask { id: TaskId::new(at(15)), name: name("new"), spec: TaskSpec::new(digest()) };
-    let (_, before, after) = recorded(&f, "task `new`", mine, s.task_create(id, new, by(15))).await;
-    assert_eq!((before, &after["revision"]), (Value::Null, &json!(1)));
-    let spec = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
-    let (_, before, after) =
-        recorded(&f, "task `new`", mine, s.task_update(id, &name("new"), spec, None, by(16))).await;
-    assert_eq!((&before["revision"], &after["revision"]), (&json!(1), &json!(2)));
-    assert_ne!(before["spec"], after["spec"]);
-    recorded(&f, "task `new`", mine, s.task_rollback(id, &name("new"), 1, by(17))).await;
-    recorded(&f, "task `new`", mine, s.task_delete(id, &name("new"), by(18))).await;
-
-    let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
-    let (spec, input) = (TriggerSpec::new(schedule), Payload::json("\"secret input\""));
-    let new = NewTrigger {
-        id: TriggerId::new(at(19)),
-        task: work.clone(),
-        name: None,
-        spec,
-        input,
-        next_at: at(20),
-    };
-    let first = name("work-1");
-    recorded(&f, "trigger `work-1`", mine, s.trigger_create(id, new, by(19))).await;
-    let (_, before, after) =
-        recorded(&f, "trigger `work-1`", mine, s.trigger_pause(id, &first, "why".into(), by(20))).await;
-    assert_eq!(
-        (&before["state"], &after["state"], &after["note"]),
-        (&json!("active"), &json!("paused"), &json!("why"))
-    );
-    recorded(&f, "trigger `work-1`", mine, s.trigger_resume(id, &first, by(21))).await;
-    recorded(&f, "trigger `work-1`", mine, s.trigger_delete(id, &first, by(22))).await;
-
-    let starts: Vec<_> = (0..12).map(|n| f.new_run("1", Some(&format!("key {n}")))).collect();
-    let (started, before, after) = recorded(&f, "task `work`", mine, s.runs_start(id, starts, by(23))).await;
-    assert_eq!((before, &after["runs"]), (Value::Null, &json!(12)));
-    assert_eq!(after["ids"].as_array().unwrap().len(), 10);
-    let run = started[0].clone().unwrap().id;
-    let (_, before, after) = recorded(&f, &format!("run {run}"), mine, s.run_cancel(id, run, by(24))).await;
-    assert_eq!((&before["state"], &after["state"]), (&json!("queued"), &json!("cancelled")));
-
-    let (_, before, after) =
-        recorded(&f, "host `one`", None, s.host_set_state(&name("one"), HostState::Cordoned, by(25))).await;
-    assert_eq!((&before[0]["state"], &after[0]["state"]), (&json!("active"), &json!("cordoned")));
-
-    let all = format!("{:?}", audit(&f, AuditFilter::default()).await);
-    let sealed = format!("{:?}", b"SEALEDBYTES");
-    for hidden in [
-        sealed.trim_matches(['[', ']']),
-        "SEALEDBYTES",
-        &hex::encode(b"SEALEDBYTES"),
-        "abababab",
-        "171, 171",
-        "secret input",
-    ] {
-        assert!(!all.contains(hidden), "{hidden} is in the audit log");
-    }
-}
-
-pub async fn what_changes_nothing_is_not_on_record(f: Fixture) {
-    let (s, id, work) = (&f.store, f.tenant.id, name("work"));
-    let finished = f.start("1").await;
-    s.run_cancel(id, finished, at(3).into()).await.unwrap();
-    let (key, none) = (f.new_run("1", Some("key")), name("none"));
-    s.runs_start(id, vec![key.clone()], at(3).into()).await.unwrap();
-    let admin = Token { tasks: None, ..token(None, 3) };
-    s.token_create(admin.clone(), [1; 32], at(3).into()).await.unwrap();
-    let big = TaskSpec::new(Digest([9; 32]));
-    let (_, lines) = added(&f, async {
-        // What is refused.
-        assert!(s.tenant_create(new_tenant("default", 4), by(4)).await.is_err());
-        assert!(s.tenant_update(&none, TenantUpdate::default(), by(4)).await.is_err());
-        assert!(s.tenant_delete(&none, by(4)).await.is_err());
-        assert!(s.token_create(admin.clone(), [1; 32], by(4)).await.is_err());
-        assert!(s.token_revoke(Some(id), admin.id, by(4)).await.is_err());
-        assert!(s.secret_delete(id, &none, by(4)).await.is_err());
-        assert!(s.component_delete(id, digest(), by(4)).await.is_err());
-        assert!(s.task_update(id, &work, big, None, by(4)).await.is_err());
-        assert!(s.task_rollback(id, &work, 7, by(4)).await.is_err());
-        assert!(s.task_delete(id, &none, by(4)).await.is_err());
-        assert!(s.trigger_pause(id, &none, String::new(), by(4)).await.is_err());
-        assert!(s.trigger_delete(id, &none, by(4)).await.is_err());
-        assert!(s.run_cancel(id, RunId::new(at(9)), by(4)).await.is_err());
-        assert!(s.host_set_state(&none, HostState::Cordoned, by(4)).await.is_err());
-        // What is so already.
-        assert_eq!(s.component_put(id, component(digest()), b"wasm".to_vec(), by(4)).await, Ok(true));
-        s.runs_start(id, vec![NewRun { id: RunId::new(at(4)), ..key }], by(4)).await.unwrap();
-        s.run_cancel(id, finished, by(4)).await.unwrap();
-        // What the host does by itself.
-        s.token_revoke(None, admin.id, at(5).into()).await.unwrap();
-        s.token_revoke(None, admin.id, by(6)).await.unwrap();
-        s.runs_start(id, vec![f.new_run("1", None)], at(5).into()).await.unwrap();
-    })
-    .await;
-    assert_eq!(lines, []);
-}
-
-pub async fn the_audit_log_is_listed_the_newest_first(f: Fixture) {
-    let tenant = (f.tenant.id, f.tenant.name.clone());
-    let entry = |second: i64, tenant: Option<(TenantId, Name)>, outcome, count| AuditEntry {
-        id: AuditId::new(at(second)),
-        at: at(second),
-        tenant,
-        actor: Actor { role: None, ..actor() },
-        object: format!("line {second}"),
-        outcome,
-        before: Value::Null,
-        after: json!({"nul": "\u{0}", "list": [1, null]}),
-        count,
-    };
-    let (done, denied) = (AuditOutcome::Done, AuditOutcome::Denied);
-    let lines = [
-        entry(10, None, denied, 3),
-        entry(20, Some(tenant.clone()), denied, 1),
-        entry(30, Some(tenant.clone()), done, 1),
-        entry(40, None, done, 1),
-    ];
-    f.store.audit_append(lines.to_vec()).await.unwrap();
-    let mut newest = lines.clone();
-    newest.reverse();
-    assert_eq!(audit(&f, AuditFilter::default()).await, newest);
-    let of = async |filter: AuditFilter| {
-        audit(&f, filter).await.iter().map(|line| line.at.as_second()).collect::<Vec<_>>()
-    };
-    let all = AuditFilter::default();
-    assert_eq!(of(AuditFilter { tenant: Some(f.tenant.id), ..all.clone() }).await, [30, 20]);
-    assert_eq!(of(AuditFilter { outcome: Some(denied), ..all.clone() }).await, [20, 10]);
-    assert_eq!(of(AuditFilter { since: Some(at(20)), until: Some(at(40)), ..all.clone() }).await, [30, 20]);
-    assert_eq!(of(AuditFilter { since: Some(at(41)), ..all.clone() }).await, [0; 0]);
-    let both = AuditFilter { tenant: Some(f.tenant.id), outcome: Some(done), ..all };
-    assert_eq!(of(both).await, [30]);
-    // A tenant's lines outlive it, under the name that it had.
-    f.store.tenant_delete(&name("default"), by(50)).await.unwrap();
-    let left = audit(&f, AuditFilter { tenant: Some(f.tenant.id), ..AuditFilter::default() }).await;
-    assert_eq!(left.iter().filter(|line| line.tenant == Some(tenant.clone())).count(), 3);
-}
-
-pub async fn a_value_that_is_too_long_is_left_out_of_the_record(f: Fixture) {
-    let mut spec = TaskSpec::new(digest());
-    spec.config.insert("LONG".into(), "x".repeat(AUDIT_VALUE_BYTES_MAX));
-    let work = name("work");
-    let long = f.store.task_update(f.tenant.id, &work, spec, None, by(5));
-    let (_, before, after) = recorded(&f, "task `work`", Some("default"), long).await;
-    assert_eq!(before["revision"], json!(1));
-    let (words, rest) = (after.to_string(), after.as_object().unwrap().len());
-    assert!(words.len() < 100 && rest == 1, "{words}");
 }
 
 pub async fn a_task_has_no_more_memory_than_its_tenant_may_have(f: Fixture) {

@@ -1,4 +1,4 @@
-//! The smallest task: greets.
+//! The smallest task: greets, with the word in its config's `greeting` if there is one.
 
 use innkeeper::Failure;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,14 @@ fn hello(input: Input) -> Result<Output, Failure> {
         return Err(Failure::permanent("nobody", "the name is empty"));
     }
     innkeeper::info!("greeting {}", input.name);
-    Ok(Output { greeting: format!("Hello, {}!", input.name) })
+    let word = match innkeeper::config("greeting") {
+        Some(word) => {
+            innkeeper::info!("with {word}");
+            word
+        }
+        None => "Hello".into(),
+    };
+    Ok(Output { greeting: format!("{word}, {}!", input.name) })
 }
 
 #[cfg(test)]

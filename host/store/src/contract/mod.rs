@@ -2,7 +2,8 @@
 //!
 //! Shared by all calls: an `Ok` of a call that writes means that the disk has it. A call whose future is
 //! dropped may still take place. Names and ids of another tenant's are answered as ones that don't exist.
-//! Time is an argument, and so is who asks for a change: that goes on record in the same commit. Nothing is written in part: a call's writes are one transaction.
+//! Time is an argument, and so is who asks for a change: that goes on record in the same commit. Nothing
+//! is written in part: a call's writes are one transaction.
 
 mod audit;
 mod component;

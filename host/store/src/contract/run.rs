@@ -107,9 +107,9 @@ pub trait RunStore: Send + Sync + 'static {
 
     /// Leases ready runs to a host, shared between tenants by `domain::fairness`, and none that are over a
     /// tenant's quotas, or a suspended tenant's. A tenant over its stored bytes, or without CPU time left, begins
-    /// nothing; what it adds by attempts that execute already is all that it can be over by. Of each tenant first those that require some of the host's
-    /// labels, then those that require none, each the longest ready first. None unless the host is active;
-    /// `LeaseLost` if its life has ended.
+    /// nothing; what it adds by attempts that execute already is all that it can be over by. Of each tenant first
+    /// those that require some of the host's labels, then those that require none, each the longest ready first.
+    /// None unless the host is active; `LeaseLost` if its life has ended.
     async fn runs_claim(
         &self,
         host: HostId,

@@ -13,8 +13,9 @@ use innkeeper_domain::quota::{Quota, Quotas};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// The accounts of those of these tenants that aren't deleted, with what their quotas need, to create runs. Called when the tasks are locked, so
-/// that a suspension that had them locked is seen. Those with quotas that starts use up wait for each other.
+/// The accounts of those of these tenants that aren't deleted, with what their quotas need, to create runs. Called
+/// when the tasks are locked, so that a suspension that had them locked is seen. Those with quotas that starts use
+/// up wait for each other.
 pub(super) async fn accounts(
     c: &impl GenericClient,
     tenants: &[Uuid],
