@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::calendar::Schedule;
+use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels};
@@ -162,9 +162,9 @@ impl Engine {
         let schedule = Schedule::Interval { every: Duration::from_secs(every), anchor: at(now) };
         let spec = TriggerSpec { catch_up, ..TriggerSpec::new(schedule) };
         let input = Payload::default();
-        let next_at = spec.check(&input, at(now)).unwrap();
         let id = TriggerId::new(at(now));
-        let new = NewTrigger { id, task: name("work"), name: None, spec, input, next_at };
+        let first = spec.check(id, &input, &BundledZones, at(now)).unwrap();
+        let new = NewTrigger { id, task: name("work"), name: None, spec, input, first };
         self.store.trigger_create(self.tenant.id, new, at(now).into()).await.unwrap().name
     }
 
@@ -219,6 +219,11 @@ impl Engine {
     }
 }
 
+fn scheduler_of(engine: &Engine, clock: &Arc<ManualClock>) -> Scheduler {
+    let clock = Arc::clone(clock) as Arc<dyn Clock>;
+    Scheduler::new(Arc::clone(&engine.store), clock, Arc::new(BundledZones))
+}
+
 #[tokio::test]
 async fn after_an_outage_each_catch_up_mode_accounts_for_every_time() {
     for (mode, runs, skipped) in [(CatchUp::Latest, 1, 359), (CatchUp::None, 1, 359), (CatchUp::All, 1, 359)]
@@ -226,7 +231,7 @@ async fn after_an_outage_each_catch_up_mode_accounts_for_every_time() {
         let engine = Engine::new(at(0)).await;
         let clock = Arc::new(ManualClock::new(at(0)));
         let trigger = engine.trigger(mode, 10, 0).await;
-        let scheduler = Scheduler::new(Arc::clone(&engine.store), Arc::clone(&clock) as Arc<dyn Clock>);
+        let scheduler = scheduler_of(&engine, &clock);
         assert_eq!(scheduler.step().await, Ok(Some(at(10))));
         // An hour passes while nobody looks.
         clock.set(at(3_600));
@@ -254,7 +259,7 @@ async fn what_passed_during_a_pause_is_skipped_and_then_it_goes_on() {
     let engine = Engine::new(at(0)).await;
     let clock = Arc::new(ManualClock::new(at(0)));
     let trigger = engine.trigger(CatchUp::All, 10, 0).await;
-    let scheduler = Scheduler::new(Arc::clone(&engine.store), Arc::clone(&clock) as Arc<dyn Clock>);
+    let scheduler = scheduler_of(&engine, &clock);
     engine.store.trigger_pause(engine.tenant.id, &trigger, String::new(), at(5).into()).await.unwrap();
     clock.set(at(100));
     assert_eq!(scheduler.step().await, Ok(None));
@@ -269,7 +274,7 @@ async fn what_passed_during_a_pause_is_skipped_and_then_it_goes_on() {
 async fn the_scheduler_wakes_when_a_trigger_is_due() {
     let engine = Engine::new(at(0)).await;
     let clock = Arc::new(ManualClock::new(at(0)));
-    let scheduler = Scheduler::new(Arc::clone(&engine.store), Arc::clone(&clock) as Arc<dyn Clock>);
+    let scheduler = scheduler_of(&engine, &clock);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let stopped = stop.clone();
     tasks.spawn(async move { scheduler.run(stopped).await });

@@ -67,6 +67,13 @@ conformance!(
     a_run_keeps_the_skips_before_and_after_it_apart
     after_a_pause_nothing_is_created
     a_trigger_without_more_times_has_finished
+    a_fixed_delay_goes_on_when_its_run_has_ended
+    a_fixed_delay_goes_on_when_its_run_is_cancelled_and_while_it_is_paused
+    a_fixed_delay_ends_with_its_window
+    a_trigger_starts_no_more_runs_than_it_may
+    a_trigger_is_due_when_its_jitter_is_over
+    times_of_another_edition_are_found_and_reckoned_anew
+    skips_are_counted_by_reason
     tenants_do_not_see_each_other
     runs_go_to_hosts_that_have_what_they_require
     a_run_keeps_what_its_revision_requires

@@ -305,8 +305,9 @@ async fn what_was_executing_is_taken_up_again() {
 /// The ids that a database gives by itself go on after those that came from elsewhere.
 #[tokio::test]
 async fn skips_go_on_after_a_move() {
-    use innkeeper_domain::calendar::Schedule;
+    use innkeeper_domain::calendar::{Covered, Schedule};
     use innkeeper_domain::firing::Firing;
+    use innkeeper_domain::timetable::{Reckoning, Upcoming};
     use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
     use innkeeper_store::{Advance, NewTrigger};
     let (original, copy) = (Somewhere::new(Kind::Sqlite), Somewhere::new(Kind::Postgres));
@@ -315,12 +316,14 @@ async fn skips_go_on_after_a_move() {
     let tenant = store.tenant_get(&name("default")).await.unwrap().id;
     let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
     let (id, spec, input) = (TriggerId::new(at(2)), TriggerSpec::new(schedule), Payload::json("{}"));
-    let new = NewTrigger { id, task: name("work"), name: Some(name("tick")), spec, input, next_at: at(10) };
+    let first = Reckoning::plain(at(10), at(2));
+    let new = NewTrigger { id, task: name("work"), name: Some(name("tick")), spec, input, first };
     store.trigger_create(tenant, new, at(2).into()).await.unwrap();
     let skip = async |store: &dyn Store, due: i64, reason| {
         let skips = vec![SkipRange { from: at(due), to: at(due), count: 1, reason }];
-        let firing = Firing { runs: vec![], skips, next: Some(at(due + 10)) };
-        let advance = Advance { id, due: at(due), firing, run_ids: vec![] };
+        let next = Some(Upcoming::punctual(at(due + 10)));
+        let firing = Firing { runs: vec![], skips, next, covered: Some(Covered { at: at(due), offset: 0 }) };
+        let advance = Advance { id, due: at(due), firing, run_ids: vec![], edition: String::new() };
         store.triggers_advance(vec![advance], at(due)).await.unwrap();
     };
     skip(store.as_ref(), 10, SkipReason::Missed).await;

@@ -70,6 +70,7 @@ pub const EXPECTED: &[(&str, Least, Tasks)] = &[
     ("TriggerService/PauseTrigger", Operator, Yes),
     ("TriggerService/ResumeTrigger", Operator, Yes),
     ("TriggerService/GetTrigger", Viewer, Yes),
+    ("TriggerService/ListTimes", Viewer, Yes),
     ("TriggerService/ListTriggers", Viewer, Yes),
     ("TriggerService/ListSkips", Viewer, Yes),
     ("RunService/StartRun", Operator, Yes),

@@ -11,7 +11,7 @@ use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::calendar::Schedule;
+use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Digest, Inspected, Refusal, Shape};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TokenId, TriggerId};
 use innkeeper_domain::name::Name;
@@ -260,14 +260,15 @@ async fn fill(store: &Arc<dyn Store>, tenant: &str, number: u8) -> Belongings {
         store.task_create(id, new, at.into()).await.unwrap();
         let schedule = Schedule::Interval { every: Duration::from_secs(3_600), anchor: at };
         let spec = TriggerSpec::new(schedule);
-        let next_at = spec.check(&Payload::default(), at).unwrap();
+        let trigger_id = TriggerId::new(at);
+        let first = spec.check(trigger_id, &Payload::default(), &BundledZones, at).unwrap();
         let trigger = NewTrigger {
-            id: TriggerId::new(at),
+            id: trigger_id,
             task: name(task),
             name: Some(name(&format!("{task}-hourly"))),
             spec,
             input: Payload::default(),
-            next_at,
+            first,
         };
         store.trigger_create(id, trigger, at.into()).await.unwrap();
         let run = RunId::new(at);

@@ -9,6 +9,7 @@ use innkeeper_api::secret::{Rotated, Vault, VaultError};
 use innkeeper_api::slots::Slots;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::audit::Change;
+use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels, Role as HostRole};
@@ -87,7 +88,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
         uploads: Slots::uploads(),
         streams: Slots::streams(),
     };
-    let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+    let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
     let config = DispatcherConfig { lease, ..DispatcherConfig::new(host) };
     let keyring = Keyring::new(vec![[7; 32].into()]).expect("a key");

@@ -15,9 +15,9 @@ use innkeeper_domain::run::{Claimed, Lease, LogLine, Run, RunState};
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
 use innkeeper_domain::tenant::{Tenant, TenantUpdate};
-use innkeeper_domain::trigger::{SkipRange, Trigger};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger};
 use innkeeper_store::*;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -83,7 +83,7 @@ impl Sabotaged {
         self.inner().triggers_advance(advances.iter().map(only_next).collect(), now).await?;
         tokio::time::sleep(LATER).await;
         let only_runs = |advance: Advance| {
-            let due = advance.firing.next?;
+            let due = advance.firing.next?.nominal;
             Some(Advance { due, firing: Firing { skips: Vec::new(), ..advance.firing }, ..advance })
         };
         self.inner().triggers_advance(advances.into_iter().filter_map(only_runs).collect(), now).await
@@ -293,7 +293,10 @@ pass_on!(TriggerStore:
     fn trigger_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
     fn trigger_skips(tenant: TenantId, name: &Name, page: Page) -> Paged<SkipRange>;
     fn triggers_due(now: Timestamp, limit: usize) -> Vec<DueTrigger>;
+    fn trigger_skip_counts(tenant: TenantId, name: &Name) -> BTreeMap<SkipReason, u64>;
     fn triggers_next() -> Option<Timestamp>;
+    fn triggers_outdated(edition: &str, limit: usize) -> Vec<Outdated>;
+    fn triggers_retime(retimings: Vec<Retiming>) -> ();
     => {
         async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
             match self.shared.bug {

@@ -336,7 +336,7 @@ fn to_proto(schedule: &Schedule) -> proto::Schedule {
             let every = prost_types::Duration::try_from(*every).expect("a short time");
             Kind::Interval(Interval { every: Some(every), anchor: Some(anchor) })
         }
-        Schedule::Once { .. } => panic!("no trigger here fires once"),
+        Schedule::Once { .. } | Schedule::FixedDelay { .. } => panic!("no trigger here is like that"),
     };
     proto::Schedule { kind: Some(kind) }
 }

@@ -5,7 +5,7 @@ use crate::random::Random;
 use crate::side::{Learned, digest, name, uuid_at};
 use innkeeper_domain::access::{self, Proof, Token};
 use innkeeper_domain::audit::AuditOutcome;
-use innkeeper_domain::calendar::{CronSchedule, Dialect, Schedule};
+use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::host::{Host, HostState, Labels, Role};
@@ -436,6 +436,10 @@ impl Generator {
                 let expression = self.random.pick(&["* * * * * *", "*/7 * * * * *", "0 */5 * * * *"])?;
                 Schedule::Cron(CronSchedule::new(expression, Dialect::Crontab, "UTC"))
             }
+            4 => Schedule::FixedDelay {
+                delay: Duration::from_micros(1_000_000 + self.random.below(20_000_000)),
+                anchor: self.now,
+            },
             _ => Schedule::Interval {
                 every: Duration::from_micros(1_000_000 + self.random.below(20_000_000)),
                 anchor: self.now,
@@ -445,14 +449,16 @@ impl Generator {
             overlap: self.random.pick(&[OverlapPolicy::Skip, OverlapPolicy::AllowAll])?,
             catch_up: self.random.pick(&[CatchUp::Latest, CatchUp::All, CatchUp::None])?,
             catch_up_window: self.random.pick(&[Duration::from_secs(60), 24 * HOURS])?,
+            not_after: self.random.chance(10).then(|| time::after(self.now, Duration::from_secs(60))),
+            max_runs: self.random.chance(10).then(|| 1 + self.random.below(3)),
             ..TriggerSpec::new(schedule)
         };
         let input = self.payload();
-        let next_at = spec.check(&input, self.now).ok()?;
         let id = TriggerId(uuid_at(self.now, self.random.number()));
+        let first = spec.check(id, &input, &BundledZones, self.now).ok()?;
         let (task, given) = (self.name(), self.random.chance(50).then(|| self.name()));
         self.triggers.push(given.clone().unwrap_or_else(|| name(&format!("{task}-1"))));
-        let trigger = NewTrigger { id, task, name: given, spec, input, next_at };
+        let trigger = NewTrigger { id, task, name: given, spec, input, first };
         Some(Operation::TriggerCreate { tenant: self.tenant(), trigger })
     }
 

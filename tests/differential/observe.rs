@@ -4,14 +4,14 @@ use crate::generate::upload_digests;
 use crate::operation::{Operation, Step, TENANTS, TenantPlace};
 use crate::side::Side;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, admit_firing};
+use innkeeper_domain::admit::{AdmissionState, FiringTerms, admit_firing};
 use innkeeper_domain::bill::Bill;
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::{Run, RunEvent, RunState};
-use innkeeper_domain::trigger::{OverlapPolicy, Trigger};
+use innkeeper_domain::trigger::Trigger;
 use innkeeper_store::{Advance, Page, RunFilter, StoreError, UsageFilter};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -110,8 +110,8 @@ impl Side {
                 };
                 let unfinished_of_trigger = self.unfinished(tenant, &trigger.name).await;
                 let state = AdmissionState { unfinished_of_trigger, ..AdmissionState::default() };
-                let overlap: OverlapPolicy = trigger.spec.overlap;
-                expected += admit_firing(overlap, state, &decision.firing).runs.len() as u32;
+                let terms = FiringTerms::of(&trigger.spec, trigger.started);
+                expected += admit_firing(terms, state, &decision.firing).runs.len() as u32;
             }
         }
         expected

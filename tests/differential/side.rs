@@ -4,6 +4,7 @@ use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Role, Token};
 use innkeeper_domain::audit::{Actor, AuditEntry, Change};
+use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::firing::{Rules, fire};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
@@ -11,6 +12,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::tenant::Tenant;
+use innkeeper_domain::timetable::Timetable;
 use innkeeper_store::*;
 use std::fmt::Debug;
 use std::future::Future;
@@ -405,12 +407,13 @@ fn mapped<T, U>(page: Paged<T>, to: impl Fn(T) -> U) -> Paged<U> {
 fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
     let mut number = ids;
     let decide = |due: &DueTrigger| {
-        let calendar = due.spec.schedule.calendar().expect("a good schedule");
+        let timetable = Timetable::new(due.id, &due.spec, &BundledZones).expect("a good schedule");
         let rules = Rules {
-            calendar: &calendar,
+            timetable: &timetable,
             catch_up: due.spec.catch_up,
             window: due.spec.catch_up_window,
             paused_through: due.paused_through,
+            delay: due.spec.delay(),
         };
         let firing = fire(rules, due.due, now);
         let new_id = |_: &Timestamp| {
@@ -418,7 +421,7 @@ fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
             RunId(uuid_at(now, number))
         };
         let run_ids = firing.runs.iter().map(new_id).collect();
-        Advance { id: due.id, due: due.due, firing, run_ids }
+        Advance { id: due.id, due: due.due, firing, run_ids, edition: String::new() }
     };
     due.iter().map(decide).collect()
 }

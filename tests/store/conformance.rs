@@ -10,6 +10,8 @@ mod records;
 mod retention;
 #[path = "tenants.rs"]
 mod tenants;
+#[path = "times.rs"]
+mod times;
 #[path = "uploads.rs"]
 mod uploads;
 
@@ -18,12 +20,13 @@ pub use limits::*;
 pub use records::*;
 pub use retention::*;
 pub use tenants::*;
+pub use times::*;
 pub use uploads::*;
 
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Role;
 use innkeeper_domain::admit::Rejection;
-use innkeeper_domain::calendar::Schedule;
+use innkeeper_domain::calendar::{Covered, Schedule};
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::firing::Firing;
@@ -34,6 +37,7 @@ use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::tenant::Tenant;
+use innkeeper_domain::timetable::{Reckoning, Upcoming};
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec, TriggerState};
 use innkeeper_store::*;
 use std::sync::Arc;
@@ -142,7 +146,14 @@ impl Fixture {
         let spec = TriggerSpec { overlap, ..TriggerSpec::new(schedule) };
         let id = TriggerId::new(at(2));
         let input = Payload::json("{}");
-        let new = NewTrigger { id, task: name("work"), name: None, spec, input, next_at: at(10) };
+        let new = NewTrigger {
+            id,
+            task: name("work"),
+            name: None,
+            spec,
+            input,
+            first: Reckoning::plain(at(10), at(2)),
+        };
         self.store.trigger_create(self.tenant.id, new, at(2).into()).await.expect("a trigger").id
     }
 
@@ -155,9 +166,12 @@ impl Fixture {
         skips: Vec<SkipRange>,
         next: Option<i64>,
     ) -> u32 {
-        let firing = Firing { runs: runs.iter().map(|s| at(*s)).collect(), skips, next: next.map(at) };
+        let runs_at: Vec<Timestamp> = runs.iter().map(|s| at(*s)).collect();
+        let covered = Some(Covered { at: at(due), offset: 0 });
+        let next = next.map(|next| Upcoming::punctual(at(next)));
+        let firing = Firing { runs: runs_at, skips, next, covered };
         let run_ids = runs.iter().map(|_| RunId::new(at(due))).collect();
-        let advance = Advance { id, due: at(due), firing, run_ids };
+        let advance = Advance { id, due: at(due), firing, run_ids, edition: String::new() };
         self.store.triggers_advance(vec![advance], at(due)).await.expect("an advance")
     }
 

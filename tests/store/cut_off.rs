@@ -36,7 +36,7 @@ async fn a_trigger_that_cannot_be_read_does_not_stop_the_others() {
     let f = crate::conformance::Fixture::new(store.clone()).await;
     let (bad, good) = (f.trigger(OverlapPolicy::Skip).await, f.trigger(OverlapPolicy::Skip).await);
     let database = connect(&url).await;
-    let damage = "UPDATE trigger SET spec = '{', next_at = 1 WHERE id = $1";
+    let damage = "UPDATE trigger SET spec = '{', next_at = 1, due_at = 1 WHERE id = $1";
     database.execute(damage, &[&bad.0]).await.unwrap();
     assert_eq!(f.due(100).await, [(good, 10)]);
     // It is not what there is to wait for, nor takes the place of others.

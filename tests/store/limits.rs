@@ -7,6 +7,7 @@ use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use innkeeper_domain::quota::{AttemptBounds, Quota, Quotas};
 use innkeeper_domain::tenant::{TenantState, TenantUpdate};
+use innkeeper_domain::timetable::Reckoning;
 use innkeeper_store::postgres::PostgresStore;
 
 const DAY: i64 = 86_400;
@@ -125,7 +126,7 @@ pub async fn triggers_and_components_are_counted(f: Fixture) {
         name: None,
         spec: TriggerSpec::new(schedule.clone()),
         input: Payload::default(),
-        next_at: at(10),
+        first: Reckoning::plain(at(10), at(2)),
     };
     let create = async || f.store.trigger_create(f.tenant.id, new(TriggerId::new(at(2))), at(2).into()).await;
     let refused = create().await.unwrap_err();

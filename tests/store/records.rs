@@ -8,6 +8,7 @@ use innkeeper_domain::ids::{AuditId, TenantId};
 use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::tenant::TenantUpdate;
+use innkeeper_domain::timetable::Reckoning;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -98,7 +99,7 @@ pub async fn every_change_is_on_record(f: Fixture) {
         name: None,
         spec,
         input,
-        next_at: at(20),
+        first: Reckoning::plain(at(20), at(19)),
     };
     let first = name("work-1");
     recorded(&f, "trigger `work-1`", mine, s.trigger_create(id, new, by(19))).await;

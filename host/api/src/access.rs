@@ -134,6 +134,7 @@ pub(crate) const RULES: &[Rule] = &[
     rule("TriggerService/DeleteTrigger", Owner, Tenant, Changes, Refused),
     rule("TriggerService/GetTrigger", Viewer, Tenant, Reads, Checked),
     rule("TriggerService/ListSkips", Viewer, Tenant, Reads, Checked),
+    rule("TriggerService/ListTimes", Viewer, Tenant, Reads, Checked),
     rule("TriggerService/ListTriggers", Viewer, Tenant, Reads, Filtered),
     rule("TriggerService/PauseTrigger", Operator, Tenant, Changes, Checked),
     rule("TriggerService/ResumeTrigger", Operator, Tenant, Changes, Checked),

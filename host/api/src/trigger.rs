@@ -1,13 +1,14 @@
 //! Triggers.
 
 use crate::caller::Caller;
-use crate::convert::{from_instant, input, name, optional_name, page};
+use crate::convert::{from_instant, input, instant, name, optional_name, page};
 use crate::proto::trigger_service_server::TriggerService;
 use crate::status::{invalid, of_quota, of_store};
-use crate::trigger_convert::{from_trigger, spec};
+use crate::trigger_convert::{NEXT_TIMES_SHOWN, from_skip_count, from_trigger, spec, times_after};
 use crate::{Api, proto};
+use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::ids::TriggerId;
-use innkeeper_domain::limits::NOTE_CHARS_MAX;
+use innkeeper_domain::limits::{NEXT_TIMES_MAX, NOTE_CHARS_MAX};
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::trigger::SkipRange;
 use innkeeper_store::NewTrigger;
@@ -27,14 +28,15 @@ impl TriggerService for Api {
         let name = optional_name(&request.name, "the trigger")?;
         let input = input(request.input.take())?;
         let spec = spec(&request, now)?;
-        let next_at = spec.check(&input, now).map_err(invalid)?;
+        let id = TriggerId::new(now);
+        let first = spec.check(id, &input, &BundledZones, now).map_err(invalid)?;
         let quotas = &caller.of.quotas;
         if quotas.get(Quota::LeastInterval).is_some()
             && let Some(gap) = spec.least_gap(now).map_err(invalid)?
         {
             quotas.check_interval(gap).map_err(of_quota)?;
         }
-        let trigger = NewTrigger { id: TriggerId::new(now), task, name, spec, input, next_at };
+        let trigger = NewTrigger { id, task, name, spec, input, first };
         let trigger =
             self.store.trigger_create(tenant, trigger, caller.change(now)).await.map_err(of_store)?;
         Ok(Response::new(from_trigger(trigger)))
@@ -48,7 +50,31 @@ impl TriggerService for Api {
         let name = name(&request.into_inner().name, "the trigger")?;
         let trigger = self.store.trigger_get(caller.tenant, &name).await.map_err(of_store)?;
         caller.trigger(&trigger.task, &name)?;
-        Ok(Response::new(from_trigger(trigger)))
+        let counts = self.store.trigger_skip_counts(caller.tenant, &name).await.map_err(of_store)?;
+        let mut trigger = from_trigger(trigger);
+        trigger.skips_by_reason = counts.into_iter().map(from_skip_count).collect();
+        Ok(Response::new(trigger))
+    }
+
+    async fn list_times(
+        &self,
+        request: Request<proto::ListTimesRequest>,
+    ) -> Result<Response<proto::ListTimesResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let name = name(&request.trigger, "the trigger")?;
+        let after = request.after.as_ref().map_or(Ok((self.now)()), |at| instant(at, "the instant"))?;
+        let count = match usize::try_from(request.count).unwrap_or(usize::MAX) {
+            0 => NEXT_TIMES_SHOWN,
+            count if count > NEXT_TIMES_MAX => {
+                return Err(invalid(format!("at most {NEXT_TIMES_MAX} times can be asked for")));
+            }
+            count => count,
+        };
+        let trigger = self.store.trigger_get(caller.tenant, &name).await.map_err(of_store)?;
+        caller.trigger(&trigger.task, &name)?;
+        let times = times_after(&trigger, after, count)?;
+        Ok(Response::new(proto::ListTimesResponse { times: times.into_iter().map(from_instant).collect() }))
     }
 
     async fn list_triggers(

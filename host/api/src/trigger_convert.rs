@@ -1,17 +1,19 @@
 //! Between the protocol's triggers and the domain's.
 
 use crate::convert::{duration, from_duration, from_instant, from_payload, instant};
-use crate::proto::schedule::{Cron, Interval, Kind};
-use crate::proto::{self, trigger::State};
+use crate::proto;
+use crate::proto::schedule::{Cron, FixedDelay, Interval, Kind};
+use crate::proto::trigger::{SkipCount, State};
 use crate::status::invalid;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::calendar::{CronSchedule, Dialect, Schedule};
-use innkeeper_domain::trigger::{Trigger, TriggerSpec, TriggerState};
+use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
+use innkeeper_domain::timetable::Timetable;
+use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerSpec, TriggerState};
 use std::time::Duration;
 use tonic::Status;
 
 /// Next times that an answer shows.
-const NEXT_TIMES_SHOWN: usize = 5;
+pub(crate) const NEXT_TIMES_SHOWN: usize = 5;
 
 /// What a new trigger says; not checked yet.
 pub(crate) fn spec(request: &proto::CreateTriggerRequest, now: Timestamp) -> Result<TriggerSpec, Status> {
@@ -23,6 +25,10 @@ pub(crate) fn spec(request: &proto::CreateTriggerRequest, now: Timestamp) -> Res
         spec.catch_up = request.catch_up.parse().map_err(invalid)?;
     }
     spec.catch_up_window = duration(request.catch_up_window, spec.catch_up_window, "the catch-up window")?;
+    spec.not_before = request.not_before.as_ref().map(|at| instant(at, "the start")).transpose()?;
+    spec.not_after = request.not_after.as_ref().map(|at| instant(at, "the end")).transpose()?;
+    spec.max_runs = Some(request.max_runs).filter(|most| *most > 0);
+    spec.jitter = duration(request.jitter, Duration::ZERO, "the jitter")?;
     Ok(spec)
 }
 
@@ -35,12 +41,24 @@ fn schedule(schedule: Option<&proto::Schedule>, now: Timestamp) -> Result<Schedu
                 named => named.parse().map_err(invalid)?,
             };
             let zone = if cron.time_zone.is_empty() { "UTC" } else { &cron.time_zone };
-            Ok(Schedule::Cron(CronSchedule::new(&cron.expression, dialect, zone)))
+            let mut schedule = CronSchedule::new(&cron.expression, dialect, zone);
+            if !cron.gap.is_empty() {
+                schedule.gap = cron.gap.parse().map_err(invalid)?;
+            }
+            if !cron.fold.is_empty() {
+                schedule.fold = cron.fold.parse().map_err(invalid)?;
+            }
+            Ok(Schedule::Cron(schedule))
         }
         Some(Kind::Interval(interval)) => {
             let every = duration(interval.every, Duration::ZERO, "the interval")?;
             let anchor = interval.anchor.as_ref().map_or(Ok(now), |at| instant(at, "the anchor"))?;
             Ok(Schedule::Interval { every, anchor })
+        }
+        Some(Kind::FixedDelay(fixed)) => {
+            let delay = duration(fixed.delay, Duration::ZERO, "the delay")?;
+            let anchor = fixed.anchor.as_ref().map_or(Ok(now), |at| instant(at, "the anchor"))?;
+            Ok(Schedule::FixedDelay { delay, anchor })
         }
         Some(Kind::Once(at)) => Ok(Schedule::Once { at: instant(at, "the instant")? }),
     }
@@ -52,9 +70,15 @@ fn from_schedule(schedule: &Schedule) -> proto::Schedule {
             expression: cron.expression.clone(),
             time_zone: cron.zone.clone(),
             dialect: cron.dialect.to_string(),
+            gap: cron.gap.to_string(),
+            fold: cron.fold.to_string(),
         }),
         Schedule::Interval { every, anchor } => Kind::Interval(Interval {
             every: Some(from_duration(*every)),
+            anchor: Some(from_instant(*anchor)),
+        }),
+        Schedule::FixedDelay { delay, anchor } => Kind::FixedDelay(FixedDelay {
+            delay: Some(from_duration(*delay)),
             anchor: Some(from_instant(*anchor)),
         }),
         Schedule::Once { at } => Kind::Once(from_instant(*at)),
@@ -63,7 +87,7 @@ fn from_schedule(schedule: &Schedule) -> proto::Schedule {
 }
 
 pub(crate) fn from_trigger(trigger: Trigger) -> proto::Trigger {
-    let next_times = next_times(&trigger);
+    let (next_times, next_start_at) = next_times(&trigger);
     let (state, pause_note) = match trigger.state {
         TriggerState::Active => (State::Active, String::new()),
         TriggerState::Paused { note, .. } => (State::Paused, note),
@@ -85,14 +109,48 @@ pub(crate) fn from_trigger(trigger: Trigger) -> proto::Trigger {
         started: trigger.started,
         skipped: trigger.skipped,
         created_at: Some(from_instant(trigger.created_at)),
+        not_before: trigger.spec.not_before.map(from_instant),
+        not_after: trigger.spec.not_after.map(from_instant),
+        max_runs: trigger.spec.max_runs.unwrap_or_default(),
+        jitter: Some(from_duration(trigger.spec.jitter)),
+        next_start_at: next_start_at.map(from_instant),
+        skips_by_reason: Vec::new(),
+        description: trigger.spec.schedule.words().unwrap_or_default(),
     }
 }
 
-fn next_times(trigger: &Trigger) -> Vec<Timestamp> {
-    let (TriggerState::Active, Some(next)) = (&trigger.state, trigger.next_at) else { return Vec::new() };
-    let mut times = vec![next];
-    if let Ok(calendar) = trigger.spec.schedule.calendar() {
-        times.extend(calendar.times_after(next).take(NEXT_TIMES_SHOWN - 1));
+/// The next nominal times, and when the first of them is started.
+fn next_times(trigger: &Trigger) -> (Vec<Timestamp>, Option<Timestamp>) {
+    let (TriggerState::Active, Some(next)) = (&trigger.state, trigger.next_at) else {
+        return (Vec::new(), None);
+    };
+    let Ok(timetable) = Timetable::new(trigger.id, &trigger.spec, &BundledZones) else {
+        return (vec![next], None);
+    };
+    let most = runs_left(trigger).min(NEXT_TIMES_SHOWN);
+    let later = timetable.times_after(next).take(if trigger.spec.delay().is_some() { 0 } else { most });
+    let times = std::iter::once(next).chain(later).take(most).collect();
+    (times, Some(timetable.due_at(next)))
+}
+
+fn runs_left(trigger: &Trigger) -> usize {
+    let left = trigger.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(trigger.started));
+    usize::try_from(left).unwrap_or(usize::MAX)
+}
+
+/// The nominal times after an instant. Of a fixed delay only the next is known.
+pub(crate) fn times_after(
+    trigger: &Trigger,
+    after: Timestamp,
+    count: usize,
+) -> Result<Vec<Timestamp>, Status> {
+    if trigger.spec.delay().is_some() {
+        return Ok(trigger.next_at.into_iter().filter(|next| *next > after).collect());
     }
-    times
+    let timetable = Timetable::new(trigger.id, &trigger.spec, &BundledZones).map_err(invalid)?;
+    Ok(timetable.times_after(after).take(count).collect())
+}
+
+pub(crate) fn from_skip_count((reason, count): (SkipReason, u64)) -> SkipCount {
+    SkipCount { reason: reason.to_string(), count }
 }

@@ -5,7 +5,8 @@ use crate::firing::Firing;
 use crate::ids::RunId;
 use crate::limits::UNFINISHED_RUNS_PER_TASK_MAX;
 use crate::quota::QuotaExceeded;
-use crate::trigger::{OverlapPolicy, SkipRange, SkipReason};
+use crate::timetable::Upcoming;
+use crate::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
 use jiff::Timestamp;
 
 /// Who asks.
@@ -103,13 +104,56 @@ pub fn admit(asker: Asker, state: AdmissionState) -> Verdict {
     }
 }
 
+/// What a trigger says of itself to the transaction that applies its firing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FiringTerms {
+    pub overlap: OverlapPolicy,
+    /// How many more runs it may start; none: any number.
+    pub runs_left: Option<u64>,
+    /// Whether the end of its run decides when it is due again.
+    pub waits_for_run: bool,
+}
+
+impl FiringTerms {
+    /// Those of a trigger that has started so many runs.
+    pub fn of(spec: &TriggerSpec, started: u64) -> Self {
+        Self {
+            overlap: spec.overlap,
+            runs_left: spec.max_runs.map(|most| most.saturating_sub(started)),
+            waits_for_run: spec.delay().is_some(),
+        }
+    }
+}
+
 /// What becomes of a trigger's firing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmittedFiring {
     /// Which of the firing's runs are inserted, by their places in it.
     pub runs: Vec<usize>,
-    /// The firing's skips and those of runs that were not admitted, in order.
+    /// The firing's skips and those of runs that were not admitted, in order. None is later than the last run that
+    /// the trigger may start.
     pub skips: Vec<SkipRange>,
+    pub next: Next,
+}
+
+/// When a trigger is due again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    At(Upcoming),
+    /// So long after the end of the run that it has started.
+    AfterRun,
+    /// Never: it has finished.
+    Never,
+}
+
+impl Next {
+    /// When, if that is known already.
+    pub fn upcoming(self) -> Option<Upcoming> {
+        match self {
+            Self::At(upcoming) => Some(upcoming),
+            Self::AfterRun | Self::Never => None,
+        }
+    }
 }
 
 impl AdmittedFiring {
@@ -127,28 +171,43 @@ impl AdmittedFiring {
 }
 
 /// Decides about all runs of a trigger's firing, one after another, so that each counts for the next.
-pub fn admit_firing(overlap: OverlapPolicy, state: AdmissionState, firing: &Firing) -> AdmittedFiring {
+pub fn admit_firing(terms: FiringTerms, state: AdmissionState, firing: &Firing) -> AdmittedFiring {
     let mut state = AdmissionState { same_key: None, ..state };
-    let mut admitted = AdmittedFiring { runs: Vec::new(), skips: firing.skips.clone() };
+    let mut runs_left = terms.runs_left;
+    let mut runs = Vec::new();
+    let mut skips = firing.skips.clone();
+    let mut last_of_all = None;
     for (place, nominal) in firing.runs.iter().enumerate() {
-        match admit(Asker::Trigger { overlap }, state) {
+        match admit(Asker::Trigger { overlap: terms.overlap }, state) {
             Verdict::Run => {
-                admitted.runs.push(place);
+                runs.push(place);
                 state.unfinished_of_task += 1;
                 state.unfinished_of_trigger += 1;
                 state.tenant.over =
                     state.tenant.over.map(|(fit, exceeded)| (fit.saturating_sub(1), exceeded));
+                runs_left = runs_left.map(|left| left.saturating_sub(1));
+                if runs_left == Some(0) {
+                    last_of_all = Some(*nominal);
+                    break;
+                }
             }
             Verdict::Skip(reason) => {
-                admitted.skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason });
+                skips.push(SkipRange { from: *nominal, to: *nominal, count: 1, reason });
             }
             Verdict::Existing(_) | Verdict::Reject(_) => {
                 unreachable!("only hands have keys and are rejected")
             }
         }
     }
-    admitted.skips.sort_by_key(|skip| skip.from);
-    admitted
+    skips.retain(|skip| last_of_all.is_none_or(|last| skip.from < last));
+    skips.sort_by_key(|skip| skip.from);
+    let next = match firing.next {
+        _ if last_of_all.is_some() => Next::Never,
+        _ if terms.waits_for_run && !runs.is_empty() => Next::AfterRun,
+        Some(next) => Next::At(next),
+        None => Next::Never,
+    };
+    AdmittedFiring { runs, skips, next }
 }
 
 #[cfg(test)]
@@ -183,15 +242,58 @@ mod tests {
         assert!(matches!(admit(Asker::Hand, full), Verdict::Reject(Rejection::TooManyUnfinished { .. })));
     }
 
+    fn terms(overlap: OverlapPolicy) -> FiringTerms {
+        FiringTerms { overlap, runs_left: None, waits_for_run: false }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn skip(second: i64, reason: SkipReason) -> SkipRange {
+        SkipRange { from: at(second), to: at(second), count: 1, reason }
+    }
+
+    fn firing(runs: &[i64], skips: Vec<SkipRange>, next: Option<i64>) -> Firing {
+        let next = next.map(|next| Upcoming::punctual(at(next)));
+        Firing { runs: runs.iter().map(|run| at(*run)).collect(), skips, next, covered: None }
+    }
+
     #[test]
     fn each_run_of_a_firing_counts_for_the_next() {
-        let at = |second| jiff::Timestamp::from_second(second).unwrap();
-        let gone = SkipRange { from: at(5), to: at(5), count: 1, reason: SkipReason::Superseded };
-        let firing = Firing { runs: vec![at(1), at(9)], skips: vec![gone], next: None };
-        let admitted = admit_firing(OverlapPolicy::Skip, IDLE, &firing);
-        let overlaps = SkipRange { from: at(9), to: at(9), count: 1, reason: SkipReason::Overlap };
-        assert_eq!(admitted, AdmittedFiring { runs: vec![0], skips: vec![gone, overlaps] });
-        assert_eq!(admit_firing(OverlapPolicy::AllowAll, IDLE, &firing).runs, [0, 1]);
+        let gone = skip(5, SkipReason::Superseded);
+        let firing = firing(&[1, 9], vec![gone], None);
+        let admitted = admit_firing(terms(OverlapPolicy::Skip), IDLE, &firing);
+        let skips = vec![gone, skip(9, SkipReason::Overlap)];
+        assert_eq!(admitted, AdmittedFiring { runs: vec![0], skips, next: Next::Never });
+        assert_eq!(admit_firing(terms(OverlapPolicy::AllowAll), IDLE, &firing).runs, [0, 1]);
+    }
+
+    #[test]
+    fn the_last_run_that_a_trigger_may_start_ends_it() {
+        let skips = vec![skip(1, SkipReason::TooLate), skip(5, SkipReason::TooLate)];
+        let firing = firing(&[2, 3, 4, 6], skips, Some(7));
+        let at_most =
+            |runs_left| FiringTerms { runs_left: Some(runs_left), ..terms(OverlapPolicy::AllowAll) };
+        let admitted = admit_firing(at_most(2), IDLE, &firing);
+        let before = vec![skip(1, SkipReason::TooLate)];
+        assert_eq!(admitted, AdmittedFiring { runs: vec![0, 1], skips: before, next: Next::Never });
+        let admitted = admit_firing(at_most(5), IDLE, &firing);
+        assert_eq!(
+            (admitted.runs.len(), admitted.skips.len(), admitted.next),
+            (4, 2, Next::At(Upcoming::punctual(at(7))))
+        );
+    }
+
+    #[test]
+    fn a_fixed_delay_waits_for_its_run_if_there_is_one() {
+        let delay = FiringTerms { waits_for_run: true, ..terms(OverlapPolicy::Skip) };
+        let due = firing(&[1], vec![], Some(60));
+        assert_eq!(admit_firing(delay, IDLE, &due).next, Next::AfterRun);
+        let suspended = AdmissionState { tenant: Standing { suspended: true, over: None }, ..IDLE };
+        assert_eq!(admit_firing(delay, suspended, &due).next, Next::At(Upcoming::punctual(at(60))));
+        let last = FiringTerms { runs_left: Some(1), ..delay };
+        assert_eq!(admit_firing(last, IDLE, &due).next, Next::Never);
     }
 
     #[test]
@@ -210,11 +312,9 @@ mod tests {
         };
         assert_eq!(admit(Asker::Hand, over(1)), Verdict::Run);
         assert_eq!(admit(Asker::Hand, over(0)), Verdict::Reject(Rejection::Quota(exceeded)));
-        let at = |second| jiff::Timestamp::from_second(second).unwrap();
-        let firing = Firing { runs: vec![at(1), at(2), at(3)], skips: vec![], next: None };
-        let admitted = admit_firing(OverlapPolicy::AllowAll, over(2), &firing);
-        let skipped = SkipRange { from: at(3), to: at(3), count: 1, reason: SkipReason::Quota };
-        assert_eq!(admitted, AdmittedFiring { runs: vec![0, 1], skips: vec![skipped] });
+        let admitted =
+            admit_firing(terms(OverlapPolicy::AllowAll), over(2), &firing(&[1, 2, 3], vec![], None));
+        assert_eq!((admitted.runs, admitted.skips), (vec![0, 1], vec![skip(3, SkipReason::Quota)]));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn share(room: usize, demands: &[Demand], draw: u64) -> Vec<usize> {
 const STEPS: u64 = 1 << 20;
 
 /// Spreads numbers that are close to each other (splitmix64).
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -27,6 +27,7 @@ pub mod secret;
 pub mod task;
 pub mod tenant;
 pub mod time;
+pub mod timetable;
 pub mod trigger;
 mod word;
 

@@ -78,14 +78,22 @@ pub const ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
 pub const HTTP_GRANTS_MAX: usize = 100;
 /// Characters of a cron expression.
 pub const CRON_CHARS_MAX: usize = 256;
+/// The last year in which a cron expression is due; one that comes later counts as one that never does. Far
+/// enough that no host lives to see it, and near enough that a date that never comes is found out at once.
+pub const CRON_YEAR_MAX: u16 = 2200;
+/// Characters of a time zone's name that are looked at for what was meant, and shown.
+pub const ZONE_CHARS_MAX: usize = 64;
 /// Characters of a note.
 pub const NOTE_CHARS_MAX: usize = 1_000;
 /// The shortest interval between two firings of a trigger.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Next times of a cron trigger among which the smallest gap is looked for.
-pub const LEAST_GAP_TIMES: usize = 200;
+/// Next changes of a zone's clock at which the smallest gap between two firings of a trigger is looked for. More
+/// than 28 years have, after which weekdays and dates meet again.
+pub const LEAST_GAP_CHANGES: usize = 64;
 /// The longest interval, and the longest catch-up window.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The longest jitter of a trigger.
+pub const JITTER_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Nominal times that one decision about one trigger goes through; the rest waits for the next decision.
 pub const FIRINGS_PER_DECISION_MAX: usize = 10_000;
 /// Runs that one decision about one trigger starts; the rest waits for the next decision.

@@ -1,11 +1,11 @@
 //! Triggers: rules that start runs.
 
-use crate::calendar::{Schedule, ScheduleError};
+use crate::calendar::{Schedule, ScheduleError, Zones};
 use crate::ids::{TaskId, TriggerId};
-use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, LEAST_GAP_TIMES};
+use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, JITTER_MAX};
 use crate::name::Name;
 use crate::payload::{Payload, PayloadError};
-use crate::time;
+use crate::timetable::{Reckoning, Timetable};
 use crate::word::words;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,19 @@ pub struct TriggerSpec {
     /// Firings missed by more than this are skipped, whatever the mode.
     #[serde(default = "catch_up_window_default")]
     pub catch_up_window: Duration,
+    /// No nominal time is earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// No nominal time is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// After so many runs it has finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_runs: Option<u64>,
+    /// Each run is started later than its nominal time by less than this, how much being drawn from the trigger
+    /// and the nominal time; never as late as the next nominal time.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub jitter: Duration,
 }
 
 fn catch_up_window_default() -> Duration {
@@ -100,6 +113,16 @@ pub enum TriggerSpecError {
     Input(#[from] PayloadError),
     #[error("the schedule has no time after {0}: it would never fire")]
     NeverFires(Timestamp),
+    #[error("the schedule has no time from {0} to {1}: it would never fire")]
+    NeverFiresInWindow(Timestamp, Timestamp),
+    #[error("its end, {end}, is before its start, {start}")]
+    Window { start: Timestamp, end: Timestamp },
+    #[error("at most 0 runs were asked for; it may be 1 or more")]
+    NoRuns,
+    #[error("a jitter of {0:?} was asked for; it may be at most {JITTER_MAX:?}")]
+    Jitter(Duration),
+    #[error("a fixed delay can't have jitter: its times follow its runs, and so spread by themselves")]
+    JitterOfDelay,
 }
 
 impl TriggerSpec {
@@ -110,39 +133,78 @@ impl TriggerSpec {
             overlap: OverlapPolicy::default(),
             catch_up: CatchUp::default(),
             catch_up_window: catch_up_window_default(),
+            not_before: None,
+            not_after: None,
+            max_runs: None,
+            jitter: Duration::ZERO,
         }
     }
 
-    /// Checks every bound, and that it fires at all; returns its first nominal time after `now`.
-    pub fn check(&self, input: &Payload, now: Timestamp) -> Result<Timestamp, TriggerSpecError> {
+    /// Checks every bound, and that it fires at all after `now`; returns its first time as trigger `id`.
+    pub fn check(
+        &self,
+        id: TriggerId,
+        input: &Payload,
+        zones: &dyn Zones,
+        now: Timestamp,
+    ) -> Result<Reckoning, TriggerSpecError> {
         if self.catch_up_window > INTERVAL_MAX {
             return Err(TriggerSpecError::CatchUpWindow(self.catch_up_window));
         }
+        if self.jitter > JITTER_MAX {
+            return Err(TriggerSpecError::Jitter(self.jitter));
+        }
+        if !self.jitter.is_zero() && self.delay().is_some() {
+            return Err(TriggerSpecError::JitterOfDelay);
+        }
+        if self.max_runs == Some(0) {
+            return Err(TriggerSpecError::NoRuns);
+        }
+        if let (Some(start), Some(end)) = (self.not_before, self.not_after)
+            && end < start
+        {
+            return Err(TriggerSpecError::Window { start, end });
+        }
         input.check("the input", INPUT_BYTES_MAX)?;
-        let calendar = self.schedule.calendar()?;
-        calendar.next_after(now).ok_or(TriggerSpecError::NeverFires(now))
+        let timetable = Timetable::new(id, self, zones)?;
+        match (timetable.next_after(now), self.not_after) {
+            (Some(next), _) => Ok(Reckoning {
+                next: timetable.upcoming(next),
+                covered: timetable.covered(now),
+                edition: self.edition(zones).into(),
+            }),
+            (None, Some(end)) => {
+                Err(TriggerSpecError::NeverFiresInWindow(self.not_before.map_or(now, |s| s.max(now)), end))
+            }
+            (None, None) => Err(TriggerSpecError::NeverFires(now)),
+        }
     }
 
-    /// The least time between two of its firings: of an interval the interval, of a cron pattern the smallest gap
-    /// among its next [`LEAST_GAP_TIMES`] times within [`INTERVAL_MAX`]; none if it fires once at most.
+    /// The edition of these zones, if what it says depends on it; else empty.
+    pub fn edition<'a>(&self, zones: &'a dyn Zones) -> &'a str {
+        match &self.schedule {
+            Schedule::Cron(cron) if cron.zone != "UTC" => zones.edition(),
+            _ => "",
+        }
+    }
+
+    /// How long after the end of each run the next is due, if that is how it is scheduled.
+    pub fn delay(&self) -> Option<Duration> {
+        match self.schedule {
+            Schedule::FixedDelay { delay, .. } => Some(delay),
+            _ => None,
+        }
+    }
+
+    /// The least time between two of its firings after `now`: of an interval the interval, of a cron pattern what
+    /// [`Calendar::least_gap`](crate::calendar::Calendar::least_gap) guarantees; none if it fires once at most.
     pub fn least_gap(&self, now: Timestamp) -> Result<Option<Duration>, ScheduleError> {
         let calendar = self.schedule.calendar()?;
-        match self.schedule {
-            Schedule::Interval { every, .. } => Ok(Some(every)),
-            Schedule::Once { .. } => Ok(None),
-            Schedule::Cron(_) => {
-                let mut gaps = Vec::with_capacity(LEAST_GAP_TIMES);
-                let mut last = calendar.next_after(now);
-                for next in calendar.times_after(last.unwrap_or(now)).take(LEAST_GAP_TIMES - 1) {
-                    gaps.extend(last.map(|last| time::between(last, next)));
-                    last = Some(next);
-                    if time::between(now, next) > INTERVAL_MAX {
-                        break;
-                    }
-                }
-                Ok(gaps.into_iter().min())
-            }
-        }
+        Ok(match self.schedule {
+            Schedule::Interval { every: gap, .. } | Schedule::FixedDelay { delay: gap, .. } => Some(gap),
+            Schedule::Once { .. } => None,
+            Schedule::Cron(_) => calendar.least_gap(now),
+        })
     }
 }
 
@@ -169,7 +231,8 @@ pub struct Trigger {
     pub spec: TriggerSpec,
     pub input: Payload,
     pub state: TriggerState,
-    /// The next nominal time that is not yet accounted for; none when finished.
+    /// The next nominal time that is not yet accounted for; none when finished, and while a fixed delay waits for
+    /// the end of its run.
     pub next_at: Option<Timestamp>,
     /// The nominal time of the last run that it started.
     pub last_nominal: Option<Timestamp>,
@@ -200,7 +263,13 @@ impl SkipRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calendar::{CronSchedule, Dialect};
+    use crate::calendar::{BundledZones, CronSchedule, Dialect};
+    use crate::time;
+
+    fn check(spec: &TriggerSpec, now: Timestamp) -> Result<Timestamp, TriggerSpecError> {
+        let id = TriggerId(uuid::Uuid::nil());
+        spec.check(id, &Payload::default(), &BundledZones, now).map(|first| first.next.nominal)
+    }
 
     #[test]
     fn words_read_back_and_unknown_ones_say_what_is_known() {
@@ -213,7 +282,36 @@ mod tests {
     fn a_time_in_the_past_never_fires() {
         let now = Timestamp::from_second(100).unwrap();
         let past = TriggerSpec::new(Schedule::Once { at: Timestamp::UNIX_EPOCH });
-        assert_eq!(past.check(&Payload::default(), now), Err(TriggerSpecError::NeverFires(now)));
+        assert_eq!(check(&past, now), Err(TriggerSpecError::NeverFires(now)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let hour = |hours: u64| time::after(now, Duration::from_secs(3600 * hours));
+        let good = TriggerSpec::new(Schedule::Interval { every: Duration::from_secs(3600), anchor: now });
+        let check = |spec: TriggerSpec| check(&spec, now);
+        assert_eq!(check(good.clone()), Ok(hour(1)));
+        let (start, end) = (hour(5), hour(4));
+        let backwards = TriggerSpec { not_before: Some(start), not_after: Some(end), ..good.clone() };
+        assert_eq!(check(backwards), Err(TriggerSpecError::Window { start, end }));
+        let too_short =
+            TriggerSpec { not_after: Some(time::before(hour(1), Duration::from_secs(1))), ..good.clone() };
+        assert!(check(too_short).unwrap_err().to_string().contains("it would never fire"));
+        let one = TriggerSpec { not_before: Some(hour(1)), not_after: Some(hour(1)), ..good.clone() };
+        assert_eq!(check(one), Ok(hour(1)));
+        assert_eq!(check(TriggerSpec { max_runs: Some(0), ..good.clone() }), Err(TriggerSpecError::NoRuns));
+        let jitter = TriggerSpec { jitter: Duration::from_secs(60), ..good };
+        assert_eq!(check(jitter.clone()), Ok(hour(1)));
+        let delay = Schedule::FixedDelay { delay: Duration::from_secs(60), anchor: now };
+        assert_eq!(check(TriggerSpec { schedule: delay, ..jitter }), Err(TriggerSpecError::JitterOfDelay));
+    }
+
+    #[test]
+    fn what_was_stored_before_there_was_more_still_reads() {
+        let old = r#"{"schedule":{"kind":"cron","expression":"0 3 * * *","zone":"UTC"},"overlap":"skip"}"#;
+        let spec: TriggerSpec = serde_json::from_str(old).unwrap();
+        assert_eq!((spec.max_runs, spec.jitter, spec.not_after), (None, Duration::ZERO, None));
     }
 
     #[test]

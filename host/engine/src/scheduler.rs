@@ -5,11 +5,13 @@
 //! it done.
 
 use crate::clock::Clock;
-use innkeeper_domain::calendar::{Calendar, ScheduleError};
+use innkeeper_domain::calendar::{ScheduleError, Zones};
 use innkeeper_domain::firing::{Rules, fire};
 use innkeeper_domain::ids::{RunId, TriggerId};
+use innkeeper_domain::timetable::Timetable;
+use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_domain::{Timestamp, time};
-use innkeeper_store::{Advance, DueTrigger, Store, StoreError};
+use innkeeper_store::{Advance, DueTrigger, Outdated, Retiming, Store, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,26 +23,35 @@ const BATCH: usize = 250;
 /// The longest wait between two looks at the store: wake-ups are hints, polling is the truth.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Calendars that are kept in memory.
-const CALENDARS_MAX: usize = 100_000;
+/// How often it looks for triggers whose times were reckoned by another edition of the zones, as hosts of another
+/// version leave them.
+const LOOK_FOR_OUTDATED: Duration = Duration::from_secs(600);
+
+/// Timetables that are kept in memory.
+const TIMETABLES_MAX: usize = 100_000;
 
 /// Starts runs of triggers when they are due.
 pub struct Scheduler {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    zones: Arc<dyn Zones>,
     /// A trigger's schedule never changes, so neither does what was read from it.
-    calendars: Mutex<HashMap<TriggerId, Arc<Calendar>>>,
+    timetables: Mutex<HashMap<TriggerId, Arc<Timetable>>>,
 }
 
 impl Scheduler {
     /// A scheduler of all the triggers in the store.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, calendars: Mutex::default() }
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, zones: Arc<dyn Zones>) -> Self {
+        Self { store, clock, zones, timetables: Mutex::default() }
     }
 
     /// Works until it is told to stop.
     pub async fn run(&self, stop: CancellationToken) {
+        let mut retime_at = self.clock.now();
         while !stop.is_cancelled() {
+            if self.clock.now() >= retime_at {
+                retime_at = time::after(self.clock.now(), self.retime_patiently().await);
+            }
             let wake_at = match self.step().await {
                 Ok(next) => self.latest_wake(next),
                 Err(error) => {
@@ -56,6 +67,56 @@ impl Scheduler {
         }
     }
 
+    /// Reckons anew what is outdated, and says how soon to look again.
+    async fn retime_patiently(&self) -> Duration {
+        match self.retime().await {
+            Ok(0) => LOOK_FOR_OUTDATED,
+            Ok(triggers) => {
+                let edition = self.zones.edition();
+                tracing::info!(
+                    triggers,
+                    edition,
+                    "next times were reckoned anew by this edition of the time zones"
+                );
+                LOOK_FOR_OUTDATED
+            }
+            Err(error) => {
+                tracing::error!(%error, "next times can't be reckoned anew; it tries again");
+                POLL
+            }
+        }
+    }
+
+    /// Reckons anew the next times of triggers that were reckoned by another edition of the zones; of how many.
+    pub async fn retime(&self) -> Result<usize, StoreError> {
+        let edition = self.zones.edition();
+        let mut retimed = 0;
+        loop {
+            let outdated = self.store.triggers_outdated(edition, BATCH).await?;
+            let retimings: Vec<Retiming> = outdated.iter().filter_map(|one| self.reckon(one)).collect();
+            if retimings.is_empty() {
+                return Ok(retimed);
+            }
+            retimed += retimings.len();
+            self.store.triggers_retime(retimings).await?;
+        }
+    }
+
+    fn reckon(&self, outdated: &Outdated) -> Option<Retiming> {
+        match self.timetable(outdated.id, &outdated.spec) {
+            Ok(timetable) => Some(Retiming {
+                id: outdated.id,
+                was: outdated.next_at,
+                next: timetable.resume_after(outdated.covered).map(|next| timetable.upcoming(next)),
+                edition: outdated.spec.edition(self.zones.as_ref()).into(),
+            }),
+            Err(error) => {
+                tracing::error!(trigger = %outdated.id, %error, "a stored schedule can't be read; its next time stays");
+                None
+            }
+        }
+    }
+
     /// Handles everything that is due now, and says when to look again: when the next trigger is due.
     pub async fn step(&self) -> Result<Option<Timestamp>, StoreError> {
         loop {
@@ -64,7 +125,7 @@ impl Scheduler {
             let found = due.len();
             let advances: Vec<Advance> = due.into_iter().filter_map(|due| self.decide(&due, now)).collect();
             let unreadable = found - advances.len();
-            let unfinished = advances.iter().any(|a| a.firing.next.is_some_and(|next| next <= now));
+            let unfinished = advances.iter().any(|a| a.firing.next.is_some_and(|next| next.due <= now));
             let left_due = unreadable + self.advance(advances, now).await?;
             if found == left_due || (found < BATCH && !unfinished) {
                 // Those that can't be decided about, or not be moved on, must not make this spin.
@@ -99,35 +160,39 @@ impl Scheduler {
     }
 
     fn decide(&self, due: &DueTrigger, now: Timestamp) -> Option<Advance> {
-        let calendar = match self.calendar(due) {
-            Ok(calendar) => calendar,
+        let timetable = match self.timetable(due.id, &due.spec) {
+            Ok(timetable) => timetable,
             Err(error) => {
                 tracing::error!(trigger = %due.id, %error, "a stored schedule can't be read; the trigger stays due");
                 return None;
             }
         };
         let rules = Rules {
-            calendar: &calendar,
+            timetable: &timetable,
             catch_up: due.spec.catch_up,
             window: due.spec.catch_up_window,
             paused_through: due.paused_through,
+            delay: due.spec.delay(),
         };
         let firing = fire(rules, due.due, now);
+        // Another edition of the zones can have drawn another jitter.
+        firing.covered?;
         let run_ids = firing.runs.iter().map(|_| RunId::new(now)).collect();
-        Some(Advance { id: due.id, due: due.due, firing, run_ids })
+        let edition = due.spec.edition(self.zones.as_ref()).into();
+        Some(Advance { id: due.id, due: due.due, firing, run_ids, edition })
     }
 
-    fn calendar(&self, due: &DueTrigger) -> Result<Arc<Calendar>, ScheduleError> {
-        let mut known = self.calendars.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(calendar) = known.get(&due.id) {
-            return Ok(Arc::clone(calendar));
+    fn timetable(&self, id: TriggerId, spec: &TriggerSpec) -> Result<Arc<Timetable>, ScheduleError> {
+        let mut known = self.timetables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(timetable) = known.get(&id) {
+            return Ok(Arc::clone(timetable));
         }
-        if known.len() >= CALENDARS_MAX {
+        if known.len() >= TIMETABLES_MAX {
             known.clear();
         }
-        let calendar = Arc::new(due.spec.schedule.calendar()?);
-        known.insert(due.id, Arc::clone(&calendar));
-        Ok(calendar)
+        let timetable = Arc::new(Timetable::new(id, spec, self.zones.as_ref())?);
+        known.insert(id, Arc::clone(&timetable));
+        Ok(timetable)
     }
 
     fn latest_wake(&self, next: Option<Timestamp>) -> Timestamp {

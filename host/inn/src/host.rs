@@ -12,6 +12,7 @@ use innkeeper_api::peer::Identity;
 use innkeeper_api::slots::Slots;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::host::{Labels, Role as HostRole};
 use innkeeper_domain::ids::HostId;
@@ -212,7 +213,7 @@ impl Host {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
         let vault = Arc::new(HostVault::new(Arc::clone(&store), keys, tasks.clone()));
-        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock));
+        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
         let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),

@@ -4,13 +4,18 @@
 //! So the search goes stretch by stretch, and only where stretches meet is there anything to decide: a
 //! gap (civil times that never were) or a fold (civil times that were twice).
 
-use super::cron::Pattern;
+use super::pattern::Pattern;
 use super::{Fold, Gap};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 
-/// Changes of the clock that one search looks at. Zones change twice a year at most for long, so
-/// this goes as far as the pattern's own search.
-const CHANGES_MAX: usize = 500;
+/// Changes of the clock that one look-up goes through: those near its beginning and near its end, which no zone
+/// has more than a few of. What lies between is passed over at once.
+const CHANGES_MAX: usize = 16;
+/// More than a clock was ever changed by, in seconds: days apart in civil time are the same way round in UTC.
+const FAR: i64 = 2 * 86_400;
+/// A civil time that stands for none; later than all, and far from overflow.
+const NEVER: i64 = i64::MAX / 4;
 
 /// The first instant later than `after` at which the pattern is due.
 pub fn next_after(
@@ -22,21 +27,33 @@ pub fn next_after(
 ) -> Option<Timestamp> {
     let gap = if pattern.any_hour { Gap::Skip } else { gap };
     let fold = if pattern.any_hour { Fold::Twice } else { fold };
-    let from = after.as_second() + 1;
-    let mut stretch = Stretch::at(zone, after);
+    // The first whole second later than `after`, before 1970 too.
+    let from = after.as_second() + i64::from(after.subsec_nanosecond() >= 0);
+    let mut stretch = Stretch::at(zone, from - 1);
     // The search begins in the middle of a stretch; times that it repeats are over if they are `once`.
     let mut civil = (from + stretch.offset).max(stretch.first_civil(fold));
     let mut found = None;
     for _ in 0..CHANGES_MAX {
         let due = match found {
             Some(due) if due >= civil => due,
-            _ => pattern.first_from(civil)?,
+            // Even the last time of all may be about to come once more.
+            _ => pattern.first_from(civil).unwrap_or(NEVER),
         };
         let Some(end) = stretch.end else { return instant(due - stretch.offset) };
         if due - stretch.offset < end {
             return instant(due - stretch.offset);
         }
         found = Some(due);
+        if end > from + FAR && due == NEVER {
+            return None;
+        }
+        if end > from + FAR && due - FAR > end {
+            // Until shortly before `due` no clock shows it, nor a time before `from` once more, and the pattern has
+            // none in between.
+            stretch = Stretch::at(zone, due - FAR);
+            civil = due - FAR + stretch.offset;
+            continue;
+        }
         let skipped_from = end + stretch.offset;
         stretch = Stretch::from(zone, end, stretch.offset);
         let starts_at = end + stretch.offset;
@@ -62,16 +79,14 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// The stretch that `at` is in.
-    fn at(zone: &TimeZone, at: Timestamp) -> Self {
-        let offset = offset_at(zone, at.as_second());
+    /// The stretch that the second `at` is in.
+    fn at(zone: &TimeZone, at: i64) -> Self {
         // `preceding` is strictly earlier, so a change at `at` itself is asked for from the next second.
-        let begin = Timestamp::from_second(at.as_second() + 1)
-            .ok()
+        let begin = instant(at + 1)
             .and_then(|next| zone.preceding(next).next())
             .map(|change| change.timestamp().as_second())
             .map(|begin| (begin, offset_at(zone, begin - 1)));
-        Self { offset, begin, end: change_after(zone, at.as_second()) }
+        Self { offset: offset_at(zone, at), begin, end: change_after(zone, at) }
     }
 
     /// The stretch that begins with the change at `begin`.
@@ -90,6 +105,17 @@ impl Stretch {
             (Some((begin, _)), Fold::Twice) => begin + self.offset,
             (None, _) => i64::MIN,
         }
+    }
+}
+
+/// The last instant at which the zone's clock shows `civil`, or jumps over it.
+pub fn latest_instant(zone: &TimeZone, civil: i64) -> Option<Timestamp> {
+    let date_time = TimeZone::UTC.to_datetime(Timestamp::from_second(civil).ok()?);
+    let seconds = |offset: Offset| i64::from(offset.seconds());
+    match zone.to_ambiguous_timestamp(date_time).offset() {
+        AmbiguousOffset::Unambiguous { offset } => instant(civil - seconds(offset)),
+        AmbiguousOffset::Fold { after, .. } => instant(civil - seconds(after)),
+        AmbiguousOffset::Gap { after, .. } => change_after(zone, civil - seconds(after)).and_then(instant),
     }
 }
 
@@ -114,6 +140,10 @@ mod tests {
 
     fn times(expression: &str, zone: &str, gap: Gap, fold: Fold, from: &str, to: &str) -> Vec<String> {
         let cron = CronSchedule { gap, fold, ..CronSchedule::new(expression, Dialect::Crontab, zone) };
+        times_of(cron, from, to)
+    }
+
+    fn times_of(cron: CronSchedule, from: &str, to: &str) -> Vec<String> {
         let calendar = Schedule::Cron(cron).calendar().unwrap();
         let (from, to): (Timestamp, Timestamp) = (from.parse().unwrap(), to.parse().unwrap());
         let all = calendar.times_after(from).take_while(|t| *t < to);
@@ -159,6 +189,16 @@ mod tests {
         let in_fold = |fold| times("30 1 * * *", "America/New_York", Gap::RunAfter, fold, AUTUMN.0, AUTUMN.1);
         assert_eq!(in_fold(Fold::Once), ["01T05:30Z", "02T06:30Z"]);
         assert_eq!(in_fold(Fold::Twice), ["01T05:30Z", "01T06:30Z", "02T06:30Z"]);
+    }
+
+    #[test]
+    fn the_last_time_of_all_is_repeated_too() {
+        let cron = |fold| {
+            let last = CronSchedule::new("0 30 1 1 11 * 2026", Dialect::Crontab, "America/New_York");
+            times_of(CronSchedule { fold, ..last }, AUTUMN.0, AUTUMN.1)
+        };
+        assert_eq!(cron(Fold::Once), ["01T05:30Z"]);
+        assert_eq!(cron(Fold::Twice), ["01T05:30Z", "01T06:30Z"]);
     }
 
     #[test]

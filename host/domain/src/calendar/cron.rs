@@ -1,64 +1,88 @@
-//! Cron expressions of three dialects behind one question: the next civil time that matches.
+//! Cron expressions of three dialects, read into one `Pattern`.
 //!
-//! Both libraries are asked in UTC, standing for civil time of no zone; zones and changes of the clock
-//! are `civil`'s business, the same for all.
+//! The libraries say what an expression means, for their dialects are what they read; nothing else is asked of them.
 
 use super::Dialect;
-use chrono::{DateTime, Datelike, Utc};
+use super::check;
+use super::field::{Unit, fields};
+use super::pattern::{Days, Join, Pattern, Weekdays, Years};
+use crate::limits::CRON_YEAR_MAX;
+use cron::TimeUnitSpec;
 use croner::{
-    Cron,
+    Cron, CronComponent,
     parser::{CronParser, Seconds, Year},
 };
 use std::str::FromStr;
 
-/// The last year that is searched. Beyond it a pattern counts as one without further times.
-const YEAR_MAX: i32 = 2200;
-
-/// An expression that has been read.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    /// Whether it names no hour: such patterns follow the clock where it changes.
-    pub any_hour: bool,
-    reader: Reader,
-}
-
-#[derive(Debug, Clone)]
-enum Reader {
-    Croner(Box<Cron>),
-    Rust(Box<cron::Schedule>),
-}
+/// Macros, and the crontab expressions that they stand for. With a `0` for the second before them, they mean
+/// the same in the other dialects.
+const MACROS: [(&str, &str); 7] = [
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * SUN"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
+];
 
 impl Pattern {
-    /// Reads an expression; an error says why it is none.
+    /// Reads an expression; an error says why it is none, and where.
     pub fn parse(expression: &str, dialect: Dialect) -> Result<Self, String> {
-        let reader = match dialect {
-            Dialect::Crontab => Reader::Croner(Box::new(croner(expression, Seconds::Optional, false)?)),
-            Dialect::Quartz => Reader::Croner(Box::new(croner(expression, Seconds::Required, true)?)),
-            Dialect::Rust => {
-                let schedule = cron::Schedule::from_str(expression).map_err(|e| e.to_string())?;
-                Reader::Rust(Box::new(schedule))
-            }
-        };
-        Ok(Self { any_hour: any_hour(expression), reader })
+        check::characters(expression)?;
+        let text = expression.trim();
+        if text.starts_with('@') {
+            let fields = format!("0 {}", macro_fields(text)?);
+            return read(&fields, dialect);
+        }
+        if text.starts_with("CRON_TZ=") || text.starts_with("TZ=") {
+            return Err(
+                "after the time zone an expression is needed, as in `TZ=Europe/Berlin 0 3 * * *`".into()
+            );
+        }
+        check::fields(expression, dialect)?;
+        read(expression, dialect)
     }
+}
 
-    /// The first matching civil time at or after `from`, both in seconds since 1970 as a clock in UTC
-    /// would show them; none when the search ends without one.
-    pub fn first_from(&self, from: i64) -> Option<i64> {
-        let from = DateTime::<Utc>::from_timestamp(from, 0)?;
-        let found = match &self.reader {
-            Reader::Croner(cron) => cron.find_next_occurrence(&from, true).ok()?,
-            Reader::Rust(schedule) => {
-                let before = from.checked_sub_signed(chrono::Duration::seconds(1))?;
-                schedule.after(&before).next()?
-            }
-        };
-        (found.year() <= YEAR_MAX).then(|| found.timestamp())
+/// What a macro stands for.
+fn macro_fields(text: &str) -> Result<&'static str, String> {
+    let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let known = MACROS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+    match (known, name.to_ascii_lowercase().as_str()) {
+        (Some((_, fields)), _) if rest.is_empty() => Ok(fields),
+        (Some(_), _) => Err(format!("`{name}` stands for all fields, and nothing can follow it")),
+        (None, "@every") => {
+            let interval = rest.split_whitespace().next().unwrap_or("90s");
+            Err(format!("`@every` is an interval and no cron expression; write `--every {interval}`"))
+        }
+        (None, "@reboot") => {
+            Err("`@reboot` is no time, and tasks outlive their host; write an interval, as `--every 90s`"
+                .into())
+        }
+        (None, _) => {
+            let known = MACROS.map(|(name, _)| name).join(", ");
+            Err(format!("`{name}` (character 1) is not known; known are: {known}"))
+        }
     }
+}
+
+fn read(expression: &str, dialect: Dialect) -> Result<Pattern, String> {
+    // As the hour is written: `*` and `*/2` name none, `0-23` does.
+    let hour = fields(expression, dialect)?.into_iter().find(|field| field.unit == Unit::Hour);
+    let any_hour = hour.is_some_and(|hour| hour.text.starts_with('*'));
+    let pattern = match dialect {
+        Dialect::Crontab => from_croner(&croner(expression, Seconds::Optional, false)?, any_hour),
+        Dialect::Quartz => from_croner(&croner(expression, Seconds::Required, true)?, any_hour),
+        Dialect::Rust => {
+            let schedule = cron::Schedule::from_str(expression).map_err(|e| e.to_string())?;
+            from_cron(&schedule, any_hour)
+        }
+    };
+    Ok(pattern.ok_or("it names no year that a task could see")?.simplify())
 }
 
 fn croner(expression: &str, seconds: Seconds, alternative_weekdays: bool) -> Result<Cron, String> {
-    check_fields(expression)?;
     let parser = CronParser::builder()
         .seconds(seconds)
         .year(Year::Optional)
@@ -67,50 +91,68 @@ fn croner(expression: &str, seconds: Seconds, alternative_weekdays: bool) -> Res
     parser.parse(expression).map_err(|e| e.to_string())
 }
 
-/// Refuses what the library would take for something else: `MON,` as a minute, say.
-fn check_fields(expression: &str) -> Result<(), String> {
-    const NAMES: [&str; 7] =
-        ["second", "minute", "hour", "day of the month", "month", "day of the week", "year"];
-    let fields: Vec<&str> = expression.split_whitespace().collect();
-    if expression.starts_with('@') {
-        return Ok(());
-    }
-    let names = match fields.len() {
-        5 => &NAMES[1..6],
-        6 => &NAMES[..6],
-        7 => &NAMES[..],
-        count => {
-            return Err(format!(
-                "it has {count} fields; 5 are needed, and a second before and a year after are possible"
-            ));
-        }
-    };
-    for (field, name) in fields.iter().zip(names) {
-        if field.split(',').any(str::is_empty) {
-            return Err(format!("the {name}, `{field}`, has a comma with nothing beside it"));
-        }
-        let is_number = matches!(*name, "second" | "minute" | "hour" | "year");
-        if is_number && field.contains(|c: char| c.is_ascii_alphabetic()) {
-            return Err(format!("the {name}, `{field}`, has letters"));
-        }
-    }
-    Ok(())
+/// The marks that croner puts on the values of a field, which it documents but doesn't export.
+mod mark {
+    pub const PLAIN: u8 = 1;
+    pub const NTH: [u8; 5] = [1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5];
+    pub const LAST: u8 = 1 << 6;
+    pub const NEAREST_WEEKDAY: u8 = 1 << 7;
 }
 
-/// Whether the hour field begins with `*`, as in `*` and `*/2`.
-fn any_hour(expression: &str) -> bool {
-    let fields: Vec<&str> = expression.split_whitespace().collect();
-    match fields.as_slice() {
-        [macro_name] => *macro_name == "@hourly",
-        [_, hour, _, _, _] => hour.starts_with('*'),
-        [_, _, hour, ..] => hour.starts_with('*'),
-        _ => false,
-    }
+fn from_croner(cron: &Cron, any_hour: bool) -> Option<Pattern> {
+    let read = &cron.pattern;
+    let set = |field: &CronComponent, mark| bits(field.get_set_values(mark).into_iter().map(u32::from));
+    let week = |mark| (set(&read.days_of_week, mark) & 0x7f) as u8;
+    let last = read.days.is_feature_enabled(mark::LAST);
+    let nearest = read.days.is_feature_enabled(mark::NEAREST_WEEKDAY);
+    let years: Vec<u16> = (1..=CRON_YEAR_MAX)
+        .filter(|year| read.years.is_bit_set(*year, mark::PLAIN).unwrap_or(false))
+        .collect();
+    // A star is all of its field, so that both match just where the other does.
+    let both = read.matches_dom_and_dow() || read.is_dom_wildcard() || read.is_dow_wildcard();
+    Some(Pattern {
+        seconds: set(&read.seconds, mark::PLAIN),
+        minutes: set(&read.minutes, mark::PLAIN),
+        hours: set(&read.hours, mark::PLAIN) as u32,
+        days: Days {
+            plain: set(&read.days, mark::PLAIN) as u32,
+            nearest: set(&read.days, mark::NEAREST_WEEKDAY) as u32,
+            // One `LW` makes every `L` beside it another.
+            last: last && !nearest,
+            last_weekday: last && nearest,
+        },
+        months: set(&read.months, mark::PLAIN) as u16,
+        weekdays: Weekdays { plain: week(mark::PLAIN), nth: mark::NTH.map(week), last: week(mark::LAST) },
+        join: if both { Join::Both } else { Join::Either },
+        years: Years::of(&years)?,
+        any_hour,
+    })
+}
+
+fn from_cron(schedule: &cron::Schedule, any_hour: bool) -> Option<Pattern> {
+    let years: Vec<u16> = schedule.years().iter().filter_map(|year| u16::try_from(year).ok()).collect();
+    Some(Pattern {
+        seconds: bits(schedule.seconds().iter()),
+        minutes: bits(schedule.minutes().iter()),
+        hours: bits(schedule.hours().iter()) as u32,
+        days: Days { plain: bits(schedule.days_of_month().iter()) as u32, ..Days::NONE },
+        months: bits(schedule.months().iter()) as u16,
+        weekdays: Weekdays { plain: (bits(schedule.days_of_week().iter()) >> 1) as u8, nth: [0; 5], last: 0 },
+        join: Join::Both,
+        years: Years::of(&years)?,
+        any_hour,
+    })
+}
+
+/// The set of some values below 64.
+fn bits(values: impl Iterator<Item = u32>) -> u64 {
+    values.fold(0, |set, value| set | 1 << value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::{DateTime, Utc};
 
     fn first(expression: &str, dialect: Dialect, from: &str) -> Option<String> {
         let from = from.parse::<DateTime<Utc>>().unwrap().timestamp();
@@ -126,6 +168,7 @@ mod tests {
         assert_eq!(first("0 0 0 ? * 1", Dialect::Quartz, from).unwrap(), "Sun 2026-01-04 00:00:00");
         assert_eq!(first("0 0 0 * * 1", Dialect::Rust, from).unwrap(), "Sun 2026-01-04 00:00:00");
         assert_eq!(first("0 0 13 * 5", Dialect::Crontab, from).unwrap(), "Fri 2026-01-02 00:00:00");
+        assert_eq!(first("0 0 13 * +5", Dialect::Crontab, from).unwrap(), "Fri 2026-02-13 00:00:00");
         assert_eq!(first("0 0 0 13 * Fri", Dialect::Rust, from).unwrap(), "Fri 2026-02-13 00:00:00");
     }
 
@@ -140,27 +183,30 @@ mod tests {
         );
         assert_eq!(first("0 0 L * *", Dialect::Crontab, from).unwrap(), "Sat 2026-01-31 00:00:00");
         assert_eq!(first("0 0 * * FRI#2", Dialect::Crontab, from).unwrap(), "Fri 2026-01-09 00:00:00");
+        assert_eq!(first("0 0 LW * *", Dialect::Crontab, from).unwrap(), "Fri 2026-01-30 00:00:00");
+        assert_eq!(first("0 0 L,LW * *", Dialect::Crontab, from).unwrap(), "Fri 2026-01-30 00:00:00");
+        assert_eq!(first("0 0 L,17W 5 *", Dialect::Crontab, from).unwrap(), "Mon 2026-05-18 00:00:00");
+    }
+
+    #[test]
+    fn macros_mean_the_same_in_every_dialect() {
+        for (name, fields) in MACROS {
+            for dialect in [Dialect::Crontab, Dialect::Quartz, Dialect::Rust] {
+                let read = Pattern::parse(name, dialect).unwrap();
+                let years = if dialect == Dialect::Rust { Years::Range(1970, 2100) } else { Years::ANY };
+                let crontab = Pattern::parse(fields, Dialect::Crontab).unwrap();
+                assert_eq!(read, Pattern { years, ..crontab }, "{name} {dialect}");
+                assert_eq!(Pattern::parse(&name.to_uppercase(), dialect), Ok(read));
+            }
+        }
     }
 
     #[test]
     fn what_never_comes_is_none() {
         assert_eq!(first("0 0 30 2 *", Dialect::Crontab, "2026-01-01T00:00:00Z"), None);
         assert_eq!(first("0 0 12 1 6 * 2020", Dialect::Crontab, "2026-01-01T00:00:00Z"), None);
-    }
-
-    #[test]
-    fn mistakes_that_would_pass_for_something_else_are_refused() {
-        for (expression, words) in [
-            ("MON, * * * *", "the minute, `MON,`, has a comma"),
-            ("MON * * * *", "the minute, `MON`, has letters"),
-            ("0 0 * * ,FRI", "the day of the week, `,FRI`"),
-            ("* * * *", "it has 4 fields"),
-            ("22-2 * * * *", "out of bounds"),
-        ] {
-            let why = Pattern::parse(expression, Dialect::Crontab).unwrap_err();
-            assert!(why.contains(words), "{expression}: {why}");
-        }
-        assert!(Pattern::parse("0 9 LW JAN-MAR MON#1,FRI", Dialect::Crontab).is_ok());
+        assert_eq!(first("0 0 12 1 6 * *", Dialect::Rust, "2100-06-02T00:00:00Z"), None);
+        assert_eq!(first("0 0 1 1 *", Dialect::Crontab, "2200-01-02T00:00:00Z"), None);
     }
 
     #[test]
@@ -171,10 +217,12 @@ mod tests {
             ("0 0 * * * *", true),
             ("@hourly", true),
             ("0 3 * * *", false),
+            ("0 0-23 * * *", false),
             ("0 0 3 * * *", false),
             ("@daily", false),
         ] {
-            assert_eq!(any_hour(expression), any, "{expression}");
+            assert_eq!(Pattern::parse(expression, Dialect::Crontab).unwrap().any_hour, any, "{expression}");
         }
+        assert!(Pattern::parse("0 0, 30 * * * *", Dialect::Rust).unwrap().any_hour);
     }
 }

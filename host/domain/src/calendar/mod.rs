@@ -1,14 +1,24 @@
 //! The calendar: from a schedule to its nominal times.
 
+mod check;
 mod civil;
 mod cron;
+mod field;
+mod least_gap;
+mod pattern;
+mod search;
+mod words;
+mod zone;
+mod zones;
 
-use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN};
+use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN, ZONE_CHARS_MAX};
 use crate::time;
-use cron::Pattern;
+use crate::word::words;
 use jiff::{Timestamp, tz::TimeZone};
+use pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
+pub use zones::{BundledZones, Zones};
 
 /// When a trigger is due, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +28,11 @@ pub enum Schedule {
     /// `anchor + n * every`, for n from 1.
     Interval {
         every: Duration,
+        anchor: Timestamp,
+    },
+    /// `delay` after `anchor`, and then `delay` after the end of each of its runs.
+    FixedDelay {
+        delay: Duration,
         anchor: Timestamp,
     },
     Once {
@@ -79,13 +94,16 @@ pub enum Fold {
 pub enum ScheduleError {
     #[error("`{expression}` is not a cron expression in the {dialect} dialect: {why}")]
     Cron { expression: String, dialect: Dialect, why: String },
-    #[error("`{0}` is not a time zone; use an IANA name such as Europe/Berlin, or UTC")]
+    #[error("`{0}` is not a time zone; {advice}", advice = zone::advice(.0))]
     Zone(String),
     #[error("an interval of {0:?} was asked for; it may be {INTERVAL_MIN:?} to {INTERVAL_MAX:?}")]
     Interval(Duration),
     #[error("`{0}` is not a cron dialect; known are: crontab, quartz, rust")]
     Dialect(String),
 }
+
+words!(Gap, "a rule for skipped times", RunAfter = "run-after", Skip = "skip");
+words!(Fold, "a rule for repeated times", Once = "once", Twice = "twice");
 
 impl FromStr for Dialect {
     type Err = ScheduleError;
@@ -118,6 +136,7 @@ impl fmt::Display for Schedule {
                 if cron.dialect == Dialect::Crontab { Ok(()) } else { write!(f, " ({})", cron.dialect) }
             }
             Self::Interval { every, .. } => write!(f, "every {}", human_duration(*every)),
+            Self::FixedDelay { delay, .. } => write!(f, "{} after each run", human_duration(*delay)),
             Self::Once { at } => write!(f, "at {at}"),
         }
     }
@@ -152,42 +171,68 @@ impl CronSchedule {
             fold: Fold::default(),
         }
     }
+
+    /// The expression, read.
+    fn pattern(&self) -> Result<Pattern, ScheduleError> {
+        let read = match self.expression.chars().nth(CRON_CHARS_MAX) {
+            None => Pattern::parse(&self.expression, self.dialect),
+            Some(_) => Err(format!("it is longer than {CRON_CHARS_MAX} characters")),
+        };
+        read.map_err(|why| {
+            // Whoever is shown the error is not to be sent control characters.
+            let shown = self.expression.chars().take(CRON_CHARS_MAX);
+            let expression = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+            ScheduleError::Cron { expression, dialect: self.dialect, why }
+        })
+    }
 }
 
 impl Schedule {
-    /// Reads the schedule, once, into a form that answers quickly.
+    /// Reads the schedule, once, into a form that answers quickly, by the zones in the program.
     pub fn calendar(&self) -> Result<Calendar, ScheduleError> {
+        self.calendar_in(&BundledZones)
+    }
+
+    /// Reads the schedule by other zones.
+    pub fn calendar_in(&self, zones: &dyn Zones) -> Result<Calendar, ScheduleError> {
         match self {
             Self::Cron(cron) => {
-                let fail = |why: String| {
-                    let expression = cron.expression.chars().take(CRON_CHARS_MAX).collect();
-                    Err(ScheduleError::Cron { expression, dialect: cron.dialect, why })
-                };
-                if cron.expression.len() > CRON_CHARS_MAX {
-                    return fail(format!("it is longer than {CRON_CHARS_MAX} characters"));
-                }
-                let zone = TimeZone::get(&cron.zone)
-                    .map_err(|_| ScheduleError::Zone(cron.zone.chars().take(64).collect()))?;
-                match Pattern::parse(&cron.expression, cron.dialect) {
-                    Ok(pattern) => {
-                        let pattern = Box::new(pattern);
-                        Ok(Calendar(Kind::Cron { pattern, zone, gap: cron.gap, fold: cron.fold }))
-                    }
-                    Err(why) => fail(why),
-                }
+                let zone = zones
+                    .zone(&cron.zone)
+                    .ok_or_else(|| ScheduleError::Zone(cron.zone.chars().take(ZONE_CHARS_MAX).collect()))?;
+                let pattern = Box::new(cron.pattern()?);
+                Ok(Calendar(Kind::Cron { pattern, zone, gap: cron.gap, fold: cron.fold }))
             }
             Self::Interval { every, anchor } => {
-                if *every < INTERVAL_MIN || *every > INTERVAL_MAX {
-                    return Err(ScheduleError::Interval(*every));
-                }
+                check_interval(*every)?;
                 Ok(Calendar(Kind::Interval { every: *every, anchor: *anchor }))
+            }
+            Self::FixedDelay { delay, anchor } => {
+                check_interval(*delay)?;
+                Ok(Calendar(Kind::Once { at: time::after(*anchor, *delay) }))
             }
             Self::Once { at } => Ok(Calendar(Kind::Once { at: *at })),
         }
     }
 }
 
-/// A schedule that has been read.
+fn check_interval(interval: Duration) -> Result<(), ScheduleError> {
+    if (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) {
+        Ok(())
+    } else {
+        Err(ScheduleError::Interval(interval))
+    }
+}
+
+/// The last nominal time of which is known what became of it, and what the zone's clock showed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Covered {
+    pub at: Timestamp,
+    /// Civil time less UTC, in seconds, by the zone's data of that time.
+    pub offset: i32,
+}
+
+/// A schedule that has been read. Of a fixed delay only the first time is known beforehand.
 #[derive(Debug, Clone)]
 pub struct Calendar(Kind);
 
@@ -208,6 +253,26 @@ impl Calendar {
             }
             Kind::Interval { every, anchor } => interval_next(*every, *anchor, after),
             Kind::Once { at } => Some(*at).filter(|at| *at > after),
+        }
+    }
+
+    /// Civil time less UTC then, in seconds; zero where no zone matters.
+    pub fn offset(&self, at: Timestamp) -> i32 {
+        match &self.0 {
+            Kind::Cron { zone, .. } => zone.to_offset(at).seconds(),
+            Kind::Interval { .. } | Kind::Once { .. } => 0,
+        }
+    }
+
+    /// The first nominal time after `covered`, which may have been found by other data of the zone: none of the
+    /// zone's days has a time twice for that, or goes without. It can be earlier than `covered` itself.
+    pub fn resume_after(&self, covered: Covered) -> Option<Timestamp> {
+        match &self.0 {
+            Kind::Cron { pattern, zone, .. } if !pattern.any_hour => {
+                let civil = covered.at.as_second() + i64::from(covered.offset);
+                self.next_after(civil::latest_instant(zone, civil)?)
+            }
+            _ => self.next_after(covered.at),
         }
     }
 
@@ -253,6 +318,32 @@ mod tests {
         let calendar = Schedule::Once { at: at("2026-01-01T00:00:00Z") }.calendar().unwrap();
         let times: Vec<_> = calendar.times_after(at("2025-01-01T00:00:00Z")).collect();
         assert_eq!(times, [at("2026-01-01T00:00:00Z")]);
+    }
+
+    #[test]
+    fn a_fixed_delay_knows_its_first_time() {
+        let calendar =
+            Schedule::FixedDelay { delay: Duration::from_secs(90), anchor: at("2026-01-01T00:00:00Z") };
+        let times: Vec<_> =
+            calendar.calendar().unwrap().times_after(at("2025-01-01T00:00:00Z")).take(3).collect();
+        assert_eq!(times, [at("2026-01-01T00:01:30Z")]);
+    }
+
+    /// The data said +02:00, and says +01:00 now: nine o'clock is an hour later than it was thought to be.
+    #[test]
+    fn other_data_of_a_zone_neither_repeats_a_day_nor_drops_one() {
+        let berlin = cron("0 9 * * *", "Europe/Berlin");
+        let covered = |at: &str, offset| berlin.resume_after(Covered { at: at.parse().unwrap(), offset });
+        let ran_early = covered("2026-01-10T07:00:00Z", 7200);
+        assert_eq!(ran_early, Some(at("2026-01-11T08:00:00Z")), "that day's is done");
+        let not_yet = covered("2026-01-09T09:00:00Z", 0);
+        assert_eq!(not_yet, Some(at("2026-01-10T08:00:00Z")));
+        // At half past eight UTC the old data had half past eight, the new one has nine behind it.
+        let behind = covered("2026-01-10T08:30:00Z", 0);
+        assert_eq!(behind, Some(at("2026-01-10T08:00:00Z")), "it is late, not lost");
+        let hourly = cron("0 * * * *", "Europe/Berlin");
+        let covered = Covered { at: at("2026-01-10T07:00:00Z"), offset: 7200 };
+        assert_eq!(hourly.resume_after(covered), Some(at("2026-01-10T08:00:00Z")));
     }
 
     #[test]

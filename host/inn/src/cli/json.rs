@@ -120,10 +120,19 @@ pub fn revision(revision: &Revision) -> Value {
 pub fn trigger(trigger: &Trigger) -> Value {
     let schedule = match trigger.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()) {
         Some(proto::schedule::Kind::Cron(cron)) => {
-            json!({"cron": cron.expression, "time_zone": cron.time_zone, "dialect": cron.dialect})
+            json!({
+                "cron": cron.expression,
+                "time_zone": cron.time_zone,
+                "dialect": cron.dialect,
+                "gap": cron.gap,
+                "fold": cron.fold,
+            })
         }
         Some(proto::schedule::Kind::Interval(interval)) => {
             json!({"every": seconds(interval.every), "anchor": instant(interval.anchor)})
+        }
+        Some(proto::schedule::Kind::FixedDelay(fixed)) => {
+            json!({"fixed_delay": seconds(fixed.delay), "anchor": instant(fixed.anchor)})
         }
         Some(proto::schedule::Kind::Once(at)) => json!({"at": instant(Some(*at))}),
         None => Value::Null,
@@ -133,6 +142,7 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "name": trigger.name,
         "task": trigger.task,
         "schedule": schedule,
+        "description": trigger.description,
         "input": payload(trigger.input.as_ref()),
         "input_content_type": trigger.input.as_ref().map(|input| &input.content_type),
         "overlap": trigger.overlap,
@@ -140,6 +150,11 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "catch_up_window": seconds(trigger.catch_up_window),
         "state": trigger_state(trigger),
         "pause_note": (!trigger.pause_note.is_empty()).then_some(&trigger.pause_note),
+        "not_before": instant(trigger.not_before),
+        "not_after": instant(trigger.not_after),
+        "max_runs": (trigger.max_runs > 0).then_some(trigger.max_runs),
+        "jitter": seconds(trigger.jitter),
+        "next_start_at": instant(trigger.next_start_at),
         "next_times": trigger.next_times.iter().map(|at| instant(Some(*at))).collect::<Vec<_>>(),
         "last_nominal_at": instant(trigger.last_nominal_at),
         "started": trigger.started,

@@ -4,6 +4,7 @@ use super::client::{Client, call};
 use super::output::{self, Column, number, text};
 use super::trigger_next::{self, ScheduleOptions};
 use super::{Format, Global, Verdict, component, json, parse, task};
+use crate::host::now;
 use anyhow::Result;
 use innkeeper_api::proto::schedule::Kind;
 use innkeeper_api::proto::{
@@ -11,6 +12,7 @@ use innkeeper_api::proto::{
     PauseTriggerRequest, ResumeTriggerRequest, Schedule, Skip, Trigger,
 };
 use serde_json::Value;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Skips that `show` shows.
@@ -47,6 +49,8 @@ pub enum Command {
         /// How long after its time one that was missed may still run
         #[arg(long, value_name = "DURATION", value_parser = parse::duration, default_value = "24h")]
         catch_up_window: Duration,
+        #[command(flatten)]
+        bounds: Bounds,
     },
     /// List triggers
     Ls {
@@ -75,11 +79,38 @@ pub enum Command {
     Rm { name: String },
 }
 
+/// What a trigger keeps to, beside its schedule.
+#[derive(Debug, clap::Args)]
+pub struct Bounds {
+    /// Its first time is no earlier than this instant
+    #[arg(long, value_name = "INSTANT")]
+    not_before: Option<String>,
+    /// Its last time is no later than this instant
+    #[arg(long, value_name = "INSTANT")]
+    not_after: Option<String>,
+    /// After so many runs it has finished
+    #[arg(long, value_name = "N")]
+    max_runs: Option<NonZeroU64>,
+    /// Start each run later than its time by less than this; how much is drawn from the trigger and the time
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    jitter: Option<Duration>,
+}
+
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     let format = global.output;
     match command {
         Command::Next(args) => trigger_next::run(args, global).await?,
-        Command::Create { task, schedule, name, input, content_type, overlap, catch_up, catch_up_window } => {
+        Command::Create {
+            task,
+            schedule,
+            name,
+            input,
+            content_type,
+            overlap,
+            catch_up,
+            catch_up_window,
+            bounds,
+        } => {
             let request = CreateTriggerRequest {
                 task,
                 name: name.unwrap_or_default(),
@@ -88,6 +119,10 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 overlap,
                 catch_up,
                 catch_up_window: Some(task::wire(catch_up_window)?),
+                not_before: bounds.not_before.as_deref().map(wire_instant).transpose()?,
+                not_after: bounds.not_after.as_deref().map(wire_instant).transpose()?,
+                max_runs: bounds.max_runs.map(NonZeroU64::get).unwrap_or_default(),
+                jitter: bounds.jitter.map(task::wire).transpose()?,
             };
             let client = Client::connect(global).await?;
             show(format, client.triggers().create_trigger(call(request)).await?.get_ref(), &[])?;
@@ -121,6 +156,11 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
         }
     }
     Ok(Verdict::Succeeded)
+}
+
+fn wire_instant(text: &str) -> Result<prost_types::Timestamp> {
+    let at = parse::instant(text, now())?;
+    Ok(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
 }
 
 async fn list(format: Format, client: &Client, task: String) -> Result<()> {
@@ -166,13 +206,15 @@ fn schedule(schedule: Option<&Schedule>) -> String {
             format!("cron {} {}", cron.expression, cron.time_zone)
         }
         Some(Kind::Cron(cron)) => format!("cron {} {} ({})", cron.expression, cron.time_zone, cron.dialect),
-        Some(Kind::Interval(interval)) => {
-            let every = interval.every.and_then(|every| Duration::try_from(every).ok()).unwrap_or_default();
-            format!("every {}", trigger_next::every(every))
-        }
+        Some(Kind::Interval(interval)) => format!("every {}", every(interval.every)),
+        Some(Kind::FixedDelay(fixed)) => format!("{} after each run", every(fixed.delay)),
         Some(Kind::Once(at)) => format!("at {}", output::instant(Some(*at))),
         None => String::new(),
     }
+}
+
+fn every(every: Option<prost_types::Duration>) -> String {
+    trigger_next::every(every.and_then(|every| Duration::try_from(every).ok()).unwrap_or_default())
 }
 
 fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
@@ -181,14 +223,29 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         ("name", trigger.name.clone()),
         ("task", trigger.task.clone()),
         ("schedule", schedule(trigger.schedule.as_ref())),
+        ("in words", trigger.description.clone()),
         ("state", json::trigger_state(trigger).into()),
         ("note", trigger.pause_note.clone()),
+        ("not before", output::instant(trigger.not_before)),
+        ("not after", output::instant(trigger.not_after)),
+        ("at most", bound(trigger.max_runs, "runs")),
+        (
+            "jitter",
+            trigger
+                .jitter
+                .filter(|jitter| *jitter != prost_types::Duration::default())
+                .map_or_else(String::new, |jitter| every(Some(jitter))),
+        ),
         ("overlap", trigger.overlap.clone()),
-        ("catch-up", trigger.catch_up.clone()),
+        ("catch-up", format!("{}, up to {}", trigger.catch_up, every(trigger.catch_up_window))),
+        (
+            "next start",
+            output::instant(trigger.next_start_at.filter(|start| Some(start) != trigger.next_times.first())),
+        ),
         ("next", lines(trigger.next_times.iter().map(|at| output::instant(Some(*at))).collect())),
         ("last", output::instant(trigger.last_nominal_at)),
         ("started", trigger.started.to_string()),
-        ("skipped", trigger.skipped.to_string()),
+        ("skipped", skipped(trigger)),
         ("skips", lines(skips.iter().map(skip).collect())),
     ];
     output::facts(format, &facts, || {
@@ -198,6 +255,20 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         }
         value
     })
+}
+
+fn bound(most: u64, of: &str) -> String {
+    if most == 0 { String::new() } else { format!("{most} {of}") }
+}
+
+/// How many times have no run, and why, as far as that is on record still.
+fn skipped(trigger: &Trigger) -> String {
+    let reasons: Vec<String> =
+        trigger.skips_by_reason.iter().map(|skips| format!("{} {}", skips.count, skips.reason)).collect();
+    match reasons.as_slice() {
+        [] => trigger.skipped.to_string(),
+        reasons => format!("{} ({})", trigger.skipped, reasons.join(", ")),
+    }
 }
 
 fn skip(skip: &Skip) -> String {

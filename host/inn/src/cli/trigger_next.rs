@@ -4,10 +4,10 @@ use super::client::{Client, call};
 use super::{Format, Global, Usage, output, parse, task};
 use crate::host::now;
 use anyhow::Result;
-use innkeeper_api::proto::schedule::{Cron, Interval, Kind};
-use innkeeper_api::proto::{self, GetTriggerRequest};
+use innkeeper_api::proto::schedule::{Cron, FixedDelay, Interval, Kind};
+use innkeeper_api::proto::{self, ListTimesRequest};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::calendar::{CronSchedule, Schedule};
+use innkeeper_domain::calendar::{CronSchedule, Fold, Gap, Schedule};
 use innkeeper_domain::limits::NEXT_TIMES_MAX;
 use serde_json::Value;
 use std::time::Duration;
@@ -25,9 +25,18 @@ pub struct ScheduleOptions {
     /// How the cron expression is read: crontab, quartz or rust (as the crate `cron` reads it)
     #[arg(long, value_name = "DIALECT", requires = "cron")]
     dialect: Option<String>,
+    /// What becomes of a time that a change of the clock skips: run-after (at the end of the gap) or skip
+    #[arg(long, value_name = "RULE", requires = "cron")]
+    gap: Option<Gap>,
+    /// What becomes of a time that a change of the clock repeats: once (the first time) or twice
+    #[arg(long, value_name = "RULE", requires = "cron")]
+    fold: Option<Fold>,
     /// An interval, such as 90s; counted from now
     #[arg(long, value_name = "DURATION", value_parser = parse::duration, conflicts_with = "at")]
     every: Option<Duration>,
+    /// Count the interval from the end of the last run
+    #[arg(long, requires = "every")]
+    fixed_delay: bool,
     /// Once, at an instant (RFC 3339), or 'in 10m'
     #[arg(long, value_name = "INSTANT")]
     at: Option<String>,
@@ -41,7 +50,12 @@ impl ScheduleOptions {
                 expression: cron.clone(),
                 time_zone: self.tz.clone().unwrap_or_default(),
                 dialect: self.dialect.clone().unwrap_or_default(),
+                gap: self.gap.map(|gap| gap.to_string()).unwrap_or_default(),
+                fold: self.fold.map(|fold| fold.to_string()).unwrap_or_default(),
             }),
+            (None, Some(delay), _) if self.fixed_delay => {
+                Kind::FixedDelay(FixedDelay { delay: Some(task::wire(delay)?), anchor: None })
+            }
             (None, Some(every), _) => {
                 Kind::Interval(Interval { every: Some(task::wire(every)?), anchor: None })
             }
@@ -60,8 +74,12 @@ impl ScheduleOptions {
             (Some(cron), ..) => {
                 let dialect = self.dialect.as_deref().unwrap_or("crontab").parse().map_err(usage)?;
                 let zone = self.tz.as_deref().unwrap_or("UTC");
-                Ok(Schedule::Cron(CronSchedule::new(cron, dialect, zone)))
+                let mut cron = CronSchedule::new(cron, dialect, zone);
+                cron.gap = self.gap.unwrap_or_default();
+                cron.fold = self.fold.unwrap_or_default();
+                Ok(Schedule::Cron(cron))
             }
+            (None, Some(delay), _) if self.fixed_delay => Ok(Schedule::FixedDelay { delay, anchor: from }),
             (None, Some(every), _) => Ok(Schedule::Interval { every, anchor: from }),
             (None, None, Some(at)) => Ok(Schedule::Once { at: parse::instant(at, from)? }),
             (None, None, None) => Err(no_schedule()),
@@ -97,15 +115,17 @@ pub async fn run(args: Args, global: &Global) -> Result<()> {
         return Err(Usage(format!("at most {NEXT_TIMES_MAX} times can be asked for")).into());
     }
     let from = args.from.as_deref().map_or_else(|| Ok(now()), |from| parse::instant(from, now()))?;
-    let schedule = match args.name {
-        Some(name) => {
+    let times = match args.name {
+        Some(trigger) => {
+            let after = prost_types::Timestamp { seconds: from.as_second(), nanos: from.subsec_nanosecond() };
+            let count = u32::try_from(args.count).unwrap_or(u32::MAX);
+            let request = ListTimesRequest { trigger, after: Some(after), count };
             let client = Client::connect(global).await?;
-            let trigger = client.triggers().get_trigger(call(GetTriggerRequest { name })).await?.into_inner();
-            domain(trigger.schedule)?
+            let times = client.triggers().list_times(call(request)).await?.into_inner().times;
+            times.into_iter().take(args.count).filter_map(output::domain_instant).collect()
         }
-        None => args.schedule.schedule(from)?,
+        None => next(&args.schedule.schedule(from)?, from, args.count)?,
     };
-    let times = next(&schedule, from, args.count)?;
     match global.output {
         Format::Json => {
             output::json(&Value::Array(times.iter().map(|at| Value::String(at.to_string())).collect()))
@@ -118,27 +138,6 @@ pub async fn run(args: Args, global: &Global) -> Result<()> {
 fn next(schedule: &Schedule, from: Timestamp, count: usize) -> Result<Vec<Timestamp>> {
     let calendar = schedule.calendar().map_err(usage)?;
     Ok(calendar.times_after(from).take(count).collect())
-}
-
-/// The domain's schedule of the protocol's.
-fn domain(schedule: Option<proto::Schedule>) -> Result<Schedule> {
-    let instant = |at: Option<prost_types::Timestamp>| at.and_then(output::domain_instant);
-    let read = match schedule.and_then(|schedule| schedule.kind) {
-        Some(Kind::Cron(cron)) => {
-            let dialect = cron.dialect.parse().map_err(usage)?;
-            Some(Schedule::Cron(CronSchedule::new(&cron.expression, dialect, &cron.time_zone)))
-        }
-        Some(Kind::Interval(interval)) => interval
-            .every
-            .and_then(|every| Duration::try_from(every).ok())
-            .zip(instant(interval.anchor))
-            .map(|(every, anchor)| Schedule::Interval { every, anchor }),
-        Some(Kind::Once(at)) => instant(Some(at)).map(|at| Schedule::Once { at }),
-        None => None,
-    };
-    read.ok_or_else(|| {
-        anyhow::anyhow!("the host gave a schedule that this `inn` can't read; use the same version")
-    })
 }
 
 /// An interval as people write it.

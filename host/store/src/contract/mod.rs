@@ -27,7 +27,7 @@ pub use secret::SecretStore;
 pub use task::{NewTask, TaskStore};
 pub use tenant::{NewTenant, TenantStore};
 pub use token::{Found, TokenHash, TokenStore};
-pub use trigger::{Advance, DueTrigger, NewTrigger, TriggerStore};
+pub use trigger::{Advance, DueTrigger, NewTrigger, Outdated, Retiming, TriggerStore};
 pub use upload::UploadStore;
 pub use usage::{UsageFilter, UsageStore};
 

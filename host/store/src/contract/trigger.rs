@@ -4,12 +4,14 @@ use crate::{Page, Paged, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
+use innkeeper_domain::calendar::Covered;
 use innkeeper_domain::firing::Firing;
 use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
-use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerSpec};
-use std::collections::BTreeSet;
+use innkeeper_domain::timetable::{Reckoning, Upcoming};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerSpec};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A trigger to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct NewTrigger {
     pub spec: TriggerSpec,
     pub input: Payload,
     /// Its first nominal time.
-    pub next_at: Timestamp,
+    pub first: Reckoning,
 }
 
 /// A trigger whose next nominal time has come.
@@ -43,6 +45,28 @@ pub struct Advance {
     pub firing: Firing,
     /// Ids for the runs of `firing`, as many and in the same order.
     pub run_ids: Vec<RunId>,
+    /// [`Reckoning::edition`] of the decision.
+    pub edition: String,
+}
+
+/// A trigger whose next nominal time was reckoned by another edition of the zones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outdated {
+    pub id: TriggerId,
+    pub spec: TriggerSpec,
+    pub next_at: Timestamp,
+    pub covered: Covered,
+}
+
+/// A new reckoning, to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retiming {
+    pub id: TriggerId,
+    /// [`Outdated::next_at`] that this takes the place of.
+    pub was: Timestamp,
+    /// None: the trigger has finished.
+    pub next: Option<Upcoming>,
+    pub edition: String,
 }
 
 /// Triggers. The store doesn't check specs; see `TriggerSpec::check`.
@@ -98,16 +122,31 @@ pub trait TriggerStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<SkipRange>, StoreError>;
 
-    /// Active triggers whose time has come, the longest due first, of every tenant. One that can't be read
-    /// is logged and left out.
+    /// How many skipped times are still on record, by reason. `NotFound` the trigger.
+    async fn trigger_skip_counts(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+    ) -> Result<BTreeMap<SkipReason, u64>, StoreError>;
+
+    /// Active triggers whose time has come, their jitter included, the longest due first, of every tenant. One that
+    /// can't be read is logged and left out.
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError>;
 
     /// When the next active trigger is due, those aside that were found to be unreadable; none if there is none.
     async fn triggers_next(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Applies decisions, each whole or not at all, in one commit: for every run of the firing `admit` is
-    /// asked, and a run inserted or a skip recorded; then the trigger goes on to `firing.next`. A decision
+    /// asked, and a run inserted or a skip recorded; then the trigger goes on to `firing.next`; or, of a fixed delay,
+    /// waits for the end of its run, which is what sets its next time then, in the same commit. A decision
     /// for a trigger that is no longer active, or no longer due at that time, is left out. Returns how
     /// many runs were created.
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError>;
+
+    /// Some triggers that are not finished whose next nominal time was reckoned by another edition of the zones. One
+    /// that can't be read is logged and left out.
+    async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError>;
+
+    /// Applies new reckonings in one commit; one for a trigger whose next time has changed meanwhile is left out.
+    async fn triggers_retime(&self, retimings: Vec<Retiming>) -> Result<(), StoreError>;
 }

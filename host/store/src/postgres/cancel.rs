@@ -16,23 +16,31 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub(super) struct CountsDown {
     tasks: BTreeMap<Uuid, i64>,
-    /// With the newest nominal time that has succeeded.
-    triggers: BTreeMap<Uuid, (i64, Option<At>)>,
+    triggers: BTreeMap<Uuid, OfTrigger>,
+}
+
+#[derive(Debug, Default)]
+struct OfTrigger {
+    over: i64,
+    /// When the last of them was over.
+    over_at: Option<Timestamp>,
+    /// The newest nominal time that has succeeded.
+    succeeded: Option<Timestamp>,
 }
 
 impl CountsDown {
-    pub fn add(&mut self, task: Uuid, trigger: Option<Uuid>) {
+    pub fn add(&mut self, task: Uuid, trigger: Option<Uuid>, now: Timestamp) {
         *self.tasks.entry(task).or_default() += 1;
         if let Some(trigger) = trigger {
-            self.triggers.entry(trigger).or_default().0 += 1;
+            let of_trigger = self.triggers.entry(trigger).or_default();
+            of_trigger.over += 1;
+            of_trigger.over_at = of_trigger.over_at.max(Some(now));
         }
     }
 
     pub fn succeeded(&mut self, trigger: Uuid, nominal: Timestamp) {
-        let (_, newest) = self.triggers.entry(trigger).or_default();
-        if newest.as_ref().is_none_or(|newest| newest.0 < nominal) {
-            *newest = Some(At(nominal));
-        }
+        let of_trigger = self.triggers.entry(trigger).or_default();
+        of_trigger.succeeded = of_trigger.succeeded.max(Some(nominal));
     }
 
     /// The last writes of a transaction: many others change the same rows.
@@ -51,18 +59,27 @@ impl CountsDown {
         }
         if !self.triggers.is_empty() {
             let ids: Vec<&Uuid> = self.triggers.keys().collect();
-            let (counts, newest): (Vec<&i64>, Vec<&Option<At>>) =
-                self.triggers.values().map(|(count, newest)| (count, newest)).unzip();
+            let counts: Vec<i64> = self.triggers.values().map(|of| of.over).collect();
+            let over_at: Vec<Option<At>> = self.triggers.values().map(|of| of.over_at.map(At)).collect();
+            let newest: Vec<Option<At>> = self.triggers.values().map(|of| of.succeeded.map(At)).collect();
+            // A fixed delay that waited for the end of its run goes on, unless that is after its window.
             execute(
                 c,
                 "WITH locked AS MATERIALIZED (
-                     SELECT g.id, e.count, e.newest FROM trigger g
-                         JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS e (id, count, newest) ON g.id = e.id
-                         ORDER BY g.id FOR NO KEY UPDATE OF g)
+                     SELECT g.id, e.count, e.newest, CASE WHEN g.delay IS NOT NULL AND g.next_at IS NULL
+                         AND g.state <> 'finished' AND g.unfinished = e.count THEN e.over_at + g.delay END AS again_at
+                     FROM trigger g JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
+                         AS e (id, count, over_at, newest) ON g.id = e.id
+                     ORDER BY g.id FOR NO KEY UPDATE OF g),
+                 going_on AS (
+                     SELECT l.*, l.again_at > g.not_after AS finished FROM locked l JOIN trigger g ON g.id = l.id)
                  UPDATE trigger g SET unfinished = g.unfinished - l.count,
-                     last_success_nominal = greatest(g.last_success_nominal, l.newest)
-                 FROM locked l WHERE g.id = l.id",
-                &[&ids, &counts, &newest],
+                     last_success_nominal = greatest(g.last_success_nominal, l.newest),
+                     next_at = CASE WHEN l.finished THEN NULL ELSE coalesce(l.again_at, g.next_at) END,
+                     due_at = CASE WHEN l.finished THEN NULL ELSE coalesce(l.again_at, g.due_at) END,
+                     state = CASE WHEN l.finished THEN 'finished' ELSE g.state END
+                 FROM going_on l WHERE g.id = l.id",
+                &[&ids, &counts, &over_at, &newest],
             )
             .await?;
         }
@@ -101,7 +118,7 @@ pub(super) async fn cancel_unbegun(
     let mut runs = Vec::with_capacity(found.len());
     for row in found {
         let task = TaskId(row.try_get(1)?);
-        counts.add(task.0, row.try_get(2)?);
+        counts.add(task.0, row.try_get(2)?, now);
         let bill = BillKey::of(TenantId(row.try_get(3)?), task, now);
         bills.add(bill, of_runs(1, unsigned(row.try_get(4)?)));
         runs.push(RunId(row.try_get(0)?));

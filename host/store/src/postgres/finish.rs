@@ -98,7 +98,7 @@ pub(super) async fn end_all(
             lines.push(row.run.tenant, lease.run, &finish.lines);
         }
         if ended.state.is_final() {
-            counts.add(row.run.task.0, row.trigger);
+            counts.add(row.run.task.0, row.trigger, *now);
         }
         if let (RunState::Succeeded, Some(trigger)) = (ended.state, row.trigger) {
             counts.succeeded(trigger, row.run.nominal_at);

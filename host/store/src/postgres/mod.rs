@@ -35,6 +35,7 @@ mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
+mod trigger_retime;
 mod upload;
 mod usage;
 mod wake;

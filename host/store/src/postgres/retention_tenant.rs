@@ -15,8 +15,8 @@ const RUNS: &str = "SELECT id FROM run WHERE tenant_id = $1 AND state <> 'runnin
     FOR UPDATE SKIP LOCKED";
 
 /// Triggers that were due some time: so that whoever looks for what is due doesn't meet them.
-const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL WHERE id IN (
-    SELECT id FROM trigger WHERE tenant_id = $1 AND state = 'active' AND next_at IS NOT NULL LIMIT $2
+const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due_at = NULL WHERE id IN (
+    SELECT id FROM trigger WHERE tenant_id = $1 AND state = 'active' AND due_at IS NOT NULL LIMIT $2
     FOR UPDATE SKIP LOCKED)";
 
 /// What goes when no run is left, those first that name others: tables and whose rows. Chunks go with their uploads.

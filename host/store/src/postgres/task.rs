@@ -160,7 +160,7 @@ impl TaskStore for PostgresStore {
                 c,
                 "WITH locked AS MATERIALIZED (SELECT id FROM trigger WHERE task_id = $1 AND deleted_at IS NULL
                      ORDER BY id FOR NO KEY UPDATE)
-                 UPDATE trigger g SET deleted_at = $2, state = 'finished', next_at = NULL FROM locked l
+                 UPDATE trigger g SET deleted_at = $2, state = 'finished', next_at = NULL, due_at = NULL FROM locked l
                  WHERE g.id = l.id",
                 &[&task.0, &At(now)],
             )

@@ -4,12 +4,12 @@ use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::connection::{in_transaction, reading};
 use super::quota::{Counted, check_count, exclude};
 use super::row::{
-    At, Json, Word, after_name, bad_token, execute, limit, paged, row, rows, signed, text, unsigned,
+    At, Json, Word, after_name, bad_token, execute, limit, micros, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, audit, task, tenant, trigger_advance};
+use super::{PostgresStore, audit, task, tenant, trigger_advance, trigger_retime};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
-use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
+use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -18,9 +18,9 @@ use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerState};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Row;
 
 #[async_trait]
@@ -155,7 +155,7 @@ impl TriggerStore for PostgresStore {
             put_on_record(c, &change, tenant, Some(&before), None).await?;
             execute(
                 c,
-                "UPDATE trigger SET deleted_at = $2, state = 'finished', next_at = NULL WHERE id = $1",
+                "UPDATE trigger SET deleted_at = $2, state = 'finished', next_at = NULL, due_at = NULL WHERE id = $1",
                 &[&id.0, &At(now)],
             )
             .await?;
@@ -200,6 +200,20 @@ impl TriggerStore for PostgresStore {
         })
     }
 
+    async fn trigger_skip_counts(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+    ) -> Result<BTreeMap<SkipReason, u64>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let trigger = get(c, tenant, name).await?.id;
+            let sums = "SELECT reason, sum(count)::bigint FROM skip WHERE trigger_id = $1 GROUP BY reason";
+            let sums = rows(c, sums, &[&trigger.0]).await?;
+            let read = |row: &Row| Ok((row.try_get::<_, Word<_>>(0)?.0, unsigned(row.try_get(1)?)));
+            sums.iter().map(read).collect::<Result<_, StoreError>>()?
+        })
+    }
+
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
         let unreadable = &self.shared.unreadable;
         let most = signed(limit.saturating_add(unreadable.count()) as u64);
@@ -228,6 +242,16 @@ impl TriggerStore for PostgresStore {
             self.shared.wakes.runs_ready();
         }
         Ok(created)
+    }
+
+    async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {
+        reading!(&self.shared.pool, |c| trigger_retime::outdated(c, edition, limit).await?)
+    }
+
+    async fn triggers_retime(&self, retimings: Vec<Retiming>) -> Result<(), StoreError> {
+        in_transaction!(&self.shared.pool, |c| trigger_retime::apply(c, &retimings).await?)?;
+        self.shared.wakes.triggers_changed();
+        Ok(())
     }
 }
 
@@ -322,8 +346,10 @@ async fn insert(
 ) -> Result<bool, StoreError> {
     let inserted = execute(
         c,
-        "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', $8, $9) ON CONFLICT DO NOTHING",
+        "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at, delay,
+             not_after, covered_at, covered_offset, zone_edition, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12, $13, $14, $15)
+         ON CONFLICT DO NOTHING",
         &[
             &trigger.id.0,
             &tenant.0,
@@ -332,7 +358,13 @@ async fn insert(
             &Json(&trigger.spec),
             &text(&trigger.input.content_type),
             &trigger.input.bytes,
-            &At(trigger.next_at),
+            &At(trigger.first.next.nominal),
+            &At(trigger.first.next.due),
+            &trigger.spec.delay().map(micros),
+            &trigger.spec.not_after.map(At),
+            &At(trigger.first.covered.at),
+            &i64::from(trigger.first.covered.offset),
+            &trigger.first.edition,
             &At(now),
         ],
     )

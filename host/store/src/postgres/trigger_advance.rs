@@ -7,11 +7,11 @@ use super::{Shard, Shared, quota};
 use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, AdmittedFiring, admit_firing};
+use innkeeper_domain::admit::{AdmissionState, AdmittedFiring, FiringTerms, Next, admit_firing};
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
-use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
@@ -19,14 +19,14 @@ use uuid::Uuid;
 
 /// Not those of deleted tenants, which the retention clears away.
 pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
-    WHERE state = 'active' AND next_at <= $1
+    WHERE state = 'active' AND due_at <= $1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY next_at LIMIT $2";
+    ORDER BY due_at LIMIT $2";
 
-pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger g
-    WHERE state = 'active' AND next_at IS NOT NULL
+pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
+    WHERE state = 'active' AND due_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY next_at LIMIT $1";
+    ORDER BY due_at LIMIT $1";
 
 pub(super) fn read_due(row: &Row) -> Result<DueTrigger, StoreError> {
     Ok(DueTrigger {
@@ -42,7 +42,7 @@ struct Due {
     tenant: TenantId,
     task: TaskId,
     due: Timestamp,
-    overlap: OverlapPolicy,
+    terms: FiringTerms,
     input: Payload,
     last_nominal: Option<Timestamp>,
     last_success_nominal: Option<Timestamp>,
@@ -83,13 +83,13 @@ pub(super) async fn advance_all(
                 same_key: None,
                 tenant: account.for_trigger(&due.input),
             };
-            let admitted = admit_firing(due.overlap, state, &advance.firing);
+            let admitted = admit_firing(due.terms, state, &advance.firing);
             let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
             let started = admitted.runs.len();
             target.unfinished += started as u64;
             account.fired(started, &due.input);
             *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
-            steps.push(advance, last_nominal, started, admitted.skips.iter().map(|skip| skip.count).sum());
+            steps.push(advance, &admitted, last_nominal);
             skips.extend(admitted.skips.iter().map(|skip| {
                 let last_run = admitted.last_run_before(skip, &advance.firing, due.last_nominal);
                 (advance.id, *skip, last_run)
@@ -133,7 +133,7 @@ async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<Trigg
     let found = rows(
         c,
         "SELECT id, tenant_id, task_id, next_at, spec, input_type, input, last_nominal, last_success_nominal,
-             unfinished
+             unfinished, started
          FROM trigger WHERE id = ANY($1) AND state = 'active' AND next_at IS NOT NULL
          ORDER BY id FOR NO KEY UPDATE",
         &[&triggers],
@@ -145,7 +145,7 @@ async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<Trigg
             tenant: TenantId(row.try_get(1)?),
             task: TaskId(row.try_get(2)?),
             due: row.try_get::<_, At>(3)?.0,
-            overlap: row.try_get::<_, Json<TriggerSpec>>(4)?.0.overlap,
+            terms: FiringTerms::of(&row.try_get::<_, Json<TriggerSpec>>(4)?.0, unsigned(row.try_get(10)?)),
             input: Payload { content_type: row.try_get(5)?, bytes: row.try_get(6)? },
             last_nominal: row.try_get::<_, Option<At>>(7)?.map(|at| at.0),
             last_success_nominal: row.try_get::<_, Option<At>>(8)?.map(|at| at.0),
@@ -190,34 +190,59 @@ impl Due {
 
 /// Changes of triggers' rows, a column each.
 #[derive(Default)]
-struct Steps {
+struct Steps<'a> {
     ids: Vec<Uuid>,
     next_at: Vec<Option<At>>,
+    due_at: Vec<Option<At>>,
+    finished: Vec<bool>,
     last_nominal: Vec<Option<At>>,
     started: Vec<i64>,
     skipped: Vec<i64>,
+    covered_at: Vec<Option<At>>,
+    covered_offset: Vec<Option<i64>>,
+    editions: Vec<&'a str>,
 }
 
-impl Steps {
-    fn push(&mut self, advance: &Advance, last_nominal: Option<Timestamp>, started: usize, skipped: u64) {
+impl<'a> Steps<'a> {
+    fn push(&mut self, advance: &'a Advance, admitted: &AdmittedFiring, last_nominal: Option<Timestamp>) {
+        let next = admitted.next.upcoming();
         self.ids.push(advance.id.0);
-        self.next_at.push(advance.firing.next.map(At));
+        self.next_at.push(next.map(|next| At(next.nominal)));
+        self.due_at.push(next.map(|next| At(next.due)));
+        self.finished.push(admitted.next == Next::Never);
         self.last_nominal.push(last_nominal.map(At));
-        self.started.push(signed(started as u64));
-        self.skipped.push(signed(skipped));
+        self.started.push(signed(admitted.runs.len() as u64));
+        self.skipped.push(signed(admitted.skips.iter().map(|skip| skip.count).sum()));
+        self.covered_at.push(advance.firing.covered.map(|covered| At(covered.at)));
+        self.covered_offset.push(advance.firing.covered.map(|covered| covered.offset.into()));
+        self.editions.push(&advance.edition);
     }
 
     async fn write(&self, c: &impl GenericClient) -> Result<(), StoreError> {
         execute(
             c,
-            "UPDATE trigger g SET next_at = e.next_at,
-                 state = CASE WHEN e.next_at IS NULL THEN 'finished' ELSE g.state END,
+            "UPDATE trigger g SET next_at = e.next_at, due_at = e.due_at,
+                 state = CASE WHEN e.finished THEN 'finished' ELSE g.state END,
                  last_nominal = e.last_nominal, started = g.started + e.started, skipped = g.skipped + e.skipped,
-                 unfinished = g.unfinished + e.started
-             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                 AS e (id, next_at, last_nominal, started, skipped)
+                 unfinished = g.unfinished + e.started, covered_at = coalesce(e.covered_at, g.covered_at),
+                 covered_offset = coalesce(e.covered_offset, g.covered_offset), zone_edition = e.edition
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bool[], $5::bigint[], $6::bigint[],
+                 $7::bigint[], $8::bigint[], $9::bigint[], $10::text[])
+                 AS e (id, next_at, due_at, finished, last_nominal, started, skipped, covered_at, covered_offset,
+                     edition)
              WHERE g.id = e.id",
-            &[&self.ids, &self.next_at, &self.last_nominal, &self.started, &self.skipped],
+            &[
+                &self.ids,
+                &self.next_at,
+                &self.due_at,
+                &self.finished,
+                &self.last_nominal,
+                &self.started,
+                &self.skipped,
+                &self.covered_at,
+                &self.covered_offset,
+                &self.editions,
+            ],
         )
         .await?;
         Ok(())

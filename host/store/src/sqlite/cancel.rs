@@ -7,7 +7,7 @@ use crate::billing::{BillKey, Bills, of_runs};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::run::{RunEvent, RunState};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 /// Cancels a run that has no attempt executing.
@@ -17,19 +17,28 @@ fn end_unbegun(c: &Connection, id: RunId, state: RunState, now: Timestamp) -> Re
         "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
     )?
     .execute(params![Id(id.0), next.as_str(), At(now), state.as_str()])?;
-    count_down(c, id)
+    count_down(c, id, now)
 }
 
-/// Takes a run that is over off the counts of unfinished runs.
-pub(super) fn count_down(c: &Connection, id: RunId) -> Result<(), StoreError> {
+/// Takes a run that is over off the counts of unfinished runs, and lets a fixed delay that waited for it go on.
+pub(super) fn count_down(c: &Connection, id: RunId, now: Timestamp) -> Result<(), StoreError> {
     c.prepare_cached(
         "UPDATE task SET unfinished = unfinished - 1 WHERE id = (SELECT task_id FROM run WHERE id = ?1)",
     )?
     .execute([Id(id.0)])?;
-    c.prepare_cached(
-        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)",
-    )?
-    .execute([Id(id.0)])?;
+    let mut count = c.prepare_cached(
+        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)
+         RETURNING delay IS NOT NULL AND next_at IS NULL AND unfinished = 0 AND state <> 'finished', id",
+    )?;
+    let waited = |row: &Row| Ok(row.get::<_, bool>(0)?.then_some(row.get::<_, Id>(1)?));
+    if let Some(trigger) = count.query_row([Id(id.0)], waited).optional()?.flatten() {
+        c.prepare_cached(
+            "UPDATE trigger SET next_at = iif(not_after < ?2 + delay, NULL, ?2 + delay),
+                 due_at = iif(not_after < ?2 + delay, NULL, ?2 + delay),
+                 state = iif(not_after < ?2 + delay, 'finished', state) WHERE id = ?1",
+        )?
+        .execute(params![trigger, At(now)])?;
+    }
     Ok(())
 }
 

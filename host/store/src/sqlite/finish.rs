@@ -90,7 +90,7 @@ pub(super) fn end(
         .execute(params![Id(lease.run.0), At(run.nominal_at)])?;
     }
     if ended.state.is_final() {
-        count_down(c, lease.run)?;
+        count_down(c, lease.run, now)?;
     }
     Ok((run.tenant, ended.state))
 }

@@ -32,6 +32,7 @@ mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
+mod trigger_retime;
 mod upload;
 mod usage;
 mod writer;
@@ -43,6 +44,7 @@ use files::ComponentFiles;
 use innkeeper_domain::ids::TaskId;
 use innkeeper_domain::task::TaskSpec;
 use readers::Readers;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -57,6 +59,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../migrations/sqlite/0002_fleet.sql"),
     include_str!("../../migrations/sqlite/0003_tenants.sql"),
+    include_str!("../../migrations/sqlite/0004_time.sql"),
 ];
 
 /// The database in a store's folder.
@@ -131,6 +134,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);
+    // Otherwise a statement is planned anew whenever a bound of a range in it changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;",
     )?;
@@ -225,6 +230,7 @@ mod tests {
             (retention::BILLS, "usage_day"),
             (trigger_advance::DUE, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
+            (trigger_retime::OUTDATED, "trigger_edition"),
         ] {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let parameters = vec![1i64; plan.parameter_count()];

@@ -12,8 +12,8 @@ pub(super) const DELETED: &str = "SELECT id FROM tenant WHERE deleted_at IS NOT 
 const RUNS: &str = "SELECT id FROM run WHERE tenant_id = ?1 AND state <> 'running' ORDER BY id LIMIT ?2";
 
 /// Triggers that were due some time: so that whoever looks for what is due doesn't meet them.
-const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL WHERE id IN (
-    SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND next_at IS NOT NULL LIMIT ?2)";
+const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due_at = NULL WHERE id IN (
+    SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND due_at IS NOT NULL LIMIT ?2)";
 
 /// What goes when no run is left, those first that name others: tables, their keys, and whose rows.
 const ROWS: [(&str, &str, &str); 12] = [

@@ -166,7 +166,7 @@ impl TaskStore for SqliteStore {
                     let task = before.id;
                     c.execute("UPDATE task SET deleted_at = ?2 WHERE id = ?1", params![Id(task.0), At(now)])?;
                     c.execute(
-                        "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL
+                        "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL, due_at = NULL
                          WHERE task_id = ?1 AND deleted_at IS NULL",
                         params![Id(task.0), At(now)],
                     )?;

@@ -2,12 +2,12 @@
 
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
-use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged, signed, unsigned};
+use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
-use super::{SqliteStore, audit, task, trigger_advance};
+use super::{SqliteStore, audit, task, trigger_advance, trigger_retime};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
-use crate::{Advance, DueTrigger, NewTrigger, Page, Paged, StoreError, TriggerStore};
+use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
@@ -15,10 +15,10 @@ use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerState};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[async_trait]
@@ -43,8 +43,9 @@ impl TriggerStore for SqliteStore {
             let quotas = super::tenant::by_id(c, tenant)?.quotas;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
             c.execute(
-                "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9)",
+                "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at,
+                     delay, not_after, covered_at, covered_offset, zone_edition, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
                 params![
                     Id(trigger.id.0),
                     Id(tenant.0),
@@ -53,7 +54,13 @@ impl TriggerStore for SqliteStore {
                     Json(&trigger.spec),
                     trigger.input.content_type,
                     trigger.input.bytes,
-                    At(trigger.next_at),
+                    At(trigger.first.next.nominal),
+                    At(trigger.first.next.due),
+                    trigger.spec.delay().map(micros),
+                    trigger.spec.not_after.map(At),
+                    At(trigger.first.covered.at),
+                    trigger.first.covered.offset,
+                    trigger.first.edition,
                     At(now),
                 ],
             )?;
@@ -150,7 +157,7 @@ impl TriggerStore for SqliteStore {
             put_on_record(c, &change, tenant, Some(&before), None)?;
             let trigger = before.id;
             c.execute(
-                "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL WHERE id = ?1",
+                "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL, due_at = NULL WHERE id = ?1",
                 params![Id(trigger.0), At(now)],
             )?;
             cancel_unbegun(c, OF_TRIGGER, trigger.0, now)
@@ -187,6 +194,24 @@ impl TriggerStore for SqliteStore {
             })?;
             let rows = paged(rows.collect::<Result<_, _>>()?, &page, |last: &(i64, _)| last.0.to_string());
             Ok(Paged { items: rows.items.into_iter().map(|(_, range)| range).collect(), next: rows.next })
+        })
+        .await
+    }
+
+    async fn trigger_skip_counts(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+    ) -> Result<BTreeMap<SkipReason, u64>, StoreError> {
+        let name = name.clone();
+        self.read(move |c| {
+            let trigger = get(c, tenant, &name)?.id;
+            let mut sums = c.prepare_cached(
+                "SELECT reason, sum(count) FROM skip WHERE trigger_id = ?1 GROUP BY reason",
+            )?;
+            let sums = sums
+                .query_map([Id(trigger.0)], |row| Ok((row.get::<_, Word<_>>(0)?.0, unsigned(row.get(1)?))))?;
+            Ok(sums.collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -231,6 +256,17 @@ impl TriggerStore for SqliteStore {
             }
         };
         self.writer.write(apply, wake).await
+    }
+
+    async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {
+        let edition = edition.to_string();
+        self.read(move |c| trigger_retime::outdated(c, &edition, limit)).await
+    }
+
+    async fn triggers_retime(&self, retimings: Vec<Retiming>) -> Result<(), StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let apply = move |c: &Connection| retimings.iter().try_for_each(|one| trigger_retime::apply(c, one));
+        self.writer.write(apply, move |()| hints.triggers_changed.notify_one()).await
     }
 }
 

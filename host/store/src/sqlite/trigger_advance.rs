@@ -5,24 +5,24 @@ use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, Standing, admit_firing};
+use innkeeper_domain::admit::{AdmissionState, FiringTerms, Next, Standing, admit_firing};
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::to_micros;
-use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec};
+use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Not those of deleted tenants, which the retention clears away.
 pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
-    WHERE state = 'active' AND next_at <= ?1
+    WHERE state = 'active' AND due_at <= ?1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY next_at LIMIT ?2";
+    ORDER BY due_at LIMIT ?2";
 
-pub(super) const NEXT_DUE: &str = "SELECT id, next_at FROM trigger g
-    WHERE state = 'active' AND next_at IS NOT NULL
+pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
+    WHERE state = 'active' AND due_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY next_at LIMIT ?1";
+    ORDER BY due_at LIMIT ?1";
 
 pub(super) fn read_due(row: &Row) -> rusqlite::Result<DueTrigger> {
     Ok(DueTrigger {
@@ -39,7 +39,7 @@ pub(super) struct Due {
     task: TaskId,
     revision: u32,
     requires: String,
-    overlap: OverlapPolicy,
+    terms: FiringTerms,
     input: Payload,
     last_nominal: Option<Timestamp>,
     last_success_nominal: Option<Timestamp>,
@@ -50,7 +50,7 @@ impl Due {
     pub fn lock(c: &Connection, decision: &Advance) -> Result<Option<Self>, StoreError> {
         let mut get = c.prepare_cached(
             "SELECT g.tenant_id, g.task_id, t.revision, g.spec, g.input_type, g.input, g.last_nominal,
-                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec
+                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec, g.started
              FROM trigger g JOIN task t ON t.id = g.task_id
                  JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
              WHERE g.id = ?1 AND g.next_at = ?2 AND g.state = 'active'",
@@ -61,7 +61,7 @@ impl Due {
                 task: TaskId(row.get::<_, Id>(1)?.0),
                 revision: row.get(2)?,
                 requires: row.get::<_, Json<TaskSpec>>(10)?.0.requires.to_string(),
-                overlap: row.get::<_, Json<TriggerSpec>>(3)?.0.overlap,
+                terms: FiringTerms::of(&row.get::<_, Json<TriggerSpec>>(3)?.0, unsigned(row.get(11)?)),
                 input: Payload { content_type: row.get(4)?, bytes: row.get(5)? },
                 last_nominal: row.get::<_, Option<At>>(6)?.map(|at| at.0),
                 last_success_nominal: row.get::<_, Option<At>>(7)?.map(|at| at.0),
@@ -87,7 +87,7 @@ pub(super) fn advance(
     let trigger = decision.id;
     let Some(mut account) = quota::account(c, due.tenant, now)? else { return Ok(0) };
     let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
-    let admitted = admit_firing(due.overlap, state, &decision.firing);
+    let admitted = admit_firing(due.terms, state, &decision.firing);
     account.fired(admitted.runs.len(), &due.input);
     let mut last_nominal = due.last_nominal;
     let runs = decision.firing.runs.iter().zip(&decision.run_ids).enumerate();
@@ -123,16 +123,22 @@ pub(super) fn advance(
             .execute(params![Id(due.task.0), created])?;
     }
     c.prepare_cached(
-        "UPDATE trigger SET next_at = ?2, state = CASE WHEN ?2 IS NULL THEN 'finished' ELSE state END,
-             last_nominal = ?3, started = started + ?4, skipped = skipped + ?5, unfinished = unfinished + ?4
+        "UPDATE trigger SET next_at = ?2, due_at = ?3, state = CASE WHEN ?4 THEN 'finished' ELSE state END,
+             last_nominal = ?5, started = started + ?6, skipped = skipped + ?7, unfinished = unfinished + ?6,
+             covered_at = coalesce(?8, covered_at), covered_offset = coalesce(?9, covered_offset), zone_edition = ?10
          WHERE id = ?1",
     )?
     .execute(params![
         Id(trigger.0),
-        decision.firing.next.map(At),
+        admitted.next.upcoming().map(|next| At(next.nominal)),
+        admitted.next.upcoming().map(|next| At(next.due)),
+        admitted.next == Next::Never,
         last_nominal.map(At),
         created,
-        signed(skipped)
+        signed(skipped),
+        decision.firing.covered.map(|covered| At(covered.at)),
+        decision.firing.covered.map(|covered| covered.offset),
+        decision.edition,
     ])?;
     Ok(created)
 }

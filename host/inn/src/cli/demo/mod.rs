@@ -142,7 +142,7 @@ async fn set_up(
         Kind::Cron(Cron {
             expression: expression.into(),
             time_zone: "Europe/Berlin".into(),
-            dialect: String::new(),
+            ..Cron::default()
         })
     };
     let every = |seconds| {
