@@ -16,6 +16,8 @@ mod inn;
 mod secrets;
 #[path = "end_to_end/tenants.rs"]
 mod tenants;
+#[path = "end_to_end/triggers.rs"]
+mod triggers;
 #[path = "end_to_end/uploads.rs"]
 mod uploads;
 

@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::calendar::{BundledZones, Schedule};
+use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule, TimeZone, Zones};
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels};
@@ -268,6 +268,54 @@ async fn what_passed_during_a_pause_is_skipped_and_then_it_goes_on() {
     assert_eq!(scheduler.step().await, Ok(Some(at(120))));
     let found = engine.store.trigger_get(engine.tenant.id, &trigger).await.unwrap();
     assert_eq!((found.started, found.skipped, found.last_nominal), (1, 10, Some(at(110))));
+}
+
+/// Zones of an edition in which every name means one and the same zone.
+struct AllAre(&'static str);
+
+impl Zones for AllAre {
+    fn zone(&self, _name: &str) -> Option<TimeZone> {
+        BundledZones.zone(self.0)
+    }
+
+    fn edition(&self) -> &str {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn when_a_zones_data_changes_no_day_has_its_run_twice_or_goes_without() {
+    let instant = |text: &str| text.parse::<Timestamp>().unwrap();
+    let begin = instant("2026-01-08T12:00:00Z");
+    let engine = Engine::new(begin).await;
+    let clock = Arc::new(ManualClock::new(begin));
+    let scheduler = |zones: Arc<dyn Zones>| {
+        Scheduler::new(Arc::clone(&engine.store), Arc::clone(&clock) as Arc<dyn Clock>, zones)
+    };
+    let cron = CronSchedule::new("0 9 * * *", Dialect::Crontab, "Europe/Berlin");
+    let (spec, input) = (TriggerSpec::new(Schedule::Cron(cron)), Payload::default());
+    let id = TriggerId::new(begin);
+    let first = spec.check(id, &input, &BundledZones, begin).unwrap();
+    let new = NewTrigger { id, task: name("work"), name: Some(name("nine")), spec, input, first };
+    engine.store.trigger_create(engine.tenant.id, new, begin.into()).await.unwrap();
+    clock.set(instant("2026-01-09T08:00:00Z"));
+    let next = scheduler(Arc::new(BundledZones)).step().await;
+    assert_eq!(next, Ok(Some(instant("2026-01-10T08:00:00Z"))));
+    // It turns out that nine o'clock is an hour later: that of the ninth, which is still to come now, has had its run.
+    let later = scheduler(Arc::new(AllAre("Europe/London")));
+    assert_eq!((later.retime().await, later.retime().await), (Ok(1), Ok(0)));
+    clock.set(instant("2026-01-09T09:00:00Z"));
+    assert_eq!(later.step().await, Ok(Some(instant("2026-01-10T09:00:00Z"))));
+    // And then that it is two hours earlier: that of the tenth has passed, and is caught up with.
+    clock.set(instant("2026-01-10T08:30:00Z"));
+    let earlier = scheduler(Arc::new(AllAre("Europe/Helsinki")));
+    assert_eq!(earlier.retime().await, Ok(1));
+    assert_eq!(earlier.step().await, Ok(Some(instant("2026-01-11T07:00:00Z"))));
+    let found = engine.store.trigger_get(engine.tenant.id, &name("nine")).await.unwrap();
+    assert_eq!((found.skipped, found.last_nominal), (1, Some(instant("2026-01-09T08:00:00Z"))));
+    let page = Page { size: 9, after: None };
+    let skips = engine.store.trigger_skips(engine.tenant.id, &name("nine"), page).await.unwrap().items;
+    assert_eq!((skips[0].from, skips[0].reason), (instant("2026-01-10T07:00:00Z"), SkipReason::Overlap));
 }
 
 #[tokio::test]

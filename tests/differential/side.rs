@@ -408,13 +408,7 @@ fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
     let mut number = ids;
     let decide = |due: &DueTrigger| {
         let timetable = Timetable::new(due.id, &due.spec, &BundledZones).expect("a good schedule");
-        let rules = Rules {
-            timetable: &timetable,
-            catch_up: due.spec.catch_up,
-            window: due.spec.catch_up_window,
-            paused_through: due.paused_through,
-            delay: due.spec.delay(),
-        };
+        let rules = Rules::of(&due.spec, &timetable, due.paused_through);
         let firing = fire(rules, due.due, now);
         let new_id = |_: &Timestamp| {
             number = number.wrapping_add(1);

@@ -10,8 +10,8 @@ mod records;
 mod retention;
 #[path = "tenants.rs"]
 mod tenants;
-#[path = "times.rs"]
-mod times;
+#[path = "triggers.rs"]
+mod triggers;
 #[path = "uploads.rs"]
 mod uploads;
 
@@ -20,7 +20,7 @@ pub use limits::*;
 pub use records::*;
 pub use retention::*;
 pub use tenants::*;
-pub use times::*;
+pub use triggers::*;
 pub use uploads::*;
 
 use innkeeper_domain::Timestamp;
@@ -490,88 +490,6 @@ pub async fn lists_come_in_pages(f: Fixture) {
     let rest = f.store.task_list(f.tenant.id, None, page(3, first.next.clone())).await.unwrap();
     let names: Vec<_> = first.items.iter().chain(&rest.items).map(|task| task.name.as_str()).collect();
     assert_eq!((names, rest.next), (vec!["t0", "t1", "t2", "work"], None));
-}
-
-pub async fn a_due_trigger_starts_its_run_once(f: Fixture) {
-    let id = f.trigger(OverlapPolicy::Skip).await;
-    assert_eq!((f.due(9).await, f.due(10).await), (vec![], vec![(id, 10)]));
-    assert_eq!(f.store.triggers_next().await, Ok(Some(at(10))));
-    assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 1);
-    // The same decision again, from a scheduler that was slow: it is void.
-    assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 0);
-    assert_eq!(f.due(10).await, []);
-    let run = f.claim(10).await.remove(0);
-    assert_eq!((run.nominal_at, run.last_success_nominal), (at(10), None));
-    assert_eq!(run.trigger.as_ref().unwrap().1, name("work-1"));
-    f.finish(&run, output("1"), None).await.unwrap();
-    assert_eq!(f.advance(id, 20, &[20], vec![], Some(30)).await, 1);
-    let next = f.store.runs_claim(f.host, &Labels::default(), 1, at(20)).await.unwrap().remove(0);
-    assert_eq!(next.last_success_nominal, Some(at(10)));
-    let trigger = f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap();
-    assert_eq!((trigger.started, trigger.skipped, trigger.last_nominal), (2, 0, Some(at(20))));
-}
-
-pub async fn a_trigger_does_not_overlap_itself(f: Fixture) {
-    let skips = f.trigger(OverlapPolicy::Skip).await;
-    f.advance(skips, 10, &[10, 20], vec![], Some(30)).await;
-    assert_eq!(f.advance(skips, 30, &[30], vec![], Some(40)).await, 0);
-    assert_eq!(f.skips().await, [skip(20, 30, 2, SkipReason::Overlap)]);
-    let run = f.claim(10).await.remove(0);
-    f.finish(&run, failed(FailureKind::Trap), None).await.unwrap();
-    assert_eq!(f.advance(skips, 40, &[40], vec![], Some(50)).await, 1);
-    let all = f.trigger(OverlapPolicy::AllowAll).await;
-    assert_eq!(f.advance(all, 10, &[10, 20], vec![], Some(30)).await, 2);
-}
-
-pub async fn skips_in_a_row_become_one_range(f: Fixture) {
-    let id = f.trigger(OverlapPolicy::AllowAll).await;
-    f.advance(id, 10, &[], vec![skip(10, 30, 3, SkipReason::Superseded)], Some(40)).await;
-    f.advance(id, 40, &[], vec![skip(40, 50, 2, SkipReason::Superseded)], Some(60)).await;
-    f.advance(id, 60, &[70], vec![skip(60, 60, 1, SkipReason::Superseded)], Some(80)).await;
-    f.advance(id, 80, &[], vec![skip(80, 80, 1, SkipReason::Superseded)], Some(90)).await;
-    f.advance(id, 90, &[], vec![skip(90, 90, 1, SkipReason::Paused)], Some(100)).await;
-    let expected = [
-        skip(90, 90, 1, SkipReason::Paused),
-        skip(80, 80, 1, SkipReason::Superseded),
-        skip(10, 60, 6, SkipReason::Superseded),
-    ];
-    assert_eq!(f.skips().await, expected);
-    assert_eq!(f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap().skipped, 8);
-}
-
-pub async fn a_run_keeps_the_skips_before_and_after_it_apart(f: Fixture) {
-    let id = f.trigger(OverlapPolicy::AllowAll).await;
-    f.advance(id, 10, &[20], vec![skip(10, 10, 1, SkipReason::Superseded)], Some(30)).await;
-    f.advance(id, 30, &[40], vec![skip(30, 30, 1, SkipReason::Superseded)], Some(50)).await;
-    let expected = [skip(30, 30, 1, SkipReason::Superseded), skip(10, 10, 1, SkipReason::Superseded)];
-    assert_eq!(f.skips().await, expected);
-}
-
-pub async fn after_a_pause_nothing_is_created(f: Fixture) {
-    let (tenant, trigger) = (f.tenant.id, name("work-1"));
-    let id = f.trigger(OverlapPolicy::Skip).await;
-    let paused = f.store.trigger_pause(tenant, &trigger, "why".into(), at(9).into()).await.unwrap();
-    assert_eq!(paused.state, TriggerState::Paused { note: "why".into(), at: at(9) });
-    // A decision that was made before the pause comes after it.
-    assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 0);
-    assert_eq!(f.due(100).await, []);
-    assert_eq!(
-        f.store.trigger_resume(tenant, &trigger, at(55).into()).await.unwrap().state,
-        TriggerState::Active
-    );
-    let due = f.store.triggers_due(at(55), 10).await.unwrap().remove(0);
-    assert_eq!((due.due, due.paused_through), (at(10), Some(at(55))));
-    assert!(f.claim(10).await.is_empty());
-}
-
-pub async fn a_trigger_without_more_times_has_finished(f: Fixture) {
-    let id = f.trigger(OverlapPolicy::Skip).await;
-    f.advance(id, 10, &[10], vec![], None).await;
-    let trigger = f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap();
-    assert_eq!((trigger.state, trigger.next_at), (TriggerState::Finished, None));
-    let pause = f.store.trigger_pause(f.tenant.id, &name("work-1"), String::new(), at(11).into()).await;
-    assert!(matches!(pause, Err(StoreError::Conflict(_))));
-    assert_eq!(f.store.trigger_delete(f.tenant.id, &name("work-1"), at(12).into()).await, Ok(1));
 }
 
 pub async fn tenants_do_not_see_each_other(f: Fixture) {

@@ -138,17 +138,18 @@ fn runs_left(trigger: &Trigger) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
-/// The nominal times after an instant. Of a fixed delay only the next is known.
+/// The nominal times after an instant, none of a trigger that has finished, and no more than it may start runs. Of a
+/// fixed delay only the next is known.
 pub(crate) fn times_after(
     trigger: &Trigger,
     after: Timestamp,
     count: usize,
 ) -> Result<Vec<Timestamp>, Status> {
-    if trigger.spec.delay().is_some() {
+    if trigger.spec.delay().is_some() || trigger.state == TriggerState::Finished {
         return Ok(trigger.next_at.into_iter().filter(|next| *next > after).collect());
     }
     let timetable = Timetable::new(trigger.id, &trigger.spec, &BundledZones).map_err(invalid)?;
-    Ok(timetable.times_after(after).take(count).collect())
+    Ok(timetable.times_after(after).take(count.min(runs_left(trigger))).collect())
 }
 
 pub(crate) fn from_skip_count((reason, count): (SkipReason, u64)) -> SkipCount {

@@ -4,7 +4,7 @@ use crate::calendar::Covered;
 use crate::limits::{FIRINGS_PER_DECISION_MAX, MISSED_AFTER, RUNS_PER_DECISION_MAX};
 use crate::time;
 use crate::timetable::{Timetable, Upcoming};
-use crate::trigger::{CatchUp, SkipRange, SkipReason};
+use crate::trigger::{CatchUp, SkipRange, SkipReason, TriggerSpec};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -58,7 +58,18 @@ pub fn fire(rules: Rules, due: Timestamp, now: Timestamp) -> Firing {
     Firing { runs, skips, next, covered }
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    /// Those of a trigger.
+    pub fn of(spec: &TriggerSpec, timetable: &'a Timetable, paused_through: Option<Timestamp>) -> Self {
+        Self {
+            timetable,
+            catch_up: spec.catch_up,
+            window: spec.catch_up_window,
+            paused_through,
+            delay: spec.delay(),
+        }
+    }
+
     fn following(&self, nominal: Timestamp, now: Timestamp) -> Option<Upcoming> {
         match self.delay {
             None => self.timetable.next_after(nominal).map(|next| self.timetable.upcoming(next)),
@@ -103,7 +114,6 @@ mod tests {
     use super::*;
     use crate::calendar::{BundledZones, Schedule};
     use crate::ids::TriggerId;
-    use crate::trigger::TriggerSpec;
     use proptest::prelude::*;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -167,13 +167,7 @@ impl Scheduler {
                 return None;
             }
         };
-        let rules = Rules {
-            timetable: &timetable,
-            catch_up: due.spec.catch_up,
-            window: due.spec.catch_up_window,
-            paused_through: due.paused_through,
-            delay: due.spec.delay(),
-        };
+        let rules = Rules::of(&due.spec, &timetable, due.paused_through);
         let firing = fire(rules, due.due, now);
         // Another edition of the zones can have drawn another jitter.
         firing.covered?;

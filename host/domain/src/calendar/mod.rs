@@ -8,13 +8,14 @@ mod least_gap;
 mod pattern;
 mod search;
 mod words;
-mod zone;
 mod zones;
 
 use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN, ZONE_CHARS_MAX};
 use crate::time;
 use crate::word::words;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
+/// What [`Zones`] gives for a name.
+pub use jiff::tz::TimeZone;
 use pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
@@ -94,7 +95,7 @@ pub enum Fold {
 pub enum ScheduleError {
     #[error("`{expression}` is not a cron expression in the {dialect} dialect: {why}")]
     Cron { expression: String, dialect: Dialect, why: String },
-    #[error("`{0}` is not a time zone; {advice}", advice = zone::advice(.0))]
+    #[error("`{0}` is not a time zone; {advice}", advice = zones::advice(.0))]
     Zone(String),
     #[error("an interval of {0:?} was asked for; it may be {INTERVAL_MIN:?} to {INTERVAL_MAX:?}")]
     Interval(Duration),

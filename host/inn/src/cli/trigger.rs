@@ -159,8 +159,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
 }
 
 fn wire_instant(text: &str) -> Result<prost_types::Timestamp> {
-    let at = parse::instant(text, now())?;
-    Ok(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
+    Ok(output::wire_instant(parse::instant(text, now())?))
 }
 
 async fn list(format: Format, client: &Client, task: String) -> Result<()> {
@@ -219,6 +218,7 @@ fn every(every: Option<prost_types::Duration>) -> String {
 
 fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
     let lines = |lines: Vec<String>| lines.join("\n");
+    let none = prost_types::Duration::default();
     let facts = [
         ("name", trigger.name.clone()),
         ("task", trigger.task.clone()),
@@ -228,14 +228,8 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         ("note", trigger.pause_note.clone()),
         ("not before", output::instant(trigger.not_before)),
         ("not after", output::instant(trigger.not_after)),
-        ("at most", bound(trigger.max_runs, "runs")),
-        (
-            "jitter",
-            trigger
-                .jitter
-                .filter(|jitter| *jitter != prost_types::Duration::default())
-                .map_or_else(String::new, |jitter| every(Some(jitter))),
-        ),
+        ("at most", if trigger.max_runs == 0 { String::new() } else { format!("{} runs", trigger.max_runs) }),
+        ("jitter", trigger.jitter.filter(|j| *j != none).map_or_else(String::new, |j| every(Some(j)))),
         ("overlap", trigger.overlap.clone()),
         ("catch-up", format!("{}, up to {}", trigger.catch_up, every(trigger.catch_up_window))),
         (
@@ -255,10 +249,6 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         }
         value
     })
-}
-
-fn bound(most: u64, of: &str) -> String {
-    if most == 0 { String::new() } else { format!("{most} {of}") }
 }
 
 /// How many times have no run, and why, as far as that is on record still.

@@ -61,7 +61,7 @@ impl ScheduleOptions {
             }
             (None, None, Some(at)) => {
                 let at = parse::instant(at, now())?;
-                Kind::Once(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
+                Kind::Once(output::wire_instant(at))
             }
             (None, None, None) => return Err(no_schedule()),
         };
@@ -117,14 +117,20 @@ pub async fn run(args: Args, global: &Global) -> Result<()> {
     let from = args.from.as_deref().map_or_else(|| Ok(now()), |from| parse::instant(from, now()))?;
     let times = match args.name {
         Some(trigger) => {
-            let after = prost_types::Timestamp { seconds: from.as_second(), nanos: from.subsec_nanosecond() };
             let count = u32::try_from(args.count).unwrap_or(u32::MAX);
-            let request = ListTimesRequest { trigger, after: Some(after), count };
+            let request = ListTimesRequest { trigger, after: Some(output::wire_instant(from)), count };
             let client = Client::connect(global).await?;
             let times = client.triggers().list_times(call(request)).await?.into_inner().times;
             times.into_iter().take(args.count).filter_map(output::domain_instant).collect()
         }
-        None => next(&args.schedule.schedule(from)?, from, args.count)?,
+        None => {
+            let schedule = args.schedule.schedule(from)?;
+            let times = next(&schedule, from, args.count)?;
+            if global.output == Format::Table {
+                output::note(&schedule.words().map_err(usage)?);
+            }
+            times
+        }
     };
     match global.output {
         Format::Json => {

@@ -66,19 +66,17 @@ impl CountsDown {
             execute(
                 c,
                 "WITH locked AS MATERIALIZED (
-                     SELECT g.id, e.count, e.newest, CASE WHEN g.delay IS NOT NULL AND g.next_at IS NULL
+                     SELECT g.id, e.count, e.newest, g.not_after, CASE WHEN g.delay IS NOT NULL AND g.next_at IS NULL
                          AND g.state <> 'finished' AND g.unfinished = e.count THEN e.over_at + g.delay END AS again_at
                      FROM trigger g JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
                          AS e (id, count, over_at, newest) ON g.id = e.id
-                     ORDER BY g.id FOR NO KEY UPDATE OF g),
-                 going_on AS (
-                     SELECT l.*, l.again_at > g.not_after AS finished FROM locked l JOIN trigger g ON g.id = l.id)
+                     ORDER BY g.id FOR NO KEY UPDATE OF g)
                  UPDATE trigger g SET unfinished = g.unfinished - l.count,
                      last_success_nominal = greatest(g.last_success_nominal, l.newest),
-                     next_at = CASE WHEN l.finished THEN NULL ELSE coalesce(l.again_at, g.next_at) END,
-                     due_at = CASE WHEN l.finished THEN NULL ELSE coalesce(l.again_at, g.due_at) END,
-                     state = CASE WHEN l.finished THEN 'finished' ELSE g.state END
-                 FROM going_on l WHERE g.id = l.id",
+                     next_at = CASE WHEN l.again_at > l.not_after THEN NULL ELSE coalesce(l.again_at, g.next_at) END,
+                     due_at = CASE WHEN l.again_at > l.not_after THEN NULL ELSE coalesce(l.again_at, g.due_at) END,
+                     state = CASE WHEN l.again_at > l.not_after THEN 'finished' ELSE g.state END
+                 FROM locked l WHERE g.id = l.id",
                 &[&ids, &counts, &over_at, &newest],
             )
             .await?;
