@@ -8,6 +8,8 @@ mod backup;
 mod cluster;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
+#[path = "end_to_end/holidays.rs"]
+mod holidays;
 #[path = "end_to_end/hosts.rs"]
 mod hosts;
 #[path = "end_to_end/inn.rs"]

@@ -112,6 +112,10 @@ conformance!(
     a_secret_is_kept_while_a_task_names_it
     secrets_of_tenants_are_their_own
     a_secret_is_sealed_anew_unless_it_has_changed
+    a_holiday_calendar_is_kept_while_a_trigger_excludes_it
+    holiday_calendars_of_tenants_are_their_own_and_so_many
+    a_due_trigger_is_given_the_dates_that_it_excludes
+    a_forecast_is_given_what_is_not_finished
     every_change_is_on_record
     what_changes_nothing_is_not_on_record
     the_audit_log_is_listed_the_newest_first

@@ -112,6 +112,7 @@ fn the_commands_in_readme_exist() {
             "quota",
             "audit",
             "context",
+            "holidays",
             "secret",
         ];
         if !nouns.contains(&command[0].as_str()) {

@@ -144,6 +144,8 @@ async fn fill_seldom_filled(side: &Side) {
     let (key_id, created_at, updated_at) = ("key".to_string(), now, now);
     let secret = SealedSecret { tenant, name: name("kept"), key_id, sealed, created_at, updated_at };
     side.store.secret_put(secret, now.into()).await.unwrap();
+    let holidays = innkeeper_domain::holiday::read(b"2026-12-25 Christmas").unwrap();
+    side.store.holidays_put(tenant, &name("kept"), holidays, now.into()).await.unwrap();
     let tasks = side.store.task_list(tenant, None, ALL).await.unwrap().items;
     if let Some(task) = tasks.first() {
         let id = RunId::new(now);

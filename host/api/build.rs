@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = [
         "audit",
         "component",
+        "forecast",
+        "holiday",
         "host",
         "payload",
         "quota",

@@ -176,6 +176,7 @@ impl Host {
             identity: None,
             uploads: Slots::uploads(),
             streams: Slots::streams(),
+            forecasts: Slots::forecasts(),
         };
         let tasks = TaskTracker::new();
         tasks.spawn(async move { serve(api, Listener::plain(listener)).await.unwrap() });
@@ -276,6 +277,8 @@ async fn fill(store: &Arc<dyn Store>, tenant: &str, number: u8) -> Belongings {
         store.runs_start(id, vec![start], at.into()).await.unwrap()[0].as_ref().unwrap();
         runs.push(run);
     }
+    let closed = innkeeper_domain::holiday::read(b"2026-12-25").unwrap();
+    store.holidays_put(id, &name(&format!("closed-{tenant}")), closed, at.into()).await.unwrap();
     let token = token(Role::Owner, Some(id));
     let text = token_of(tenant);
     store.token_create(token.clone(), token_hash(&text), at.into()).await.unwrap();

@@ -74,6 +74,21 @@ async fn what_is_the_neighbours_is_as_if_it_were_not() {
     same(on, "ComponentService/PushComponent", &digest.to_string(), &Digest([9; 32]).to_string(), header)
         .await;
 
+    let (theirs, made_up) = ("closed-a", "closed-z");
+    let get = |name| proto::GetHolidayCalendarRequest { name };
+    same(on, "HolidayService/GetHolidayCalendar", theirs, made_up, get).await;
+    let delete = |name| proto::DeleteHolidayCalendarRequest { name };
+    same(on, "HolidayService/DeleteHolidayCalendar", theirs, made_up, delete).await;
+    let once = proto::schedule::Kind::Once(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 });
+    let schedule = proto::Schedule { kind: Some(once) };
+    let exclude = |calendar| proto::CreateTriggerRequest {
+        task: "mine".into(),
+        schedule: Some(schedule.clone()),
+        exclude: vec![calendar],
+        ..Default::default()
+    };
+    same(on, "TriggerService/CreateTrigger", theirs, made_up, exclude).await;
+
     let (token, no_token) = (host.a.token.to_string(), TokenId::new(now()).to_string());
     same(on, "TokenService/RevokeToken", &token, &no_token, |id| proto::RevokeTokenRequest { id }).await;
     same(on, "TenantService/GetTenant", "a", "z", |name| proto::GetTenantRequest { name }).await;
@@ -131,6 +146,8 @@ async fn the_neighbours_names_are_as_if_they_were_not() {
     same(on, "RunService/ListRuns", "mine", "nonesuch", runs).await;
     let runs = |trigger| proto::ListRunsRequest { trigger, ..Default::default() };
     same(on, "RunService/ListRuns", "mine-hourly", "nonesuch", runs).await;
+    let forecast = |task| proto::ForecastRequest { task, hours: 1 };
+    same(on, "ForecastService/Forecast", "mine", "nonesuch", forecast).await;
     let triggers = |task| proto::ListTriggersRequest { task, ..Default::default() };
     same(on, "TriggerService/ListTriggers", "mine", "nonesuch", triggers).await;
     let theirs = "mine-hourly";

@@ -87,6 +87,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
         identity: None,
         uploads: Slots::uploads(),
         streams: Slots::streams(),
+        forecasts: Slots::forecasts(),
     };
     let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));

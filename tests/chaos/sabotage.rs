@@ -7,6 +7,8 @@ use innkeeper_domain::audit::{AuditEntry, Change};
 use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::firing::Firing;
+use innkeeper_domain::forecast::Plan;
+use innkeeper_domain::holiday::{Holiday, HolidayCalendar, HolidayCalendarInfo, HolidayDates};
 use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
@@ -239,6 +241,14 @@ pass_on!(SecretStore:
     fn secret_reseal(from: SealedSecret, to: SealedSecret) -> bool;
 );
 
+pass_on!(HolidayStore:
+    fn holidays_put(tenant: TenantId, name: &Name, holidays: Vec<Holiday>, change: Change) -> HolidayCalendar;
+    fn holidays_get(tenant: TenantId, name: &Name) -> HolidayCalendar;
+    fn holidays_list(tenant: TenantId, page: Page) -> Paged<HolidayCalendarInfo>;
+    fn holidays_delete(tenant: TenantId, name: &Name, change: Change) -> ();
+    fn holidays_dates(tenant: TenantId, names: BTreeSet<Name>) -> BTreeMap<Name, Arc<HolidayDates>>;
+);
+
 pass_on!(ComponentStore:
     fn component_put(tenant: TenantId, component: Component, bytes: Vec<u8>, change: Change) -> bool;
     fn component_get(tenant: TenantId, digest: &str) -> Component;
@@ -288,6 +298,7 @@ pass_on!(TriggerStore:
     fn trigger_create(tenant: TenantId, trigger: NewTrigger, change: Change) -> Trigger;
     fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
     fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
+    fn trigger_plans(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Plan>;
     fn trigger_pause(tenant: TenantId, name: &Name, note: String, change: Change) -> Trigger;
     fn trigger_resume(tenant: TenantId, name: &Name, change: Change) -> Trigger;
     fn trigger_delete(tenant: TenantId, name: &Name, change: Change) -> u64;

@@ -8,6 +8,7 @@ use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice, Usage};
+use innkeeper_domain::holiday::Holiday;
 use innkeeper_domain::host::{Host, HostState, Labels, Role};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
@@ -58,7 +59,7 @@ pub struct Generator {
 type Make = fn(&mut Generator) -> Option<Operation>;
 
 /// How often each kind of operation comes.
-const KINDS: [(u64, Make); 59] = [
+const KINDS: [(u64, Make); 65] = [
     (1, |g| g.random.pick(&["default", "other", "none"]).map(Operation::TenantGet)),
     (1, Generator::tenant_create),
     (2, Generator::tenant_update),
@@ -81,6 +82,15 @@ const KINDS: [(u64, Make); 59] = [
     (1, |g| Some(Operation::SecretDelete { tenant: g.tenant(), name: g.name() })),
     (1, |g| Some(Operation::SecretList { tenant: g.tenant(), size: g.size() })),
     (1, |g| Some(Operation::SecretsReseal { key_id: g.random.pick(&KEYS)?, limit: g.size() })),
+    (3, Generator::holidays_put),
+    (1, |g| Some(Operation::HolidaysGet { tenant: g.tenant(), name: g.name() })),
+    (1, |g| Some(Operation::HolidaysDelete { tenant: g.tenant(), name: g.name() })),
+    (1, |g| Some(Operation::HolidaysList { tenant: g.tenant(), size: g.size() })),
+    (1, |g| Some(Operation::HolidaysDates { tenant: g.tenant(), names: [g.name(), g.name()].into() })),
+    (1, |g| {
+        let task = g.random.chance(50).then(|| g.name());
+        Some(Operation::TriggerPlans { tenant: g.tenant(), task, only: g.only(), size: g.size() })
+    }),
     (1, Generator::audit_list),
     (1, |g| Some(Operation::TokenEnsure(g.hash()))),
     (1, |g| Some(Operation::TokenFind(g.hash()))),
@@ -429,6 +439,20 @@ impl Generator {
         })
     }
 
+    /// Of today, or of other days.
+    fn holidays_put(&mut self) -> Option<Operation> {
+        let date = time::after(self.now, self.random.below(3) as u32 * 24 * HOURS).to_string();
+        let date = date.get(..10)?;
+        let yearly = if self.random.chance(30) { "/yearly" } else { "" };
+        let day = format!("{date}{yearly}").parse().ok()?;
+        let title = self.text().replace('\0', "");
+        Some(Operation::HolidaysPut {
+            tenant: self.tenant(),
+            name: self.name(),
+            holidays: vec![Holiday { day, title }],
+        })
+    }
+
     fn trigger_create(&mut self) -> Option<Operation> {
         let schedule = match self.random.below(8) {
             0 => Schedule::Once { at: time::after(self.now, Duration::from_secs(1 + self.random.below(30))) },
@@ -451,6 +475,7 @@ impl Generator {
             catch_up_window: self.random.pick(&[Duration::from_secs(60), 24 * HOURS])?,
             not_after: self.random.chance(10).then(|| time::after(self.now, Duration::from_secs(60))),
             max_runs: self.random.chance(10).then(|| 1 + self.random.below(3)),
+            exclude: self.random.chance(15).then(|| self.name()).into_iter().collect(),
             ..TriggerSpec::new(schedule)
         };
         let input = self.payload();

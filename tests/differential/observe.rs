@@ -49,6 +49,8 @@ impl Side {
             }
             add(Operation::TriggerList { tenant, task: None, only: None, size }).await;
             add(Operation::SecretList { tenant, size }).await;
+            add(Operation::HolidaysList { tenant, size }).await;
+            add(Operation::TriggerPlans { tenant, task: None, only: None, size }).await;
             for trigger in self.triggers(tenant).await {
                 add(Operation::TriggerSkips { tenant, name: trigger.name, size }).await;
             }

@@ -4,6 +4,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::component::Digest;
+use innkeeper_domain::holiday::Holiday;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TokenId};
 use innkeeper_domain::name::Name;
@@ -198,6 +199,33 @@ pub enum Operation {
         tenant: TenantPlace,
         name: Name,
         size: usize,
+    },
+    TriggerPlans {
+        tenant: TenantPlace,
+        task: Option<Name>,
+        only: Option<BTreeSet<Name>>,
+        size: usize,
+    },
+    HolidaysPut {
+        tenant: TenantPlace,
+        name: Name,
+        holidays: Vec<Holiday>,
+    },
+    HolidaysGet {
+        tenant: TenantPlace,
+        name: Name,
+    },
+    HolidaysDelete {
+        tenant: TenantPlace,
+        name: Name,
+    },
+    HolidaysList {
+        tenant: TenantPlace,
+        size: usize,
+    },
+    HolidaysDates {
+        tenant: TenantPlace,
+        names: BTreeSet<Name>,
     },
     TriggersNext,
     /// What the scheduler does: decides with `fire` about all that is due, and applies that. The runs' ids

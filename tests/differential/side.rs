@@ -191,6 +191,9 @@ impl Side {
             O::TriggerList { tenant, task, only, size } => {
                 pages(*size, |page| s.trigger_list(of(tenant), task.as_ref(), only.clone(), page)).await
             }
+            O::TriggerPlans { tenant, task, only, size } => {
+                pages(*size, |page| s.trigger_plans(of(tenant), task.as_ref(), only.clone(), page)).await
+            }
             O::TriggerSkips { tenant, name, size } => {
                 pages(*size, |page| s.trigger_skips(of(tenant), name, page)).await
             }
@@ -260,6 +263,15 @@ impl Side {
                 text(found.map(|found| found.into_iter().map(contents).collect::<Vec<_>>()))
             }
             O::SecretDelete { tenant, name } => text(s.secret_delete(of(tenant), name, change(now)).await),
+            O::HolidaysPut { tenant, name, holidays } => {
+                text(s.holidays_put(of(tenant), name, holidays.clone(), change(now)).await)
+            }
+            O::HolidaysGet { tenant, name } => text(s.holidays_get(of(tenant), name).await),
+            O::HolidaysDelete { tenant, name } => {
+                text(s.holidays_delete(of(tenant), name, change(now)).await)
+            }
+            O::HolidaysList { tenant, size } => pages(*size, |page| s.holidays_list(of(tenant), page)).await,
+            O::HolidaysDates { tenant, names } => text(s.holidays_dates(of(tenant), names.clone()).await),
             O::SecretList { tenant, size } => pages(*size, |page| s.secret_list(of(tenant), page)).await,
             O::SecretsReseal { key_id, limit } => text(self.reseal(key_id, *limit).await),
             O::AuditList { tenant, outcome, since, until, size } => {
@@ -408,7 +420,7 @@ fn decisions(due: &[DueTrigger], now: Timestamp, ids: u64) -> Vec<Advance> {
     let mut number = ids;
     let decide = |due: &DueTrigger| {
         let timetable = Timetable::new(due.id, &due.spec, &BundledZones).expect("a good schedule");
-        let rules = Rules::of(&due.spec, &timetable, due.paused_through);
+        let rules = Rules::of(&due.spec, &timetable, &due.holidays, due.paused_through);
         let firing = fire(rules, due.due, now);
         let new_id = |_: &Timestamp| {
             number = number.wrapping_add(1);

@@ -2,6 +2,8 @@
 
 #[path = "fleet.rs"]
 mod fleet;
+#[path = "holidays.rs"]
+mod holidays;
 #[path = "limits.rs"]
 mod limits;
 #[path = "records.rs"]
@@ -16,6 +18,7 @@ mod triggers;
 mod uploads;
 
 pub use fleet::*;
+pub use holidays::*;
 pub use limits::*;
 pub use records::*;
 pub use retention::*;

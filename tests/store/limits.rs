@@ -374,6 +374,8 @@ pub async fn a_deleted_tenant_leaves_nothing(f: Fixture) {
     let id = gone.trigger(OverlapPolicy::AllowAll).await;
     gone.advance(id, 10, &[10], vec![skip(20, 20, 1, SkipReason::Missed)], Some(30)).await;
     gone.store.upload_begin(gone.tenant.id, Digest([3; 32]), 9, at(2)).await.unwrap();
+    let closed = innkeeper_domain::holiday::read(b"1970-01-02").unwrap();
+    gone.store.holidays_put(gone.tenant.id, &name("closed"), closed, at(2).into()).await.unwrap();
     gone.finish(&claimed[0], output("1"), None).await.unwrap();
     f.store.tenant_delete(&name("gone"), Change::from(at(5))).await.unwrap();
     assert_eq!(gone.finish(&claimed[1], output("1"), None).await, Err(StoreError::LeaseLost));

@@ -71,6 +71,16 @@ pub async fn every_change_is_on_record(f: Fixture) {
     assert_ne!((&before, &after), (&Value::Null, &before));
     recorded(&f, "secret `key`", mine, s.secret_delete(id, &name("key"), by(12))).await;
 
+    let (closed, days) = (name("closed"), |lines: &[u8]| innkeeper_domain::holiday::read(lines).unwrap());
+    let object = "holiday calendar `closed`";
+    let put = s.holidays_put(id, &closed, days(b"2026-12-25"), by(12));
+    let (_, before, after) = recorded(&f, object, mine, put).await;
+    assert_eq!((before, &after["holidays"]), (Value::Null, &json!(1)));
+    let put = s.holidays_put(id, &closed, days(b"2026-12-25\n2026-12-26"), by(12));
+    let (_, before, after) = recorded(&f, object, mine, put).await;
+    assert_eq!((&before["holidays"], &after["holidays"]), (&json!(1), &json!(2)));
+    recorded(&f, object, mine, s.holidays_delete(id, &closed, by(12))).await;
+
     let bytes = b"more".to_vec();
     let more = {
         use sha2::Digest as _;

@@ -10,7 +10,9 @@ mod caller;
 mod component;
 mod convert;
 mod denials;
+mod forecast;
 mod gate;
+mod holiday;
 mod host;
 pub mod listen;
 mod login_limit;
@@ -73,4 +75,6 @@ pub struct Api {
     pub uploads: Slots,
     /// Streams of runs and logs that may be.
     pub streams: Slots,
+    /// Forecasts that may be.
+    pub forecasts: Slots,
 }

@@ -7,6 +7,8 @@ use crate::listen::Listener;
 use crate::proto::DESCRIPTORS;
 use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::component_service_server::ComponentServiceServer;
+use crate::proto::forecast_service_server::ForecastServiceServer;
+use crate::proto::holiday_service_server::HolidayServiceServer;
 use crate::proto::host_service_server::HostServiceServer;
 use crate::proto::quota_service_server::QuotaServiceServer;
 use crate::proto::run_service_server::RunServiceServer;
@@ -63,6 +65,8 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
         .add_service(reflection)
         .add_service(bounded!(AuditServiceServer))
         .add_service(bounded!(ComponentServiceServer))
+        .add_service(bounded!(ForecastServiceServer))
+        .add_service(bounded!(HolidayServiceServer))
         .add_service(bounded!(HostServiceServer))
         .add_service(bounded!(QuotaServiceServer))
         .add_service(bounded!(RunServiceServer))

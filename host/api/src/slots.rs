@@ -3,7 +3,8 @@
 
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{
-    CONNECTIONS_MAX, STREAMS_PER_CONNECTION_MAX, STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX,
+    CONNECTIONS_MAX, FORECASTS_MAX, FORECASTS_PER_TENANT_MAX, STREAMS_PER_CONNECTION_MAX,
+    STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,11 @@ impl Slots {
     pub fn streams() -> Self {
         let all = CONNECTIONS_MAX.saturating_mul(STREAMS_PER_CONNECTION_MAX as usize);
         Self::new("streams of runs and logs", all, STREAMS_PER_TENANT_MAX)
+    }
+
+    /// For forecasts, each with a thread of its own.
+    pub fn forecasts() -> Self {
+        Self::new("forecasts", FORECASTS_MAX, FORECASTS_PER_TENANT_MAX)
     }
 
     fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {

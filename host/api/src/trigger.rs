@@ -7,11 +7,15 @@ use crate::status::{invalid, of_quota, of_store};
 use crate::trigger_convert::{NEXT_TIMES_SHOWN, from_skip_count, from_trigger, spec, times_after};
 use crate::{Api, proto};
 use innkeeper_domain::calendar::BundledZones;
-use innkeeper_domain::ids::TriggerId;
+use innkeeper_domain::holiday::{HolidayDates, Holidays};
+use innkeeper_domain::ids::{TenantId, TriggerId};
 use innkeeper_domain::limits::{NEXT_TIMES_MAX, NOTE_CHARS_MAX};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::trigger::SkipRange;
+use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerSpec};
 use innkeeper_store::NewTrigger;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -30,6 +34,10 @@ impl TriggerService for Api {
         let spec = spec(&request, now)?;
         let id = TriggerId::new(now);
         let first = spec.check(id, &input, &BundledZones, now).map_err(invalid)?;
+        if !spec.exclude.is_empty() {
+            let holidays = self.holidays(tenant, spec.exclude.clone()).await?;
+            spec.check_holidays(&of_calendars(&holidays, &spec), &BundledZones, now).map_err(invalid)?;
+        }
         let quotas = &caller.of.quotas;
         if quotas.get(Quota::LeastInterval).is_some()
             && let Some(gap) = spec.least_gap(now).map_err(invalid)?
@@ -39,7 +47,7 @@ impl TriggerService for Api {
         let trigger = NewTrigger { id, task, name, spec, input, first };
         let trigger =
             self.store.trigger_create(tenant, trigger, caller.change(now)).await.map_err(of_store)?;
-        Ok(Response::new(from_trigger(trigger)))
+        Ok(Response::new(self.shown(tenant, trigger).await?))
     }
 
     async fn get_trigger(
@@ -51,7 +59,7 @@ impl TriggerService for Api {
         let trigger = self.store.trigger_get(caller.tenant, &name).await.map_err(of_store)?;
         caller.trigger(&trigger.task, &name)?;
         let counts = self.store.trigger_skip_counts(caller.tenant, &name).await.map_err(of_store)?;
-        let mut trigger = from_trigger(trigger);
+        let mut trigger = self.shown(caller.tenant, trigger).await?;
         trigger.skips_by_reason = counts.into_iter().map(from_skip_count).collect();
         Ok(Response::new(trigger))
     }
@@ -73,7 +81,8 @@ impl TriggerService for Api {
         };
         let trigger = self.store.trigger_get(caller.tenant, &name).await.map_err(of_store)?;
         caller.trigger(&trigger.task, &name)?;
-        let times = times_after(&trigger, after, count)?;
+        let holidays = self.holidays(caller.tenant, excluded(std::slice::from_ref(&trigger))).await?;
+        let times = times_after(&trigger, &of_calendars(&holidays, &trigger.spec), after, count)?;
         Ok(Response::new(proto::ListTimesResponse { times: times.into_iter().map(from_instant).collect() }))
     }
 
@@ -91,7 +100,7 @@ impl TriggerService for Api {
         let found = self.store.trigger_list(caller.tenant, task.as_ref(), caller.only(), page).await;
         let found = found.map_err(of_store)?;
         Ok(Response::new(proto::ListTriggersResponse {
-            triggers: found.items.into_iter().map(from_trigger).collect(),
+            triggers: self.shown_all(caller.tenant, found.items).await?,
             next_page_token: found.next.unwrap_or_default(),
         }))
     }
@@ -110,7 +119,7 @@ impl TriggerService for Api {
         self.may_see_trigger(&caller, &name).await?;
         let trigger =
             self.store.trigger_pause(tenant, &name, request.note, caller.change((self.now)())).await;
-        Ok(Response::new(from_trigger(trigger.map_err(of_store)?)))
+        Ok(Response::new(self.shown(tenant, trigger.map_err(of_store)?).await?))
     }
 
     async fn resume_trigger(
@@ -122,7 +131,7 @@ impl TriggerService for Api {
         let name = name(&request.into_inner().name, "the trigger")?;
         self.may_see_trigger(&caller, &name).await?;
         let trigger = self.store.trigger_resume(tenant, &name, caller.change((self.now)())).await;
-        Ok(Response::new(from_trigger(trigger.map_err(of_store)?)))
+        Ok(Response::new(self.shown(tenant, trigger.map_err(of_store)?).await?))
     }
 
     async fn delete_trigger(
@@ -152,6 +161,49 @@ impl TriggerService for Api {
             next_page_token: found.next.unwrap_or_default(),
         }))
     }
+}
+
+type Calendars = BTreeMap<Name, Arc<HolidayDates>>;
+
+impl Api {
+    /// The dates of those of these calendars that there are; asks nothing for none.
+    async fn holidays(&self, tenant: TenantId, names: BTreeSet<Name>) -> Result<Calendars, Status> {
+        if names.is_empty() {
+            return Ok(Calendars::new());
+        }
+        self.store.holidays_dates(tenant, names).await.map_err(of_store)
+    }
+
+    /// Triggers as people see them.
+    async fn shown_all(
+        &self,
+        tenant: TenantId,
+        triggers: Vec<Trigger>,
+    ) -> Result<Vec<proto::Trigger>, Status> {
+        let holidays = self.holidays(tenant, excluded(&triggers)).await?;
+        let show = |trigger: Trigger| {
+            let holidays = of_calendars(&holidays, &trigger.spec);
+            from_trigger(trigger, &holidays)
+        };
+        Ok(triggers.into_iter().map(show).collect())
+    }
+
+    /// A trigger as people see it.
+    async fn shown(&self, tenant: TenantId, trigger: Trigger) -> Result<proto::Trigger, Status> {
+        let holidays = self.holidays(tenant, excluded(std::slice::from_ref(&trigger))).await?;
+        let holidays = of_calendars(&holidays, &trigger.spec);
+        Ok(from_trigger(trigger, &holidays))
+    }
+}
+
+/// The calendars that triggers exclude which have a next time.
+fn excluded(triggers: &[Trigger]) -> BTreeSet<Name> {
+    let due = triggers.iter().filter(|trigger| trigger.next_at.is_some());
+    due.flat_map(|trigger| trigger.spec.exclude.iter().cloned()).collect()
+}
+
+fn of_calendars(calendars: &Calendars, spec: &TriggerSpec) -> Holidays {
+    Holidays::of(spec.exclude.iter().filter_map(|name| calendars.get(name).cloned()))
 }
 
 fn from_skip(skip: SkipRange) -> proto::Skip {

@@ -1,12 +1,13 @@
 //! Between the protocol's triggers and the domain's.
 
-use crate::convert::{duration, from_duration, from_instant, from_payload, instant};
+use crate::convert::{duration, from_duration, from_instant, from_payload, instant, name};
 use crate::proto;
 use crate::proto::schedule::{Cron, FixedDelay, Interval, Kind};
 use crate::proto::trigger::{SkipCount, State};
 use crate::status::invalid;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::timetable::Timetable;
 use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerSpec, TriggerState};
 use std::time::Duration;
@@ -29,6 +30,11 @@ pub(crate) fn spec(request: &proto::CreateTriggerRequest, now: Timestamp) -> Res
     spec.not_after = request.not_after.as_ref().map(|at| instant(at, "the end")).transpose()?;
     spec.max_runs = Some(request.max_runs).filter(|most| *most > 0);
     spec.jitter = duration(request.jitter, Duration::ZERO, "the jitter")?;
+    for calendar in &request.exclude {
+        if !spec.exclude.insert(name(calendar, "the holiday calendar")?) {
+            return Err(invalid(format!("holiday calendar `{calendar}` is excluded twice")));
+        }
+    }
     Ok(spec)
 }
 
@@ -86,8 +92,9 @@ fn from_schedule(schedule: &Schedule) -> proto::Schedule {
     proto::Schedule { kind: Some(kind) }
 }
 
-pub(crate) fn from_trigger(trigger: Trigger) -> proto::Trigger {
-    let (next_times, next_start_at) = next_times(&trigger);
+/// As people see it; `holidays` are those that it excludes.
+pub(crate) fn from_trigger(trigger: Trigger, holidays: &Holidays) -> proto::Trigger {
+    let (next_times, next_start_at) = next_times(&trigger, holidays);
     let (state, pause_note) = match trigger.state {
         TriggerState::Active => (State::Active, String::new()),
         TriggerState::Paused { note, .. } => (State::Paused, note),
@@ -116,11 +123,12 @@ pub(crate) fn from_trigger(trigger: Trigger) -> proto::Trigger {
         next_start_at: next_start_at.map(from_instant),
         skips_by_reason: Vec::new(),
         description: trigger.spec.schedule.words().unwrap_or_default(),
+        exclude: trigger.spec.exclude.iter().map(ToString::to_string).collect(),
     }
 }
 
 /// The next nominal times, and when the first of them is started.
-fn next_times(trigger: &Trigger) -> (Vec<Timestamp>, Option<Timestamp>) {
+fn next_times(trigger: &Trigger, holidays: &Holidays) -> (Vec<Timestamp>, Option<Timestamp>) {
     let (TriggerState::Active, Some(next)) = (&trigger.state, trigger.next_at) else {
         return (Vec::new(), None);
     };
@@ -128,9 +136,25 @@ fn next_times(trigger: &Trigger) -> (Vec<Timestamp>, Option<Timestamp>) {
         return (vec![next], None);
     };
     let most = runs_left(trigger).min(NEXT_TIMES_SHOWN);
-    let later = timetable.times_after(next).take(if trigger.spec.delay().is_some() { 0 } else { most });
+    let Some(next) = working(&timetable, next, trigger, holidays) else { return (Vec::new(), None) };
+    let later = timetable.working_times_after(next, holidays);
+    let later = later.take(if trigger.spec.delay().is_some() { 0 } else { most });
     let times = std::iter::once(next).chain(later).take(most).collect();
     (times, Some(timetable.due_at(next)))
+}
+
+/// The time `next`, or, if that is a holiday, the one that the trigger goes on with.
+fn working(
+    timetable: &Timetable,
+    next: Timestamp,
+    trigger: &Trigger,
+    holidays: &Holidays,
+) -> Option<Timestamp> {
+    match trigger.spec.delay() {
+        _ if !timetable.is_holiday(next, holidays) => Some(next),
+        None => timetable.next_working_after(next, holidays),
+        Some(_) => timetable.delayed(timetable.next_working_date(next, holidays)).map(|next| next.nominal),
+    }
 }
 
 fn runs_left(trigger: &Trigger) -> usize {
@@ -138,18 +162,20 @@ fn runs_left(trigger: &Trigger) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
-/// The nominal times after an instant, none of a trigger that has finished, and no more than it may start runs. Of a
-/// fixed delay only the next is known.
+/// The nominal times after an instant, those on holidays aside, none of a trigger that has finished, and no more than
+/// it may start runs. Of a fixed delay only the next is known.
 pub(crate) fn times_after(
     trigger: &Trigger,
+    holidays: &Holidays,
     after: Timestamp,
     count: usize,
 ) -> Result<Vec<Timestamp>, Status> {
-    if trigger.spec.delay().is_some() || trigger.state == TriggerState::Finished {
-        return Ok(trigger.next_at.into_iter().filter(|next| *next > after).collect());
-    }
     let timetable = Timetable::new(trigger.id, &trigger.spec, &BundledZones).map_err(invalid)?;
-    Ok(timetable.times_after(after).take(count.min(runs_left(trigger))).collect())
+    if trigger.spec.delay().is_some() || trigger.state == TriggerState::Finished {
+        let next = trigger.next_at.and_then(|next| working(&timetable, next, trigger, holidays));
+        return Ok(next.into_iter().filter(|next| *next > after).collect());
+    }
+    Ok(timetable.working_times_after(after, holidays).take(count.min(runs_left(trigger))).collect())
 }
 
 pub(crate) fn from_skip_count((reason, count): (SkipReason, u64)) -> SkipCount {

@@ -1,6 +1,7 @@
 //! What a due trigger does: which nominal times run, which are skipped and why, and what is next.
 
 use crate::calendar::Covered;
+use crate::holiday::Holidays;
 use crate::limits::{FIRINGS_PER_DECISION_MAX, MISSED_AFTER, RUNS_PER_DECISION_MAX};
 use crate::time;
 use crate::timetable::{Timetable, Upcoming};
@@ -30,6 +31,8 @@ pub struct Rules<'a> {
     pub timetable: &'a Timetable,
     pub catch_up: CatchUp,
     pub window: Duration,
+    /// Dates on which it doesn't run.
+    pub holidays: &'a Holidays,
     /// Nominal times up to this instant passed while the trigger was paused.
     pub paused_through: Option<Timestamp>,
     /// Of a fixed delay, how long.
@@ -44,9 +47,13 @@ pub fn fire(rules: Rules, due: Timestamp, now: Timestamp) -> Firing {
     let mut next = Some(rules.timetable.upcoming(due));
     for _ in 0..FIRINGS_PER_DECISION_MAX {
         let Some(Upcoming { nominal, due }) = next.filter(|next| next.due <= now) else { break };
-        let following = rules.following(nominal, now);
-        let newest = following.is_none_or(|next| next.due > now);
-        match rules.reason_to_skip(nominal, due, newest, now) {
+        let holiday = rules.timetable.is_holiday(nominal, rules.holidays);
+        let following = if holiday { rules.after_holiday(nominal) } else { rules.following(nominal, now) };
+        let reason = match holiday {
+            true => Some(SkipReason::Holiday),
+            false => rules.reason_to_skip(nominal, due, following, now),
+        };
+        match reason {
             Some(reason) => skip(&mut skips, &runs, nominal, reason),
             None if runs.len() == RUNS_PER_DECISION_MAX => break,
             None => runs.push(nominal),
@@ -60,11 +67,17 @@ pub fn fire(rules: Rules, due: Timestamp, now: Timestamp) -> Firing {
 
 impl<'a> Rules<'a> {
     /// Those of a trigger.
-    pub fn of(spec: &TriggerSpec, timetable: &'a Timetable, paused_through: Option<Timestamp>) -> Self {
+    pub fn of(
+        spec: &TriggerSpec,
+        timetable: &'a Timetable,
+        holidays: &'a Holidays,
+        paused_through: Option<Timestamp>,
+    ) -> Self {
         Self {
             timetable,
             catch_up: spec.catch_up,
             window: spec.catch_up_window,
+            holidays,
             paused_through,
             delay: spec.delay(),
         }
@@ -77,11 +90,29 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// A fixed delay goes on when the holidays are over; that enough time has passed is so already.
+    fn after_holiday(&self, nominal: Timestamp) -> Option<Upcoming> {
+        match self.delay {
+            None => self.timetable.next_after(nominal).map(|next| self.timetable.upcoming(next)),
+            Some(_) => self.timetable.delayed(self.timetable.next_working_date(nominal, self.holidays)),
+        }
+    }
+
+    /// Whether nothing that is due by now runs instead of `nominal`.
+    fn is_newest(&self, nominal: Timestamp, following: Option<Upcoming>, now: Timestamp) -> bool {
+        let Some(following) = following.filter(|next| next.due <= now) else { return true };
+        if !self.timetable.is_holiday(following.nominal, self.holidays) {
+            return false;
+        }
+        let working = self.timetable.next_working_after(nominal, self.holidays);
+        working.is_none_or(|working| self.timetable.due_at(working) > now)
+    }
+
     fn reason_to_skip(
         &self,
         nominal: Timestamp,
         due: Timestamp,
-        newest: bool,
+        following: Option<Upcoming>,
         now: Timestamp,
     ) -> Option<SkipReason> {
         let late = due < time::before(now, MISSED_AFTER);
@@ -90,7 +121,7 @@ impl<'a> Rules<'a> {
             _ if self.paused_through.is_some_and(|end| nominal <= end) => Some(SkipReason::Paused),
             _ if too_late => Some(SkipReason::TooLate),
             CatchUp::All => None,
-            CatchUp::Latest if newest => None,
+            CatchUp::Latest if self.is_newest(nominal, following, now) => None,
             CatchUp::Latest => Some(SkipReason::Superseded),
             CatchUp::None if late => Some(SkipReason::Missed),
             CatchUp::None => None,
@@ -132,7 +163,7 @@ mod tests {
     }
 
     fn rules(timetable: &Timetable, catch_up: CatchUp, window: Duration) -> Rules<'_> {
-        Rules { timetable, catch_up, window, paused_through: None, delay: None }
+        Rules { timetable, catch_up, window, holidays: Holidays::NONE, paused_through: None, delay: None }
     }
 
     fn next(second: i64) -> Option<Upcoming> {
@@ -198,6 +229,86 @@ mod tests {
         assert_eq!((none.runs.len(), none.skips[0].count, none.next), (0, 1, next(3660)));
     }
 
+    /// 1970-01-02 and 1970-01-03.
+    fn second_and_third() -> Holidays {
+        let read = crate::holiday::read(b"1970-01-02\n1970-01-03").unwrap();
+        Holidays::of([std::sync::Arc::new(crate::holiday::HolidayDates::of(&read))])
+    }
+
+    #[test]
+    fn a_holiday_is_skipped_on_record_whatever_else_is_so() {
+        let (hourly, holidays) = (every(3600), second_and_third());
+        let on_time = Rules { holidays: &holidays, ..rules(&hourly, CatchUp::Latest, DAY) };
+        let holiday =
+            |from, to, count| SkipRange { from: at(from), to: at(to), count, reason: SkipReason::Holiday };
+        let firing = fire(on_time, at(86_400), at(86_401));
+        assert_eq!(
+            (firing.runs, firing.skips, firing.next),
+            (vec![], vec![holiday(86_400, 86_400, 1)], next(90_000))
+        );
+        let paused = Rules { paused_through: Some(at(86_400)), ..on_time };
+        assert_eq!(fire(paused, at(86_400), at(86_401)).skips, [holiday(86_400, 86_400, 1)]);
+    }
+
+    #[test]
+    fn the_latest_that_is_no_holiday_runs() {
+        let (hourly, holidays) = (every(3600), second_and_third());
+        let latest = |now| {
+            fire(
+                Rules { holidays: &holidays, ..rules(&hourly, CatchUp::Latest, 9 * DAY) },
+                at(79_200),
+                at(now),
+            )
+        };
+        let holiday =
+            |to, count| SkipRange { from: at(86_400), to: at(to), count, reason: SkipReason::Holiday };
+        let superseded =
+            |to, count| SkipRange { from: at(79_200), to: at(to), count, reason: SkipReason::Superseded };
+        // In the middle of the holidays: 23:00 of the day before.
+        let firing = latest(200_000);
+        assert_eq!(
+            (seconds(&firing.runs), firing.skips),
+            (vec![82_800], vec![superseded(79_200, 1), holiday(198_000, 32)])
+        );
+        // After them.
+        let firing = latest(3 * 86_400);
+        assert_eq!(
+            (seconds(&firing.runs), firing.skips),
+            (vec![3 * 86_400], vec![superseded(82_800, 2), holiday(255_600, 48)])
+        );
+        let none = fire(
+            Rules { holidays: &holidays, ..rules(&hourly, CatchUp::None, DAY) },
+            at(79_200),
+            at(200_000),
+        );
+        assert_eq!((none.runs.len(), none.skips.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_fixed_delay_goes_on_after_the_holidays() {
+        let delay = Duration::from_secs(60);
+        let table = timetable(&TriggerSpec::new(Schedule::FixedDelay { delay, anchor: at(0) }));
+        let holidays = second_and_third();
+        let rules = Rules { delay: Some(delay), holidays: &holidays, ..rules(&table, CatchUp::Latest, DAY) };
+        let firing = fire(rules, at(90_000), at(90_001));
+        assert_eq!(
+            (firing.runs.len(), firing.skips[0].reason, firing.next),
+            (0, SkipReason::Holiday, next(3 * 86_400))
+        );
+        // When the host was down meanwhile, the time after the holidays is due already.
+        let late = fire(rules, at(90_000), at(3 * 86_400 + 500));
+        assert_eq!(
+            (seconds(&late.runs), late.skips.len(), late.next),
+            (vec![3 * 86_400], 1, next(3 * 86_400 + 560))
+        );
+        let window = TriggerSpec {
+            not_after: Some(at(100_000)),
+            ..TriggerSpec::new(Schedule::FixedDelay { delay, anchor: at(0) })
+        };
+        let table = timetable(&window);
+        assert_eq!(fire(Rules { timetable: &table, ..rules }, at(90_000), at(90_001)).next, None);
+    }
+
     #[test]
     fn nothing_begins_before_its_jitter_is_over() {
         let jitter = Duration::from_secs(1000);
@@ -219,7 +330,10 @@ mod tests {
         #[test]
         fn every_nominal_time_is_accounted_for_once(
             step in 1u64..100_000, down in 0i64..3_000_000, window in 0u64..2_000_000, mode in 0usize..3,
+            holiday: bool,
         ) {
+            let dates = if holiday { second_and_third() } else { Holidays::default() };
+            let is_holiday = |second: i64| holiday && [1, 2].contains(&second.div_euclid(86_400));
             let mode = [CatchUp::Latest, CatchUp::All, CatchUp::None][mode];
             let table = every(step);
             let now = at(down);
@@ -227,14 +341,18 @@ mod tests {
             let mut accounted = 0u64;
             let mut last = at(0);
             while due <= now {
-                let firing = fire(rules(&table, mode, Duration::from_secs(window)), due, now);
+                let rules = Rules { holidays: &dates, ..rules(&table, mode, Duration::from_secs(window)) };
+                let firing = fire(rules, due, now);
                 for run in &firing.runs {
+                    prop_assert!(!is_holiday(run.as_second()));
                     prop_assert!(*run <= now && *run > last);
                     last = *run;
                 }
                 for range in &firing.skips {
                     let spans = (range.to.as_second() - range.from.as_second()) as u64 / step + 1;
                     prop_assert_eq!(spans, range.count);
+                    prop_assert_eq!(range.reason == SkipReason::Holiday, is_holiday(range.from.as_second()));
+                    prop_assert_eq!(range.reason == SkipReason::Holiday, is_holiday(range.to.as_second()));
                 }
                 accounted += firing.runs.len() as u64 + firing.skips.iter().map(|s| s.count).sum::<u64>();
                 let next = firing.next.unwrap().nominal;

@@ -12,6 +12,8 @@ pub mod component;
 pub mod failure;
 pub mod fairness;
 pub mod firing;
+pub mod forecast;
+pub mod holiday;
 pub mod host;
 pub mod ids;
 pub mod keyring;

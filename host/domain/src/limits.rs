@@ -83,6 +83,19 @@ pub const CRON_CHARS_MAX: usize = 256;
 pub const CRON_YEAR_MAX: u16 = 2200;
 /// Characters of a time zone's name that are looked at for what was meant, and shown.
 pub const ZONE_CHARS_MAX: usize = 64;
+/// Bytes of a file with holidays.
+pub const HOLIDAY_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Holidays of a calendar, a yearly one counting as one.
+pub const HOLIDAYS_PER_CALENDAR_MAX: usize = 2_000;
+/// Characters of a holiday's title.
+pub const HOLIDAY_TITLE_CHARS_MAX: usize = 200;
+/// Holiday calendars of one tenant.
+pub const HOLIDAY_CALENDARS_PER_TENANT_MAX: u64 = 100;
+/// Holiday calendars that a trigger may exclude.
+pub const TRIGGER_EXCLUDES_MAX: usize = 8;
+/// Holidays in a row that a search for a time that is none passes over; beyond it there is none. More than ten
+/// years of every day.
+pub const HOLIDAYS_PASSED_MAX: usize = 4_000;
 /// Characters of a note.
 pub const NOTE_CHARS_MAX: usize = 1_000;
 /// The shortest interval between two firings of a trigger.
@@ -102,6 +115,30 @@ pub const RUNS_PER_DECISION_MAX: usize = 100;
 pub const MISSED_AFTER: Duration = Duration::from_secs(10);
 /// Next times that can be asked for at once.
 pub const NEXT_TIMES_MAX: usize = 10_000;
+
+// Forecasts.
+
+/// The hours that a forecast looks ahead, when the request doesn't say.
+pub const FORECAST_HOURS_DEFAULT: u32 = 24;
+/// The most hours that it can be asked for.
+pub const FORECAST_HOURS_MAX: u32 = 744;
+/// Triggers that one forecast reckons with, the first by name.
+pub const FORECAST_TRIGGERS_MAX: usize = 100_000;
+/// Times that it goes through; it is incomplete from the one on that would be one more. A trigger that is due every
+/// second of 31 days has fewer.
+pub const FORECAST_TIMES_MAX: u64 = 3_000_000;
+/// Busiest minutes that it tells.
+pub const FORECAST_MINUTES_SHOWN: usize = 10;
+/// Tasks that it tells of a busy minute, the most frequent.
+pub const FORECAST_MINUTE_TASKS_SHOWN: usize = 5;
+/// Tasks that it tells of, those with the most runs.
+pub const FORECAST_TASKS_SHOWN: usize = 1_000;
+/// Triggers of one kind that it names as left out or estimated.
+pub const FORECAST_NAMES_SHOWN: usize = 20;
+/// Forecasts that may be under way on one host, each on a thread of its own.
+pub const FORECASTS_MAX: usize = 4;
+/// Of these, forecasts of one tenant.
+pub const FORECASTS_PER_TENANT_MAX: usize = 2;
 
 // Runs.
 

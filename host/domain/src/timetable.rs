@@ -2,11 +2,17 @@
 
 use crate::calendar::{Calendar, Covered, ScheduleError, Zones};
 use crate::fairness::mix;
+use crate::holiday::Holidays;
 use crate::ids::TriggerId;
+use crate::limits::HOLIDAYS_PASSED_MAX;
 use crate::time;
 use crate::trigger::TriggerSpec;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use std::time::Duration;
+
+/// The least time that is told apart.
+const MICROSECOND: Duration = Duration::from_micros(1);
 
 /// A nominal time, and when the scheduler turns to it: later by the jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +80,63 @@ impl Timetable {
         std::iter::successors(self.next_after(after), |last| self.next_after(*last))
     }
 
+    /// The civil date of an instant, in the schedule's zone; in UTC where it has none.
+    pub fn date(&self, at: Timestamp) -> Date {
+        self.calendar.date(at)
+    }
+
+    /// Whether an instant is on a holiday.
+    pub fn is_holiday(&self, at: Timestamp, holidays: &Holidays) -> bool {
+        !holidays.is_empty() && holidays.includes(self.date(at))
+    }
+
+    /// The first nominal time later than `after` that isn't on a holiday; none if there is none, or only after more
+    /// than [`HOLIDAYS_PASSED_MAX`] holidays.
+    pub fn next_working_after(&self, after: Timestamp, holidays: &Holidays) -> Option<Timestamp> {
+        let mut next = self.next_after(after)?;
+        if holidays.is_empty() {
+            return Some(next);
+        }
+        for _ in 0..HOLIDAYS_PASSED_MAX {
+            let date = self.date(next);
+            if !holidays.includes(date) {
+                return Some(next);
+            }
+            let tomorrow = date.tomorrow().ok().and_then(|date| self.calendar.start_of(date));
+            // Where the clock is turned back over midnight, a date goes on after the next has begun.
+            let passed = tomorrow.filter(|start| *start > next).map(|start| time::before(start, MICROSECOND));
+            next = self.next_after(passed.map_or(next, |passed| passed.max(next)))?;
+        }
+        None
+    }
+
+    /// The nominal times later than `after` that aren't on holidays, in order.
+    pub fn working_times_after<'a>(
+        &'a self,
+        after: Timestamp,
+        holidays: &'a Holidays,
+    ) -> impl Iterator<Item = Timestamp> + 'a {
+        std::iter::successors(self.next_working_after(after, holidays), |last| {
+            self.next_working_after(*last, holidays)
+        })
+    }
+
+    /// When the first date after that of `at` begins that isn't a holiday; or a holiday after
+    /// [`HOLIDAYS_PASSED_MAX`] others.
+    pub fn next_working_date(&self, at: Timestamp, holidays: &Holidays) -> Timestamp {
+        let mut date = self.date(at);
+        for _ in 0..HOLIDAYS_PASSED_MAX {
+            match date.tomorrow() {
+                Ok(tomorrow) => date = tomorrow,
+                Err(_) => return Timestamp::MAX,
+            }
+            if !holidays.includes(date) {
+                break;
+            }
+        }
+        self.calendar.start_of(date).unwrap_or(Timestamp::MAX)
+    }
+
     /// As [`Calendar::resume_after`], in the window.
     pub fn resume_after(&self, covered: Covered) -> Option<Timestamp> {
         match self.not_before {
@@ -111,7 +174,7 @@ impl Timetable {
 
     /// No earlier than just before the window.
     fn opened(&self, after: Timestamp) -> Timestamp {
-        self.not_before.map_or(after, |start| after.max(time::before(start, Duration::from_micros(1))))
+        self.not_before.map_or(after, |start| after.max(time::before(start, MICROSECOND)))
     }
 
     fn within(&self, nominal: Option<Timestamp>) -> Option<Timestamp> {
@@ -164,7 +227,64 @@ mod tests {
         assert!((Duration::from_secs(200)..Duration::from_secs(400)).contains(&mean), "{mean:?}");
     }
 
+    fn holidays(lines: &str) -> Holidays {
+        let read = crate::holiday::read(lines.as_bytes()).unwrap();
+        Holidays::of([std::sync::Arc::new(crate::holiday::HolidayDates::of(&read))])
+    }
+
+    #[test]
+    fn a_holiday_is_a_date_of_the_triggers_zone() {
+        let christmas = holidays("2026-12-25");
+        let cron = CronSchedule::new("0 0,12 * * *", Dialect::Crontab, "Asia/Tokyo");
+        let table = timetable(&TriggerSpec::new(Schedule::Cron(cron)));
+        let times: Vec<_> =
+            table.working_times_after(at("2026-12-24T00:00:00Z"), &christmas).take(3).collect();
+        // Midnight and noon of the 25th in Tokyo are 15:00 of the 24th and 03:00 of the 25th.
+        assert_eq!(times, ["2026-12-24T03:00:00Z", "2026-12-25T15:00:00Z", "2026-12-26T03:00:00Z"].map(at));
+        assert_eq!(
+            table.next_working_date(at("2026-12-24T15:00:00Z"), &christmas),
+            at("2026-12-25T15:00:00Z")
+        );
+        let hourly = timetable(&every(3600));
+        assert_eq!(
+            hourly.next_working_after(at("2026-12-24T23:30:00Z"), &christmas),
+            Some(at("2026-12-26T00:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn where_everything_is_a_holiday_the_search_ends() {
+        let year = Date::new(2024, 1, 1).unwrap().series(jiff::Span::new().days(1)).take(366);
+        let all = holidays(&year.map(|date| format!("{date}/yearly\n")).collect::<String>());
+        let secondly = timetable(&every(1));
+        assert_eq!(secondly.next_working_after(at("2026-01-01T00:00:00Z"), &all), None);
+        let far = secondly.next_working_date(at("2026-01-01T00:00:00Z"), &all);
+        assert!(far > at("2036-01-01T00:00:00Z"), "{far}");
+        assert_eq!(secondly.next_working_date(Timestamp::MAX, &all), Timestamp::MAX);
+    }
+
     proptest! {
+        /// Over changes of clocks too, as if every time had been looked at.
+        #[test]
+        fn passing_over_holidays_leaves_out_nothing_else(
+            zone in prop::sample::select(vec!["UTC", "America/New_York", "America/St_Johns", "America/Santiago", "Pacific/Kiritimati", "America/Havana"]),
+            hours in prop::sample::select(vec!["*", "0", "23,0", "*/5"]),
+            start in 0i64..20_000, dates in prop::collection::btree_set(0i64..12, 1..10),
+        ) {
+            let from = Timestamp::from_second(start * 86_400 - 3_600).unwrap();
+            let cron = CronSchedule::new(&format!("*/20 {hours} * * *"), Dialect::Crontab, zone);
+            let table = timetable(&TriggerSpec::new(Schedule::Cron(cron)));
+            let day = |n: &i64| format!("{}\n", table.date(time::after(from, Duration::from_secs(86_400 * (*n as u64)))));
+            let mut lines: Vec<String> = dates.iter().map(day).collect();
+            lines.dedup();
+            let holidays = holidays(&lines.concat());
+            let to = time::after(from, Duration::from_secs(13 * 86_400));
+            let expected: Vec<_> = table.times_after(from).take_while(|t| *t < to)
+                .filter(|t| !holidays.includes(table.date(*t))).collect();
+            let found: Vec<_> = table.working_times_after(from, &holidays).take_while(|t| *t < to).collect();
+            prop_assert_eq!(found, expected);
+        }
+
         #[test]
         fn jitter_keeps_the_order(
             step in 1u64..10_000, jitter in 0u64..20_000, id: u128, from in 0i64..100_000_000,

@@ -1,14 +1,16 @@
 //! Triggers: rules that start runs.
 
 use crate::calendar::{Schedule, ScheduleError, Zones};
+use crate::holiday::Holidays;
 use crate::ids::{TaskId, TriggerId};
-use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, JITTER_MAX};
+use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, JITTER_MAX, TRIGGER_EXCLUDES_MAX};
 use crate::name::Name;
 use crate::payload::{Payload, PayloadError};
 use crate::timetable::{Reckoning, Timetable};
 use crate::word::words;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What happens when a trigger is due while a run of its own is unfinished.
@@ -55,6 +57,8 @@ pub enum SkipReason {
     TenantSuspended,
     /// The tenant had used up a quota.
     Quota,
+    /// It was on a holiday of a calendar that the trigger excludes.
+    Holiday,
 }
 
 words!(OverlapPolicy, "an overlap policy", Skip = "skip", AllowAll = "allow-all");
@@ -69,7 +73,8 @@ words!(
     QueueFull = "queue-full",
     Paused = "paused",
     TenantSuspended = "tenant-suspended",
-    Quota = "quota"
+    Quota = "quota",
+    Holiday = "holiday"
 );
 
 /// What a trigger says. Kept as JSON beside its input: a field added later has a default.
@@ -96,6 +101,9 @@ pub struct TriggerSpec {
     /// and the nominal time; never as late as the next nominal time.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub jitter: Duration,
+    /// Holiday calendars; nominal times on their dates are skipped.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exclude: BTreeSet<Name>,
 }
 
 fn catch_up_window_default() -> Duration {
@@ -123,6 +131,12 @@ pub enum TriggerSpecError {
     Jitter(Duration),
     #[error("a fixed delay can't have jitter: its times follow its runs, and so spread by themselves")]
     JitterOfDelay,
+    #[error(
+        "{0} holiday calendars are excluded; at most {TRIGGER_EXCLUDES_MAX} can be: put their dates into one"
+    )]
+    Excludes(usize),
+    #[error("all its times that can be foreseen after {0} are holidays that it excludes: it would never run")]
+    OnlyHolidays(Timestamp),
 }
 
 impl TriggerSpec {
@@ -137,6 +151,7 @@ impl TriggerSpec {
             not_after: None,
             max_runs: None,
             jitter: Duration::ZERO,
+            exclude: BTreeSet::new(),
         }
     }
 
@@ -160,6 +175,9 @@ impl TriggerSpec {
         if self.max_runs == Some(0) {
             return Err(TriggerSpecError::NoRuns);
         }
+        if self.exclude.len() > TRIGGER_EXCLUDES_MAX {
+            return Err(TriggerSpecError::Excludes(self.exclude.len()));
+        }
         if let (Some(start), Some(end)) = (self.not_before, self.not_after)
             && end < start
         {
@@ -177,6 +195,25 @@ impl TriggerSpec {
                 Err(TriggerSpecError::NeverFiresInWindow(self.not_before.map_or(now, |s| s.max(now)), end))
             }
             (None, None) => Err(TriggerSpecError::NeverFires(now)),
+        }
+    }
+
+    /// Checks that not all its times after `now` are on these holidays, which are those that it excludes.
+    pub fn check_holidays(
+        &self,
+        holidays: &Holidays,
+        zones: &dyn Zones,
+        now: Timestamp,
+    ) -> Result<(), TriggerSpecError> {
+        // A fixed delay goes on after the holidays by itself.
+        if holidays.is_empty() || self.delay().is_some() {
+            return Ok(());
+        }
+        // Jitter, for which the id is, moves nothing to another date.
+        let timetable = Timetable::new(TriggerId(uuid::Uuid::nil()), self, zones)?;
+        match timetable.next_working_after(now, holidays) {
+            Some(_) => Ok(()),
+            None => Err(TriggerSpecError::OnlyHolidays(now)),
         }
     }
 
@@ -304,7 +341,26 @@ mod tests {
         let jitter = TriggerSpec { jitter: Duration::from_secs(60), ..good };
         assert_eq!(check(jitter.clone()), Ok(hour(1)));
         let delay = Schedule::FixedDelay { delay: Duration::from_secs(60), anchor: now };
-        assert_eq!(check(TriggerSpec { schedule: delay, ..jitter }), Err(TriggerSpecError::JitterOfDelay));
+        assert_eq!(
+            check(TriggerSpec { schedule: delay, ..jitter.clone() }),
+            Err(TriggerSpecError::JitterOfDelay)
+        );
+        let exclude = (0..9).map(|n| format!("calendar-{n}").parse().unwrap()).collect();
+        assert_eq!(check(TriggerSpec { exclude, ..jitter }), Err(TriggerSpecError::Excludes(9)));
+    }
+
+    #[test]
+    fn what_is_only_due_on_holidays_would_never_run() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let read = crate::holiday::read(b"2026-12-25").unwrap();
+        let holidays = Holidays::of([std::sync::Arc::new(crate::holiday::HolidayDates::of(&read))]);
+        let check = |schedule| TriggerSpec::new(schedule).check_holidays(&holidays, &BundledZones, now);
+        let at = |text: &str| Schedule::Once { at: text.parse().unwrap() };
+        let never = check(at("2026-12-25T12:00:00Z")).unwrap_err();
+        assert!(never.to_string().contains("it would never run"), "{never}");
+        assert_eq!(check(at("2026-12-26T12:00:00Z")), Ok(()));
+        let anchor = "2026-12-25T00:00:00Z".parse().unwrap();
+        assert_eq!(check(Schedule::FixedDelay { delay: Duration::from_secs(60), anchor }), Ok(()));
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Scheduler {
                 return None;
             }
         };
-        let rules = Rules::of(&due.spec, &timetable, due.paused_through);
+        let rules = Rules::of(&due.spec, &timetable, &due.holidays, due.paused_through);
         let firing = fire(rules, due.due, now);
         // Another edition of the zones can have drawn another jitter.
         firing.covered?;

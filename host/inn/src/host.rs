@@ -268,6 +268,7 @@ impl Host {
                 identity: oidc.map(|oidc| oidc as Arc<dyn Identity>),
                 uploads: Slots::uploads(),
                 streams: Slots::streams(),
+                forecasts: Slots::forecasts(),
             };
             let failed = stop.clone();
             tasks.spawn(async move {

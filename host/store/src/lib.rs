@@ -10,6 +10,7 @@ mod ending;
 mod error;
 mod folder;
 mod hints;
+mod holidays;
 pub mod postgres;
 mod record;
 mod secrets;

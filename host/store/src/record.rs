@@ -5,6 +5,7 @@ use crate::{NewRun, StartError, Started};
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, AuditOutcome, Change};
 use innkeeper_domain::component::Component;
+use innkeeper_domain::holiday::HolidayCalendar;
 use innkeeper_domain::host::HostStatus;
 use innkeeper_domain::ids::{AuditId, TenantId};
 use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
@@ -74,6 +75,11 @@ pub(crate) fn token(token: &Token) -> Value {
 /// Without what is in it.
 pub(crate) fn secret(secret: &SealedSecret) -> Value {
     json!({"key_id": secret.key_id, "updated_at": secret.updated_at.to_string()})
+}
+
+/// Without its dates, which may be many.
+pub(crate) fn holiday_calendar(calendar: &HolidayCalendar) -> Value {
+    json!({"holidays": calendar.holidays.len(), "updated_at": calendar.updated_at.to_string()})
 }
 
 pub(crate) fn component(component: &Component) -> Value {

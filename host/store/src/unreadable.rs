@@ -74,7 +74,8 @@ mod tests {
         assert_eq!(unreadable.next(vec![(bad, at), (good, Timestamp::MAX)]), Some(Timestamp::MAX));
         let schedule = innkeeper_domain::calendar::Schedule::Once { at };
         let spec = innkeeper_domain::trigger::TriggerSpec::new(schedule);
-        let mended = DueTrigger { id: bad, spec, due: at, paused_through: None };
+        let mended =
+            DueTrigger { id: bad, spec, due: at, paused_through: None, holidays: Default::default() };
         assert_eq!(unreadable.readable(vec![(bad, Ok(mended.clone()))], 1), [mended]);
         assert_eq!(unreadable.count(), 0);
     }

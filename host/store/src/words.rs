@@ -6,7 +6,8 @@ use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::ids::{TenantId, TokenId};
 use innkeeper_domain::limits::{
-    SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
+    HOLIDAY_CALENDARS_PER_TENANT_MAX, SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX,
+    UPLOADS_BEGUN_MAX,
 };
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quotas;
@@ -178,6 +179,22 @@ pub(crate) fn no_secret(name: &Name) -> StoreError {
 
 pub(crate) fn secret_used(name: &Name, task: &Name) -> StoreError {
     StoreError::Conflict(format!("task `{task}` names secret `{name}`; change or delete the task first"))
+}
+
+pub(crate) fn too_many_holiday_calendars() -> StoreError {
+    StoreError::Conflict(format!(
+        "there are {HOLIDAY_CALENDARS_PER_TENANT_MAX} holiday calendars, as many as there can be; delete one first"
+    ))
+}
+
+pub(crate) fn no_holiday_calendar(name: &Name) -> StoreError {
+    StoreError::NotFound(format!("holiday calendar `{name}`"))
+}
+
+pub(crate) fn holiday_calendar_used(name: &Name, trigger: &Name) -> StoreError {
+    StoreError::Conflict(format!(
+        "trigger `{trigger}` excludes holiday calendar `{name}`; delete the trigger first, or put other dates"
+    ))
 }
 
 /// The name that a deleted tenant has, so that others can have the one that it had. No name begins so.

@@ -14,6 +14,7 @@ use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN, ZONE_CHARS_MAX};
 use crate::time;
 use crate::word::words;
 use jiff::Timestamp;
+use jiff::civil::Date;
 /// What [`Zones`] gives for a name.
 pub use jiff::tz::TimeZone;
 use pattern::Pattern;
@@ -263,6 +264,23 @@ impl Calendar {
             Kind::Cron { zone, .. } => zone.to_offset(at).seconds(),
             Kind::Interval { .. } | Kind::Once { .. } => 0,
         }
+    }
+
+    /// The civil date then, in the schedule's zone; in UTC where no zone matters.
+    pub fn date(&self, at: Timestamp) -> Date {
+        match &self.0 {
+            Kind::Cron { zone, .. } => zone.to_datetime(at).date(),
+            Kind::Interval { .. } | Kind::Once { .. } => TimeZone::UTC.to_datetime(at).date(),
+        }
+    }
+
+    /// The first instant of a civil date, or, where the clock jumps over all of it, of what follows.
+    pub fn start_of(&self, date: Date) -> Option<Timestamp> {
+        let zone = match &self.0 {
+            Kind::Cron { zone, .. } => zone,
+            Kind::Interval { .. } | Kind::Once { .. } => &TimeZone::UTC,
+        };
+        zone.to_timestamp(date.into()).ok()
     }
 
     /// The first nominal time after `covered`, which may have been found by other data of the zone: none of the

@@ -6,6 +6,8 @@ use anyhow::Result;
 use innkeeper_api::auth::TENANT_HEADER;
 use innkeeper_api::proto::audit_service_client::AuditServiceClient;
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
+use innkeeper_api::proto::forecast_service_client::ForecastServiceClient;
+use innkeeper_api::proto::holiday_service_client::HolidayServiceClient;
 use innkeeper_api::proto::host_service_client::HostServiceClient;
 use innkeeper_api::proto::quota_service_client::QuotaServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
@@ -132,6 +134,8 @@ macro_rules! services {
 services!(
     audit: AuditServiceClient,
     components: ComponentServiceClient,
+    forecasts: ForecastServiceClient,
+    holidays: HolidayServiceClient,
     hosts: HostServiceClient,
     quotas: QuotaServiceClient,
     runs: RunServiceClient,

@@ -154,6 +154,7 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "not_after": instant(trigger.not_after),
         "max_runs": (trigger.max_runs > 0).then_some(trigger.max_runs),
         "jitter": seconds(trigger.jitter),
+        "exclude": trigger.exclude,
         "next_start_at": instant(trigger.next_start_at),
         "next_times": trigger.next_times.iter().map(|at| instant(Some(*at))).collect::<Vec<_>>(),
         "last_nominal_at": instant(trigger.last_nominal_at),

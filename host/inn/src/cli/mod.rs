@@ -8,6 +8,8 @@ mod completions;
 mod component;
 mod context;
 mod demo;
+mod forecast;
+mod holidays;
 mod hosts;
 mod json;
 mod r#move;
@@ -143,6 +145,9 @@ enum Command {
     Task(task::Command),
     #[command(subcommand)]
     Trigger(trigger::Command),
+    #[command(subcommand)]
+    Holidays(holidays::Command),
+    Forecast(forecast::Args),
     Run(run::Args),
     #[command(subcommand)]
     Runs(runs::Command),
@@ -192,6 +197,8 @@ pub async fn main() -> ExitCode {
         Command::Component(command) => component::run(command, &global).await,
         Command::Task(command) => task::run(command, &global).await,
         Command::Trigger(command) => trigger::run(command, &global).await,
+        Command::Holidays(command) => holidays::run(command, &global).await,
+        Command::Forecast(args) => forecast::run(args, &global).await,
         Command::Run(args) => run::run(args, &global).await,
         Command::Runs(command) => runs::run(command, &global).await,
         Command::Secret(command) => secret::run(command, &global).await,
@@ -251,6 +258,8 @@ fn hint(message: &str) -> &'static str {
         "; `inn token ls` tells what there is"
     } else if is_no("secret") {
         "; `inn secret ls` tells what there is"
+    } else if is_no("holiday calendar") {
+        "; `inn holidays ls` tells what there is, and `inn holidays put` makes one"
     } else {
         "; `inn task ls`, `inn trigger ls`, `inn runs ls`, `inn component ls` and `inn hosts ls` tell what there is"
     }

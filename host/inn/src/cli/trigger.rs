@@ -94,6 +94,9 @@ pub struct Bounds {
     /// Start each run later than its time by less than this; how much is drawn from the trigger and the time
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     jitter: Option<Duration>,
+    /// Skip its times on the dates of this holiday calendar; several times for several
+    #[arg(long, value_name = "NAME")]
+    exclude: Vec<String>,
 }
 
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
@@ -123,6 +126,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 not_after: bounds.not_after.as_deref().map(wire_instant).transpose()?,
                 max_runs: bounds.max_runs.map(NonZeroU64::get).unwrap_or_default(),
                 jitter: bounds.jitter.map(task::wire).transpose()?,
+                exclude: bounds.exclude,
             };
             let client = Client::connect(global).await?;
             show(format, client.triggers().create_trigger(call(request)).await?.get_ref(), &[])?;
@@ -230,6 +234,7 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         ("not after", output::instant(trigger.not_after)),
         ("at most", if trigger.max_runs == 0 { String::new() } else { format!("{} runs", trigger.max_runs) }),
         ("jitter", trigger.jitter.filter(|j| *j != none).map_or_else(String::new, |j| every(Some(j)))),
+        ("excludes", trigger.exclude.join(", ")),
         ("overlap", trigger.overlap.clone()),
         ("catch-up", format!("{}, up to {}", trigger.catch_up, every(trigger.catch_up_window))),
         (

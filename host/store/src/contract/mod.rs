@@ -7,6 +7,7 @@
 
 mod audit;
 mod component;
+mod holiday;
 mod host;
 mod retention;
 mod run;
@@ -20,6 +21,7 @@ mod usage;
 
 pub use audit::{AuditFilter, AuditStore};
 pub use component::ComponentStore;
+pub use holiday::HolidayStore;
 pub use host::{HostStore, Orders};
 pub use retention::{Keep, RetentionStore, Swept};
 pub use run::{AttemptNews, Finish, NewRun, RunFilter, RunStore, StartError, Started};
@@ -41,6 +43,7 @@ pub trait Store:
     + AuditStore
     + UsageStore
     + SecretStore
+    + HolidayStore
     + ComponentStore
     + UploadStore
     + TaskStore

@@ -6,6 +6,8 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::calendar::Covered;
 use innkeeper_domain::firing::Firing;
+use innkeeper_domain::forecast::Plan;
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -34,6 +36,8 @@ pub struct DueTrigger {
     pub due: Timestamp,
     /// Nominal times up to this instant passed while it was paused.
     pub paused_through: Option<Timestamp>,
+    /// The dates that it excludes, as they are now.
+    pub holidays: Holidays,
 }
 
 /// A decision about a due trigger, to be applied.
@@ -72,7 +76,7 @@ pub struct Retiming {
 /// Triggers. The store doesn't check specs; see `TriggerSpec::check`.
 #[async_trait]
 pub trait TriggerStore: Send + Sync + 'static {
-    /// `Exists`; `NotFound` the task; `Quota`.
+    /// `Exists`; `NotFound` the task, or a holiday calendar that it excludes; `Quota`.
     async fn trigger_create(
         &self,
         tenant: TenantId,
@@ -92,6 +96,15 @@ pub trait TriggerStore: Send + Sync + 'static {
         only: Option<BTreeSet<Name>>,
         page: Page,
     ) -> Result<Paged<Trigger>, StoreError>;
+
+    /// What a forecast needs of those that are not finished; else as [`trigger_list`](Self::trigger_list).
+    async fn trigger_plans(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Plan>, StoreError>;
 
     /// After this no run is created, until it is resumed. `NotFound`; `Conflict` if it has finished.
     async fn trigger_pause(

@@ -18,6 +18,7 @@ mod claim;
 mod component;
 mod connection;
 mod finish;
+mod holiday;
 mod host;
 mod migrate;
 pub(crate) mod moved;

@@ -158,6 +158,7 @@ pub(super) async fn stored_bytes(
 pub(super) enum Counted {
     Claims,
     Components,
+    HolidayCalendars,
     Secrets,
     Tokens,
     Triggers,

@@ -20,7 +20,7 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     FOR UPDATE SKIP LOCKED)";
 
 /// What goes when no run is left, those first that name others: tables and whose rows. Chunks go with their uploads.
-const ROWS: [(&str, &str); 11] = [
+const ROWS: [(&str, &str); 12] = [
     ("skip", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = $1)"),
     ("trigger", OWN),
     ("task_revision", "task_id IN (SELECT id FROM task WHERE tenant_id = $1)"),
@@ -28,6 +28,7 @@ const ROWS: [(&str, &str); 11] = [
     ("upload", OWN),
     ("component", OWN),
     ("secret", OWN),
+    ("holiday_calendar", OWN),
     ("token", OWN),
     ("usage", OWN),
     ("stored", OWN),

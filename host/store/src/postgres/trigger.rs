@@ -6,7 +6,8 @@ use super::quota::{Counted, check_count, exclude};
 use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, micros, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, audit, task, tenant, trigger_advance, trigger_retime};
+use super::{PostgresStore, audit, holiday, task, tenant, trigger_advance, trigger_retime};
+use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
+use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -40,6 +42,7 @@ impl TriggerStore for PostgresStore {
             // Not to be deleted before there is the trigger.
             let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL").await?;
+            holiday::check(c, tenant, &trigger.spec).await?;
             let name = match &trigger.name {
                 Some(name) => {
                     if !insert(c, tenant, task, name, &trigger, now).await? {
@@ -77,24 +80,25 @@ impl TriggerStore for PostgresStore {
         only: Option<BTreeSet<Name>>,
         page: Page,
     ) -> Result<Paged<Trigger>, StoreError> {
-        if let Some(name) = task.filter(|name| hidden(&only, name)) {
-            return Err(StoreError::NotFound(format!("task `{name}`")));
-        }
-        let only: Option<Vec<&str>> = only.as_ref().map(|only| only.iter().map(Name::as_str).collect());
         reading!(&self.shared.pool, |c| {
-            let task = match task {
-                Some(name) => Some(task::get(c, tenant, name).await?.id.0),
-                None => None,
-            };
-            let list = format!(
-                "{SELECT} WHERE g.tenant_id = $1 AND g.deleted_at IS NULL AND g.name > $2
-                 AND ($3::uuid IS NULL OR g.task_id = $3)
-                 AND ($5::text[] IS NULL OR t.name = ANY($5)) ORDER BY g.name LIMIT $4"
-            );
-            let after = after_name(&page)?;
-            let rows = rows(c, &list, &[&tenant.0, &after, &task, &limit(&page), &only]).await?;
+            let rows = listed(c, &format!("{SELECT} {LISTED} {PAGE}"), tenant, task, &only, &page).await?;
             let rows = rows.iter().map(read_trigger).collect::<Result<_, _>>()?;
             paged(rows, &page, |last: &Trigger| last.name.to_string())
+        })
+    }
+
+    async fn trigger_plans(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Plan>, StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let list = format!("{PLANS} {LISTED} AND g.state <> 'finished' {PAGE}");
+            let rows = listed(c, &list, tenant, task, &only, &page).await?;
+            let rows = rows.iter().map(read_plan).collect::<Result<_, _>>()?;
+            paged(rows, &page, |last: &Plan| last.name.to_string())
         })
     }
 
@@ -220,7 +224,10 @@ impl TriggerStore for PostgresStore {
         let due = reading!(&self.shared.pool, |c| {
             let found = rows(c, trigger_advance::DUE, &[&At(now), &most]).await?;
             let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), trigger_advance::read_due(row)));
-            found.iter().map(read).collect::<Result<_, StoreError>>()?
+            let found: Vec<Found> = found.iter().map(read).collect::<Result<_, StoreError>>()?;
+            let mut calendars = wanted(&found);
+            holiday::look(c, &mut calendars).await?;
+            with_holidays(found, &calendars)
         })?;
         Ok(unreadable.readable(due, limit))
     }
@@ -265,6 +272,47 @@ async fn put_on_record(
     let object = before.or(after).map(|trigger| format!("trigger `{}`", trigger.name)).unwrap_or_default();
     let show = |trigger: Option<&Trigger>| trigger.map_or(Value::Null, record::trigger);
     audit::record(c, change, Some(tenant), object, (show(before), show(after))).await
+}
+
+/// Those of a list that begins after a name: of a tenant, and of one task, or of some, or of all.
+const LISTED: &str = "WHERE g.tenant_id = $1 AND g.deleted_at IS NULL AND g.name > $2
+    AND ($3::uuid IS NULL OR g.task_id = $3) AND ($5::text[] IS NULL OR t.name = ANY($5))";
+const PAGE: &str = "ORDER BY g.name LIMIT $4";
+
+/// The rows of such a list.
+async fn listed(
+    c: &impl GenericClient,
+    list: &str,
+    tenant: TenantId,
+    task: Option<&Name>,
+    only: &Option<BTreeSet<Name>>,
+    page: &Page,
+) -> Result<Vec<Row>, StoreError> {
+    if let Some(name) = task.filter(|name| hidden(only, name)) {
+        return Err(StoreError::NotFound(format!("task `{name}`")));
+    }
+    let only: Option<Vec<&str>> = only.as_ref().map(|only| only.iter().map(Name::as_str).collect());
+    let task = match task {
+        Some(name) => Some(task::get(c, tenant, name).await?.id.0),
+        None => None,
+    };
+    rows(c, list, &[&tenant.0, &after_name(page)?, &task, &limit(page), &only]).await
+}
+
+const PLANS: &str = "SELECT g.id, g.name, t.name, g.spec, g.state, g.next_at, g.started,
+    octet_length(g.input)::bigint FROM trigger g JOIN task t ON t.id = g.task_id";
+
+fn read_plan(row: &Row) -> Result<Plan, StoreError> {
+    Ok(Plan {
+        id: TriggerId(row.try_get(0)?),
+        name: row.try_get::<_, Word<_>>(1)?.0,
+        task: row.try_get::<_, Word<_>>(2)?.0,
+        spec: row.try_get::<_, Json<_>>(3)?.0,
+        paused: row.try_get::<_, &str>(4)? == "paused",
+        next_at: row.try_get::<_, Option<At>>(5)?.map(|at| at.0),
+        started: unsigned(row.try_get(6)?),
+        input_bytes: unsigned(row.try_get(7)?),
+    })
 }
 
 const SELECT: &str =

@@ -8,6 +8,7 @@ use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, AdmittedFiring, FiringTerms, Next, admit_firing};
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
@@ -18,7 +19,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through, tenant_id FROM trigger g
     WHERE state = 'active' AND due_at <= $1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT $2";
@@ -28,13 +29,15 @@ pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT $1";
 
-pub(super) fn read_due(row: &Row) -> Result<DueTrigger, StoreError> {
-    Ok(DueTrigger {
+pub(super) fn read_due(row: &Row) -> Result<(TenantId, DueTrigger), StoreError> {
+    let due = DueTrigger {
         id: TriggerId(row.try_get(0)?),
         spec: row.try_get::<_, Json<_>>(1)?.0,
         due: row.try_get::<_, At>(2)?.0,
         paused_through: row.try_get::<_, Option<At>>(3)?.map(|at| at.0),
-    })
+        holidays: Holidays::default(),
+    };
+    Ok((TenantId(row.try_get(4)?), due))
 }
 
 /// A trigger as the transaction finds it, active.

@@ -16,6 +16,7 @@ mod claim;
 mod component;
 mod files;
 mod finish;
+mod holiday;
 mod host;
 pub(crate) mod moved;
 mod quota;
@@ -60,6 +61,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0002_fleet.sql"),
     include_str!("../../migrations/sqlite/0003_tenants.sql"),
     include_str!("../../migrations/sqlite/0004_time.sql"),
+    include_str!("../../migrations/sqlite/0005_holidays.sql"),
 ];
 
 /// The database in a store's folder.

@@ -16,7 +16,7 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND due_at IS NOT NULL LIMIT ?2)";
 
 /// What goes when no run is left, those first that name others: tables, their keys, and whose rows.
-const ROWS: [(&str, &str, &str); 12] = [
+const ROWS: [(&str, &str, &str); 13] = [
     ("skip", "id", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = ?1)"),
     ("trigger", "id", OWN),
     ("task_revision", "task_id, number", "task_id IN (SELECT id FROM task WHERE tenant_id = ?1)"),
@@ -25,6 +25,7 @@ const ROWS: [(&str, &str, &str); 12] = [
     ("upload", "tenant_id, digest", OWN),
     ("component", "tenant_id, digest", OWN),
     ("secret", "tenant_id, name", OWN),
+    ("holiday_calendar", "tenant_id, name", OWN),
     ("token", "hash", OWN),
     ("usage", "tenant_id, day, task_id, shard", OWN),
     ("stored", "tenant_id, shard", OWN),

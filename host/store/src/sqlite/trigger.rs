@@ -4,13 +4,15 @@ use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
-use super::{SqliteStore, audit, task, trigger_advance, trigger_retime};
+use super::{SqliteStore, audit, holiday, task, trigger_advance, trigger_retime};
+use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
+use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -42,6 +44,7 @@ impl TriggerStore for SqliteStore {
             };
             let quotas = super::tenant::by_id(c, tenant)?.quotas;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
+            holiday::check(c, tenant, &trigger.spec)?;
             c.execute(
                 "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at,
                      delay, not_after, covered_at, covered_offset, zone_edition, created_at)
@@ -85,20 +88,31 @@ impl TriggerStore for SqliteStore {
     ) -> Result<Paged<Trigger>, StoreError> {
         let task = task.cloned();
         self.read(move |c| {
-            if let Some(name) = task.as_ref().filter(|name| hidden(&only, name)) {
-                return Err(StoreError::NotFound(format!("task `{name}`")));
-            }
-            let task = task.map(|name| task::get(c, tenant, &name)).transpose()?.map(|task| Id(task.id.0));
-            let mut list = c.prepare_cached(&format!(
-                "{SELECT} WHERE g.tenant_id = ?1 AND g.deleted_at IS NULL AND g.name > ?2
-                 AND (?3 IS NULL OR g.task_id = ?3)
-                 AND (?5 IS NULL OR t.name IN (SELECT value FROM json_each(?5))) ORDER BY g.name LIMIT ?4"
-            ))?;
+            let task = of_task(c, tenant, task, &only)?;
+            let mut list = c.prepare_cached(&format!("{SELECT} {LISTED} {PAGE}"))?;
             let after = after_name(&page)?;
             let only = only.as_ref().map(Json);
             let rows =
                 list.query_map(params![Id(tenant.0), after, task, limit(&page), only], read_trigger)?;
             Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Trigger| last.name.to_string()))
+        })
+        .await
+    }
+
+    async fn trigger_plans(
+        &self,
+        tenant: TenantId,
+        task: Option<&Name>,
+        only: Option<BTreeSet<Name>>,
+        page: Page,
+    ) -> Result<Paged<Plan>, StoreError> {
+        let task = task.cloned();
+        self.read(move |c| {
+            let task = of_task(c, tenant, task, &only)?;
+            let mut list = c.prepare_cached(&format!("{PLANS} {LISTED} AND g.state <> 'finished' {PAGE}"))?;
+            let (after, only) = (after_name(&page)?, only.as_ref().map(Json));
+            let rows = list.query_map(params![Id(tenant.0), after, task, limit(&page), only], read_plan)?;
+            Ok(paged(rows.collect::<Result<_, _>>()?, &page, |last: &Plan| last.name.to_string()))
         })
         .await
     }
@@ -223,7 +237,10 @@ impl TriggerStore for SqliteStore {
             let rows = list.query_map(params![At(now), most], |row| {
                 Ok((TriggerId(row.get::<_, Id>(0)?.0), read_due(row).map_err(StoreError::from)))
             })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let found: Vec<Found> = rows.collect::<Result<_, _>>()?;
+            let mut calendars = wanted(&found);
+            holiday::look(c, &mut calendars)?;
+            Ok(with_holidays(found, &calendars))
         };
         Ok(self.unreadable.readable(self.read(find).await?, limit))
     }
@@ -268,6 +285,41 @@ impl TriggerStore for SqliteStore {
         let apply = move |c: &Connection| retimings.iter().try_for_each(|one| trigger_retime::apply(c, one));
         self.writer.write(apply, move |()| hints.triggers_changed.notify_one()).await
     }
+}
+
+/// Those of a list that begins after a name: of a tenant, and of one task, or of some, or of all.
+const LISTED: &str = "WHERE g.tenant_id = ?1 AND g.deleted_at IS NULL AND g.name > ?2
+    AND (?3 IS NULL OR g.task_id = ?3) AND (?5 IS NULL OR t.name IN (SELECT value FROM json_each(?5)))";
+const PAGE: &str = "ORDER BY g.name LIMIT ?4";
+
+/// The id of the task that a list is of.
+fn of_task(
+    c: &Connection,
+    tenant: TenantId,
+    task: Option<Name>,
+    only: &Option<BTreeSet<Name>>,
+) -> Result<Option<Id>, StoreError> {
+    if let Some(name) = task.as_ref().filter(|name| hidden(only, name)) {
+        return Err(StoreError::NotFound(format!("task `{name}`")));
+    }
+    Ok(task.map(|name| task::get(c, tenant, &name)).transpose()?.map(|task| Id(task.id.0)))
+}
+
+const PLANS: &str =
+    "SELECT g.id, g.name, t.name, g.spec, g.state, g.next_at, g.started, octet_length(g.input)
+    FROM trigger g JOIN task t ON t.id = g.task_id";
+
+fn read_plan(row: &Row) -> rusqlite::Result<Plan> {
+    Ok(Plan {
+        id: TriggerId(row.get::<_, Id>(0)?.0),
+        name: row.get::<_, Word<_>>(1)?.0,
+        task: row.get::<_, Word<_>>(2)?.0,
+        spec: row.get::<_, Json<_>>(3)?.0,
+        paused: row.get_ref(4)?.as_str()? == "paused",
+        next_at: row.get::<_, Option<At>>(5)?.map(|at| at.0),
+        started: unsigned(row.get(6)?),
+        input_bytes: unsigned(row.get(7)?),
+    })
 }
 
 const SELECT: &str =

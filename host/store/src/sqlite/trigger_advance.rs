@@ -6,6 +6,7 @@ use super::start::{NewRow, insert};
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, FiringTerms, Next, Standing, admit_firing};
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
@@ -14,7 +15,7 @@ use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through FROM trigger g
+pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through, tenant_id FROM trigger g
     WHERE state = 'active' AND due_at <= ?1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT ?2";
@@ -24,13 +25,15 @@ pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT ?1";
 
-pub(super) fn read_due(row: &Row) -> rusqlite::Result<DueTrigger> {
-    Ok(DueTrigger {
+pub(super) fn read_due(row: &Row) -> rusqlite::Result<(TenantId, DueTrigger)> {
+    let due = DueTrigger {
         id: TriggerId(row.get::<_, Id>(0)?.0),
         spec: row.get::<_, Json<_>>(1)?.0,
         due: row.get::<_, At>(2)?.0,
         paused_through: row.get::<_, Option<At>>(3)?.map(|at| at.0),
-    })
+        holidays: Holidays::default(),
+    };
+    Ok((TenantId(row.get::<_, Id>(4)?.0), due))
 }
 
 /// A trigger as the transaction finds it, active and due at the time that a decision was made for.

@@ -27,11 +27,12 @@ use std::str::FromStr;
 
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
-pub const TABLES: [&str; 20] = [
+pub const TABLES: [&str; 21] = [
     COMPONENT_BYTES,
     "tenant",
     "token",
     "secret",
+    "holiday_calendar",
     "audit",
     "usage",
     "stored",
