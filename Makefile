@@ -2,6 +2,7 @@
 
 SECONDS ?=
 MINUTES ?= 10
+SEEDS ?= 100
 INN := target/debug/inn
 CARGO := cargo
 
@@ -10,6 +11,7 @@ help:
 	@echo "make demo [SECONDS=20]  build all, and see it work on real input"
 	@echo "make test               all tests"
 	@echo "make chaos [MINUTES=10] kill, freeze and cut off hosts and their database for so long"
+	@echo "make simulate [SEEDS=100] weeks of faults under simulated time, so many"
 	@echo "make lint               rustfmt and clippy, warnings denied"
 	@echo "make bench [SECONDS=5]  what this machine can do, optimised"
 	@echo "make install            install inn into cargo's bin folder"
@@ -28,6 +30,11 @@ test: setup guests postgres
 .PHONY: chaos
 chaos: setup postgres
 	MINUTES=$(MINUTES) $(CARGO) test --locked -p inn --test chaos
+
+# Weeks of fifty triggers each under simulated time; then bugs put in on purpose. INN_SEED=N begins with that seed.
+.PHONY: simulate
+simulate: setup
+	INN_SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test simulation -- --nocapture --test-threads 1
 
 .PHONY: lint
 lint: setup

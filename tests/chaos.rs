@@ -25,6 +25,8 @@ mod figures;
 mod history;
 #[path = "chaos/nemesis.rs"]
 mod nemesis;
+#[path = "support/pass_on.rs"]
+mod pass_on;
 #[path = "chaos/process.rs"]
 mod process;
 #[path = "support/random.rs"]

@@ -1,6 +1,6 @@
 //! Tokens that are for some tasks: the others are as if they weren't there.
 
-use crate::host::{Host, Who, name, now, raw, request};
+use crate::host::{Host, Who, now, raw, request};
 use innkeeper_api::proto::forecast_service_client::ForecastServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
 use innkeeper_api::proto::task_service_client::TaskServiceClient;
@@ -9,8 +9,6 @@ use innkeeper_api::proto::usage_service_client::UsageServiceClient;
 use innkeeper_api::proto::{self, start_runs_response::result::Result as Kind};
 use innkeeper_domain::access::Role;
 use innkeeper_domain::ids::RunId;
-use innkeeper_domain::quota::Quota;
-use innkeeper_domain::tenant::TenantUpdate;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -85,15 +83,6 @@ async fn lists_and_batches_leave_the_others_out() {
         ForecastServiceClient::new(on.clone()).forecast(ask(proto::ForecastRequest::default())).await;
     let tasks: Vec<_> = forecast.unwrap().into_inner().tasks.into_iter().map(|task| task.task).collect();
     assert_eq!(tasks, ["mine"]);
-    let none = TenantUpdate { quotas: [(Quota::ConcurrentRuns, Some(0))].into(), ..Default::default() };
-    host.store.tenant_update(&name("a"), none, now().into()).await.unwrap();
-    let warnings = async |who: Who| {
-        let request = request(proto::ForecastRequest::default(), who.token().as_deref(), None);
-        let told = ForecastServiceClient::new(on.clone()).forecast(request).await.unwrap();
-        told.into_inner().warnings.into_iter().map(|warning| warning.kind).collect::<Vec<_>>()
-    };
-    assert_eq!(warnings(Who::Is(Role::Viewer)).await, ["concurrent-runs"]);
-    assert_eq!(warnings(Who::ForTasks(Role::Viewer)).await, [""; 0]);
     let mut runs = RunServiceClient::new(on.clone());
     let list = runs.list_runs(ask(proto::ListRunsRequest::default())).await.unwrap().into_inner();
     assert_eq!(list.runs.iter().map(|run| run.id.clone()).collect::<Vec<_>>(), [host.a.runs[0].to_string()]);

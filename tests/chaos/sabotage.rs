@@ -1,6 +1,6 @@
 //! A store with a bug: it does all that the store behind it does, but for one thing.
 
-use async_trait::async_trait;
+use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, Change};
@@ -74,6 +74,14 @@ impl Sabotaged {
 
     fn inner(&self) -> &dyn Store {
         self.shared.store.as_ref()
+    }
+
+    async fn pass<T>(
+        &self,
+        _call: &'static str,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        answer.await
     }
 
     async fn in_two_commits(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
@@ -190,175 +198,92 @@ impl Store for Sabotaged {
     }
 }
 
-/// Methods that only pass on.
-macro_rules! pass_on {
-    ($trait:ident: $(fn $name:ident($($argument:ident: $of:ty),*) -> $answer:ty;)+ $(=> { $($own:tt)* })?) => {
-        #[async_trait]
-        impl $trait for Sabotaged {
-            $(
-                async fn $name(&self, $($argument: $of),*) -> Result<$answer, StoreError> {
-                    self.inner().$name($($argument),*).await
-                }
-            )+
-            $($($own)*)?
-        }
-    };
-}
+pass_on_the_rest!(Sabotaged);
 
-pass_on!(TenantStore:
-    fn tenant_ensure(name: &Name, now: Timestamp) -> Tenant;
-    fn tenant_get(name: &Name) -> Tenant;
-    fn tenant_create(tenant: NewTenant, change: Change) -> Tenant;
-    fn tenant_list(page: Page) -> Paged<Tenant>;
-    fn tenant_update(name: &Name, update: TenantUpdate, change: Change) -> Tenant;
-    fn tenant_delete(name: &Name, change: Change) -> ();
-    fn tenant_use(tenant: TenantId, now: Timestamp) -> QuotaUse;
-);
+pass_on_hosts!(Sabotaged, {
+    async fn host_start(
+        &self,
+        host: Host,
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.inner().host_start(host, lease_until, now).await
+    }
 
-pass_on!(TokenStore:
-    fn token_ensure(hash: TokenHash, now: Timestamp) -> ();
-    fn token_create(token: Token, hash: TokenHash, change: Change) -> Token;
-    fn token_find(hash: TokenHash) -> Option<Found>;
-    fn token_list(tenant: Option<TenantId>, page: Page) -> Paged<Found>;
-    fn token_revoke(tenant: Option<TenantId>, id: TokenId, change: Change) -> Token;
-);
+    async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner().hosts_reap(by, now).await
+    }
 
-pass_on!(AuditStore:
-    fn audit_append(entries: Vec<AuditEntry>) -> ();
-    fn audit_list(filter: AuditFilter, page: Page) -> Paged<AuditEntry>;
-);
+    async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner().host_stop(host, now).await
+    }
 
-pass_on!(UsageStore:
-    fn usage_list(filter: UsageFilter, page: Page) -> Paged<Bill>;
-);
+    async fn host_release(&self, host: HostId, keep: Vec<Lease>, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner().host_release(host, keep, now).await
+    }
+});
 
-pass_on!(SecretStore:
-    fn secret_put(secret: SealedSecret, change: Change) -> SecretInfo;
-    fn secrets_get(tenant: TenantId, names: Vec<Name>) -> Vec<SealedSecret>;
-    fn secret_list(tenant: TenantId, page: Page) -> Paged<SecretInfo>;
-    fn secret_delete(tenant: TenantId, name: &Name, change: Change) -> ();
-    fn secrets_under_other_keys(key_id: &str, limit: usize) -> Vec<SealedSecret>;
-    fn secret_reseal(from: SealedSecret, to: SealedSecret) -> bool;
-);
+pass_on_triggers!(Sabotaged, {
+    async fn trigger_resume(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        change: Change,
+    ) -> Result<Trigger, StoreError> {
+        self.inner().trigger_resume(tenant, name, change).await
+    }
 
-pass_on!(HolidayStore:
-    fn holidays_put(tenant: TenantId, name: &Name, holidays: Vec<Holiday>, change: Change) -> HolidayCalendar;
-    fn holidays_get(tenant: TenantId, name: &Name) -> HolidayCalendar;
-    fn holidays_list(tenant: TenantId, page: Page) -> Paged<HolidayCalendarInfo>;
-    fn holidays_delete(tenant: TenantId, name: &Name, change: Change) -> ();
-    fn holidays_dates(tenant: TenantId, names: BTreeSet<Name>) -> BTreeMap<Name, Arc<HolidayDates>>;
-);
-
-pass_on!(ComponentStore:
-    fn component_put(tenant: TenantId, component: Component, bytes: Vec<u8>, change: Change) -> bool;
-    fn component_get(tenant: TenantId, digest: &str) -> Component;
-    fn component_list(tenant: TenantId, page: Page) -> Paged<Component>;
-    fn component_delete(tenant: TenantId, digest: Digest, change: Change) -> ();
-    fn component_bytes(digest: Digest) -> Vec<u8>;
-    fn artifact_get(digest: Digest, variant: &str) -> Option<Vec<u8>>;
-    fn artifact_put(digest: Digest, variant: &str, bytes: Vec<u8>) -> ();
-);
-
-pass_on!(UploadStore:
-    fn upload_begin(tenant: TenantId, digest: Digest, size: u64, now: Timestamp) -> u64;
-    fn upload_append(tenant: TenantId, digest: Digest, at: u64, bytes: Vec<u8>, now: Timestamp) -> u64;
-    fn upload_bytes(tenant: TenantId, digest: Digest) -> Vec<u8>;
-    fn upload_end(tenant: TenantId, digest: Digest) -> ();
-);
-
-pass_on!(TaskStore:
-    fn task_create(tenant: TenantId, task: NewTask, change: Change) -> Task;
-    fn task_update(
-        tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
-    ) -> Task;
-    fn task_rollback(tenant: TenantId, name: &Name, revision: u32, change: Change) -> Task;
-    fn task_get(tenant: TenantId, name: &Name) -> Task;
-    fn task_list(tenant: TenantId, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Task>;
-    fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
-    fn task_spec(task: TaskId, revision: u32) -> Arc<TaskSpec>;
-    fn task_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
-);
-
-pass_on!(HostStore:
-    fn host_start(host: Host, lease_until: Timestamp, now: Timestamp) -> u64;
-    fn host_renew(host: HostId, lease_until: Timestamp) -> ();
-    fn hosts_reap(by: HostId, now: Timestamp) -> u64;
-    fn host_stop(host: HostId, now: Timestamp) -> u64;
-    fn host_orders(host: HostId) -> Orders;
-    fn host_release(host: HostId, keep: Vec<Lease>, now: Timestamp) -> u64;
-    fn host_list() -> Vec<HostStatus>;
-    fn host_set_state(name: &Name, state: HostState, change: Change) -> Vec<HostStatus>;
-);
-
-pass_on!(RetentionStore:
-    fn retention_step(keep: Keep, limit: usize) -> Swept;
-);
-
-pass_on!(TriggerStore:
-    fn trigger_create(tenant: TenantId, trigger: NewTrigger, change: Change) -> Trigger;
-    fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
-    fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
-    fn trigger_plans(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Plan>;
-    fn trigger_pause(tenant: TenantId, name: &Name, note: String, change: Change) -> Trigger;
-    fn trigger_resume(tenant: TenantId, name: &Name, change: Change) -> Trigger;
-    fn trigger_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
-    fn trigger_skips(tenant: TenantId, name: &Name, page: Page) -> Paged<SkipRange>;
-    fn triggers_due(now: Timestamp, limit: usize) -> Vec<DueTrigger>;
-    fn trigger_skip_counts(tenant: TenantId, name: &Name) -> BTreeMap<SkipReason, u64>;
-    fn triggers_next() -> Option<Timestamp>;
-    fn triggers_outdated(edition: &str, limit: usize) -> Vec<Outdated>;
-    fn triggers_retime(retimings: Vec<Retiming>) -> ();
-    => {
-        async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
-            match self.shared.bug {
-                Bug::AdvanceBeforeInsert => self.in_two_commits(advances, now).await,
-                _ => self.inner().triggers_advance(advances, now).await,
-            }
+    async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+        match self.shared.bug {
+            Bug::AdvanceBeforeInsert => self.in_two_commits(advances, now).await,
+            _ => self.inner().triggers_advance(advances, now).await,
         }
     }
-);
+});
 
-pass_on!(RunStore:
-    fn run_list(tenant: TenantId, filter: RunFilter, page: Page) -> Paged<Run>;
-    fn run_cancel(tenant: TenantId, id: RunId, change: Change) -> Run;
-    fn run_logs(tenant: TenantId, id: RunId, after: (u32, u32), limit: usize) -> Vec<LogLine>;
-    fn runs_claim(host: HostId, labels: &Labels, limit: usize, now: Timestamp) -> Vec<Claimed>;
-    fn runs_next_ready(labels: &Labels, after: Timestamp) -> Option<Timestamp>;
-    fn runs_news(news: Vec<AttemptNews>) -> ();
-    => {
-        async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
-            match self.shared.promised(id) {
-                Some(run) => Ok(run),
-                None => self.inner().run_get(tenant, id).await,
-            }
-        }
+pass_on_runs!(Sabotaged, {
+    async fn runs_claim(
+        &self,
+        host: HostId,
+        labels: &Labels,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        self.inner().runs_claim(host, labels, limit, now).await
+    }
 
-        async fn runs_start(
-            &self,
-            tenant: TenantId,
-            starts: Vec<NewRun>,
-            change: Change,
-        ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
-            match self.shared.bug {
-                Bug::AcknowledgeBeforeCommit => self.acknowledge_first(tenant, starts, change).await,
-                _ => self.inner().runs_start(tenant, starts, change).await,
-            }
-        }
-
-        async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
-            if self.shared.bug != Bug::NoFence {
-                return self.inner().run_finish_if_leased(finish, now).await;
-            }
-            let shared = Arc::clone(&self.shared);
-            // Calls take place though nobody waits for them any more: a host that has lost its leases ends its
-            // attempts at once.
-            let finishing = self.tasks.spawn(async move {
-                match shared.store.run_finish_if_leased(finish.clone(), now).await {
-                    Err(StoreError::LeaseLost) => shared.finish_under_any_lease(finish, now).await,
-                    answer => answer,
-                }
-            });
-            finishing.await.unwrap_or(Err(StoreError::LeaseLost))
+    async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
+        match self.shared.promised(id) {
+            Some(run) => Ok(run),
+            None => self.inner().run_get(tenant, id).await,
         }
     }
-);
+
+    async fn runs_start(
+        &self,
+        tenant: TenantId,
+        starts: Vec<NewRun>,
+        change: Change,
+    ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
+        match self.shared.bug {
+            Bug::AcknowledgeBeforeCommit => self.acknowledge_first(tenant, starts, change).await,
+            _ => self.inner().runs_start(tenant, starts, change).await,
+        }
+    }
+
+    async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
+        if self.shared.bug != Bug::NoFence {
+            return self.inner().run_finish_if_leased(finish, now).await;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Calls take place though nobody waits for them any more: a host that has lost its leases ends its
+        // attempts at once.
+        let finishing = self.tasks.spawn(async move {
+            match shared.store.run_finish_if_leased(finish.clone(), now).await {
+                Err(StoreError::LeaseLost) => shared.finish_under_any_lease(finish, now).await,
+                answer => answer,
+            }
+        });
+        finishing.await.unwrap_or(Err(StoreError::LeaseLost))
+    }
+});

@@ -11,10 +11,11 @@ use innkeeper_domain::limits::{
     FORECAST_HOURS_DEFAULT, FORECAST_HOURS_MAX, FORECAST_TRIGGERS_MAX, PAGE_ROWS_MAX,
 };
 use innkeeper_domain::name::Name;
-use innkeeper_domain::quota::{Quota, Quotas};
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::time;
 use innkeeper_store::Page;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 
@@ -36,9 +37,7 @@ impl ForecastService for Api {
         let names: BTreeSet<Name> = plans.iter().flat_map(|plan| plan.spec.exclude.iter().cloned()).collect();
         let holidays = self.store.holidays_dates(caller.tenant, names).await.map_err(of_store)?;
         let from = (self.now)();
-        // Who may see some tasks only is not told what the tenant may have, and has.
-        let quotas = if caller.only().is_some() { Quotas::default() } else { caller.of.quotas.clone() };
-        let stored_bytes = match quotas.get(Quota::StoredBytes) {
+        let stored_bytes = match caller.of.quotas.get(Quota::StoredBytes) {
             None => 0,
             Some(_) => {
                 let used = self.store.tenant_use(caller.tenant, from).await.map_err(of_store)?;
@@ -46,7 +45,7 @@ impl ForecastService for Api {
             }
         };
         let triggers = plans.len() as u64;
-        let state = caller.of.state;
+        let tenant = Arc::clone(&caller.of);
         // A second of work at most, but more than the threads of calls have.
         let reckoned = tokio::task::spawn_blocking(move || {
             let _slot = slot;
@@ -55,8 +54,8 @@ impl ForecastService for Api {
                 until: time::after(from, hours),
                 holidays: &holidays,
                 zones: &BundledZones,
-                tenant: state,
-                quotas: &quotas,
+                tenant: tenant.state,
+                quotas: &tenant.quotas,
                 stored_bytes,
             };
             forecast(plans, scope)

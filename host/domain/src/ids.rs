@@ -1,8 +1,9 @@
 //! Ids: UUIDv7, one type for each thing, so that they can't be mixed up.
 
+use crate::fairness::mix;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{cell::Cell, fmt, str::FromStr};
 use uuid::Uuid;
 
 /// Text that should have been an id.
@@ -56,7 +57,23 @@ id!(HostId, "host");
 id!(TokenId, "token");
 id!(AuditId, "audit log line");
 
+thread_local! {
+    /// How many ids this thread has drawn of the seed that it replays.
+    static REPLAYED: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// From here on the ids that this thread makes are drawn from the seed, so that all that follows can be repeated. For
+/// simulations alone: such ids aren't unique.
+pub fn replay(seed: u64) {
+    REPLAYED.set(Some((seed, 0)));
+}
+
 fn uuid_at(at: Timestamp) -> Uuid {
+    if let Some((seed, drawn)) = REPLAYED.get() {
+        REPLAYED.set(Some((seed, drawn + 1)));
+        let random = u128::from(mix(seed ^ mix(drawn)));
+        return Uuid::from_u128(first_uuid_at(at).as_u128() | (random & ((1 << 62) - 1)));
+    }
     let seconds = u64::try_from(at.as_second()).unwrap_or(0);
     let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or(0);
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))

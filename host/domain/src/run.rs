@@ -184,7 +184,7 @@ pub struct Progress {
 
 /// A host's right to execute one attempt. The pair of host incarnation and attempt is the fence: an
 /// outcome is committed only if the run's row still names both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
     pub run: RunId,
     pub host: HostId,

@@ -81,6 +81,7 @@ impl Retention {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.clock.sleep_until(time::after(self.clock.now(), wait)) => {}
             }

@@ -35,6 +35,7 @@ pub struct Scheduler {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     zones: Arc<dyn Zones>,
+    poll: Duration,
     /// A trigger's schedule never changes, so neither does what was read from it.
     timetables: Mutex<HashMap<TriggerId, Arc<Timetable>>>,
 }
@@ -42,7 +43,12 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler of all the triggers in the store.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, zones: Arc<dyn Zones>) -> Self {
-        Self { store, clock, zones, timetables: Mutex::default() }
+        Self { store, clock, zones, poll: POLL, timetables: Mutex::default() }
+    }
+
+    /// One that waits for `poll` at most between two looks at the store, instead of a second.
+    pub fn polling(self, poll: Duration) -> Self {
+        Self { poll, ..self }
     }
 
     /// Works until it is told to stop.
@@ -56,10 +62,11 @@ impl Scheduler {
                 Ok(next) => self.latest_wake(next),
                 Err(error) => {
                     tracing::error!(%error, "the scheduler can't go on; it tries again");
-                    time::after(self.clock.now(), POLL)
+                    time::after(self.clock.now(), self.poll)
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.clock.sleep_until(wake_at) => {}
                 () = self.store.hints().triggers_changed.notified() => {}
@@ -82,7 +89,7 @@ impl Scheduler {
             }
             Err(error) => {
                 tracing::error!(%error, "next times can't be reckoned anew; it tries again");
-                POLL
+                self.poll
             }
         }
     }
@@ -129,7 +136,7 @@ impl Scheduler {
             let left_due = unreadable + self.advance(advances, now).await?;
             if found == left_due || (found < BATCH && !unfinished) {
                 // Those that can't be decided about, or not be moved on, must not make this spin.
-                let patience = (left_due > 0).then(|| time::after(now, POLL));
+                let patience = (left_due > 0).then(|| time::after(now, self.poll));
                 return if patience.is_some() { Ok(patience) } else { self.store.triggers_next().await };
             }
         }
@@ -190,7 +197,7 @@ impl Scheduler {
     }
 
     fn latest_wake(&self, next: Option<Timestamp>) -> Timestamp {
-        let poll = time::after(self.clock.now(), POLL);
+        let poll = time::after(self.clock.now(), self.poll);
         next.map_or(poll, |next| next.min(poll))
     }
 }

@@ -234,7 +234,11 @@ impl Host {
             clock,
             executor,
             Arc::clone(&vault) as _,
-            DispatcherConfig { host, lease: config.lease, drain_grace: config.drain_grace },
+            DispatcherConfig {
+                lease: config.lease,
+                drain_grace: config.drain_grace,
+                ..DispatcherConfig::new(host)
+            },
         );
         if is(HostRole::Scheduler) {
             let stopped = stop.clone();

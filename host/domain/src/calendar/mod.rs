@@ -287,7 +287,10 @@ impl Calendar {
     /// zone's days has a time twice for that, or goes without. It can be earlier than `covered` itself.
     pub fn resume_after(&self, covered: Covered) -> Option<Timestamp> {
         match &self.0 {
-            Kind::Cron { pattern, zone, .. } if !pattern.any_hour => {
+            // Where the data agree there is nothing to be made good, and a repeated time can still be to come.
+            Kind::Cron { pattern, zone, .. }
+                if !pattern.any_hour && self.offset(covered.at) != covered.offset =>
+            {
                 let civil = covered.at.as_second() + i64::from(covered.offset);
                 self.next_after(civil::latest_instant(zone, civil)?)
             }
@@ -363,6 +366,15 @@ mod tests {
         let hourly = cron("0 * * * *", "Europe/Berlin");
         let covered = Covered { at: at("2026-01-10T07:00:00Z"), offset: 7200 };
         assert_eq!(hourly.resume_after(covered), Some(at("2026-01-10T08:00:00Z")));
+    }
+
+    #[test]
+    fn where_data_agree_a_repeated_time_is_still_to_come() {
+        let cron = CronSchedule::new("30 2 * * *", Dialect::Crontab, "Antarctica/Troll");
+        let troll = Schedule::Cron(CronSchedule { fold: Fold::Twice, ..cron }).calendar().unwrap();
+        let first = at("2026-10-25T00:30:00Z");
+        let covered = Covered { at: first, offset: troll.offset(first) };
+        assert_eq!(troll.resume_after(covered), Some(at("2026-10-25T02:30:00Z")));
     }
 
     #[test]

@@ -99,7 +99,6 @@ impl Tally {
         self.runs += 1;
         let task = &mut self.tasks[source.task];
         task.runs += 1;
-        task.estimated += u64::from(source.is_estimated());
         task.first = task.first.min(due);
         task.last = due;
         let second = due.as_second();
@@ -107,7 +106,8 @@ impl Tally {
         if let Some(runs) = self.hours.get_mut(hour) {
             *runs += 1;
         }
-        if due != self.instant.0 {
+        let instant_is_over = due != self.instant.0;
+        if instant_is_over {
             self.end_instant();
             self.instant = (due, 0);
         }
@@ -116,7 +116,11 @@ impl Tally {
             self.minute.number = second.div_euclid(MINUTE);
         }
         self.minute.add(source.task);
-        self.instant.1 += u64::from(!source.is_estimated());
+        if source.is_estimated() {
+            task_estimated(&mut self.tasks[source.task]);
+        } else {
+            self.instant.1 += 1;
+        }
         self.needed = self.needed.saturating_add(STORED_BYTES_PER_RUN).saturating_add(source.input_bytes);
         if self.room.is_some_and(|room| self.needed > room) {
             self.full_from = self.full_from.or(Some(due));
@@ -166,6 +170,10 @@ impl Tally {
             (self.first_hour..).zip(self.hours).map(|(hour, runs)| (instant(hour * HOUR), runs)).collect();
         Tallied { runs: self.runs, tasks, more_tasks, minutes: self.busiest, hours, warnings }
     }
+}
+
+fn task_estimated(task: &mut TaskForecast) {
+    task.estimated += 1;
 }
 
 fn instant(second: i64) -> Timestamp {

@@ -1,5 +1,3 @@
-//! The forecast against what is known beforehand, and against brute force.
-
 use super::*;
 use crate::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use crate::holiday::Holidays;

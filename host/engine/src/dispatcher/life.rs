@@ -1,7 +1,7 @@
 //! One incarnation of a host: it claims, executes and commits as long as its leases hold.
 
+use super::Dispatcher;
 use super::attempt::RunningAttempt;
-use super::{Dispatcher, POLL};
 use crate::executor::Invocation;
 use crate::secret::{self, SecretOpener};
 use futures::FutureExt;
@@ -14,7 +14,7 @@ use innkeeper_domain::secret::{SealedSecret, SecretText};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,9 +29,9 @@ const CLAIM_BATCH: usize = 256;
 /// How long an attempt's first news wait for more, to be stored together.
 const NEWS_DELAY: Duration = Duration::from_millis(50);
 
-/// How often it looks for runs that are leased to it and that it doesn't know: a claim whose answer was lost
-/// leaves such.
-const RECONCILE: Duration = Duration::from_secs(10);
+/// After how many polls' time it looks for runs that are leased to it and that it doesn't know: a claim whose answer
+/// was lost leaves such.
+const RECONCILE_POLLS: u32 = 10;
 
 /// How long a host tries to hand back what it has, and how often.
 const HAND_BACK: Duration = Duration::from_secs(3);
@@ -64,11 +64,13 @@ struct Shared {
     labels: Labels,
     slots: Arc<Semaphore>,
     /// By lease: while an attempt is put away, the next one of the same run may be there already.
-    running: Mutex<HashMap<Lease, Arc<RunningAttempt>>>,
+    running: Mutex<BTreeMap<Lease, Arc<RunningAttempt>>>,
     news: Arc<Notify>,
     tasks: TaskTracker,
     /// Ends every attempt at once, with nothing committed.
     abandon: CancellationToken,
+    /// The longest wait between two looks at the store.
+    poll: Duration,
     /// How long attempts have when the host is drained.
     drain_grace: Duration,
     /// Whether a drain has ended attempts that are to be handed back.
@@ -90,6 +92,7 @@ impl Life {
             news: Arc::default(),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
+            poll: config.poll,
             drain_grace: config.drain_grace,
             drained: AtomicBool::new(false),
         };
@@ -104,6 +107,7 @@ impl Life {
         };
         tokio::pin!(housekeeping);
         let lost = tokio::select! {
+            biased;
             () = stop.cancelled() => false,
             () = self.keep_leases() => true,
             () = shared.follow_orders() => true,
@@ -116,6 +120,7 @@ impl Life {
         }
         let grace_over = time::after(shared.clock.now(), self.drain_grace);
         let lost = tokio::select! {
+            biased;
             () = shared.tasks.wait() => false,
             () = self.keep_leases() => true,
             () = shared.follow_orders() => true,
@@ -145,7 +150,7 @@ impl Life {
             let too_late = time::before(self.lease_until, third);
             let patience = time::after(asked_at, third / 2).min(too_late);
             let renewed = tokio::select! {
-                biased;
+               biased;
                 renewed = shared.store.host_renew(shared.host, until) => renewed,
                 () = shared.clock.sleep_until(patience) => Err(StoreError::Unavailable("it doesn't answer".into())),
             };
@@ -183,16 +188,17 @@ impl Shared {
 
     /// Claims ready runs as long as there is room, and executes them. Returns when the leases are lost.
     async fn claim(self: &Arc<Self>) {
-        let mut reconcile_at = time::after(self.clock.now(), RECONCILE);
+        let mut reconcile_at = time::after(self.clock.now(), self.poll * RECONCILE_POLLS);
         loop {
             if self.drained.swap(false, Ordering::Relaxed) {
                 reconcile_at = self.clock.now();
             }
             if self.clock.now() >= reconcile_at {
-                let wait = if self.reconcile().await { RECONCILE } else { POLL };
+                let wait = if self.reconcile().await { self.poll * RECONCILE_POLLS } else { self.poll };
                 reconcile_at = time::after(self.clock.now(), wait);
             }
             let first = tokio::select! {
+                biased;
                 first = Arc::clone(&self.slots).acquire_owned() => first,
                 () = self.clock.sleep_until(reconcile_at) => continue,
             };
@@ -211,7 +217,7 @@ impl Shared {
                 Err(error) => {
                     tracing::error!(%error, "runs can't be claimed; it tries again");
                     drop(permits);
-                    self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
                     continue;
                 }
             };
@@ -228,11 +234,12 @@ impl Shared {
     }
 
     async fn wait_for_runs(&self, asked_at: Timestamp, at_most: Timestamp) {
-        let poll = time::after(self.clock.now(), POLL).min(at_most);
+        let poll = time::after(self.clock.now(), self.poll).min(at_most);
         let next = self.store.runs_next_ready(&self.labels, asked_at).await.ok().flatten();
         // What was ready and yet not claimed isn't this host's to have: it is cordoned, or another was faster.
         let next = next.filter(|next| *next > asked_at);
         tokio::select! {
+            biased;
             () = self.clock.sleep_until(next.map_or(poll, |next| next.min(poll))) => {}
             () = self.store.hints().runs_ready.notified() => {}
         }
@@ -263,6 +270,7 @@ impl Shared {
         self.tasks.spawn(async move {
             let lease = claimed.lease;
             tokio::select! {
+                biased;
                 () = shared.abandon.cancelled() => {}
                 () = attempt.abandon.cancelled() => {}
                 () = shared.attempt(claimed, Arc::clone(&attempt)) => {}
@@ -332,7 +340,7 @@ impl Shared {
             match ask().await {
                 Err(StoreError::Unavailable(why)) => {
                     tracing::warn!(%run, why, "what an attempt needs can't be read; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
                 }
                 known => return known,
             }
@@ -354,6 +362,7 @@ impl Shared {
         let execution = AssertUnwindSafe(self.executor.execute(invocation, port)).catch_unwind();
         let overdue = time::after(deadline, CANCEL_GRACE + OVERDUE);
         tokio::select! {
+            biased;
             end = execution => end.unwrap_or_else(|_| {
                 tracing::error!(%run, "the executor panicked");
                 internal("the host panicked while it executed the attempt; its log has more".into())
@@ -376,7 +385,7 @@ impl Shared {
                 }
                 Err(error) => {
                     tracing::error!(run = %finish.lease.run, %error, "an outcome can't be committed; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
                 }
             }
         }
@@ -396,7 +405,7 @@ impl Shared {
                 Ok(()) => news.iter().for_each(|(attempt, news)| attempt.stored(news)),
                 Err(error) => {
                     tracing::warn!(%error, "what attempts say can't be stored; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
                     self.news.notify_one();
                 }
             }
@@ -409,7 +418,7 @@ impl Shared {
             if let Err(error) = self.store.hosts_reap(self.host, self.clock.now()).await {
                 tracing::warn!(%error, "the store can't be asked for lost hosts");
             }
-            self.clock.sleep_until(time::after(self.clock.now(), POLL)).await;
+            self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
         }
     }
 
@@ -440,8 +449,9 @@ impl Shared {
                 self.drain().await;
             }
             tokio::select! {
+                biased;
                 () = self.store.hints().orders.notified() => {}
-                () = self.clock.sleep_until(time::after(now, POLL)) => {}
+                () = self.clock.sleep_until(time::after(now, self.poll)) => {}
             }
         }
     }
@@ -468,6 +478,7 @@ impl Shared {
         let patience = time::after(self.clock.now(), HAND_BACK);
         loop {
             let stopped = tokio::select! {
+                biased;
                 stopped = self.store.host_stop(self.host, self.clock.now()) => stopped,
                 () = self.clock.sleep_until(patience) => Err(StoreError::Unavailable("it doesn't answer".into())),
             };
@@ -485,7 +496,7 @@ impl Shared {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Lease, Arc<RunningAttempt>>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Lease, Arc<RunningAttempt>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -33,12 +33,14 @@ pub struct DispatcherConfig {
     pub lease: Duration,
     /// How long it waits for its attempts when it is told to stop.
     pub drain_grace: Duration,
+    /// The longest wait between two looks at the store.
+    pub poll: Duration,
 }
 
 impl DispatcherConfig {
-    /// The usual lease and grace.
+    /// The usual lease, grace and wait.
     pub fn new(host: Host) -> Self {
-        Self { host, lease: LEASE, drain_grace: DRAIN_GRACE }
+        Self { host, lease: LEASE, drain_grace: DRAIN_GRACE, poll: POLL }
     }
 }
 
@@ -83,8 +85,9 @@ impl Dispatcher {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the host can't begin; it tries again");
-                    let retry = time::after(self.clock.now(), POLL);
+                    let retry = time::after(self.clock.now(), self.config.poll);
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = self.clock.sleep_until(retry) => {}
                     }

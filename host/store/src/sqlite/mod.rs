@@ -18,6 +18,7 @@ mod files;
 mod finish;
 mod holiday;
 mod host;
+mod inline;
 pub(crate) mod moved;
 mod quota;
 mod readers;
@@ -42,6 +43,7 @@ use crate::folder::unavailable;
 use crate::unreadable::Unreadable;
 use crate::{FolderLock, Hints, Store, StoreError};
 use files::ComponentFiles;
+pub use inline::InlineDatabase;
 use innkeeper_domain::ids::TaskId;
 use innkeeper_domain::task::TaskSpec;
 use readers::Readers;
@@ -83,7 +85,7 @@ pub struct SqliteStore {
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
     unreadable: Unreadable,
     // Last, so that it is freed after the connections are closed.
-    _lock: FolderLock,
+    _lock: Option<FolderLock>,
 }
 
 impl SqliteStore {
@@ -100,19 +102,21 @@ impl SqliteStore {
         let readers = (0..READERS).map(|_| connect(&path, read_only)).collect::<Result<_, _>>()?;
         let files = ComponentFiles::open(&folder.join("components"))?;
         files.remove_unfinished()?;
-        Ok(Self {
-            writer: Writer::start(connection)?,
-            readers: Readers::new(readers),
+        Ok(Self::new(Writer::start(connection)?, Readers::new(readers), files, Some(lock)))
+    }
+
+    fn new(writer: Writer, readers: Readers, files: ComponentFiles, lock: Option<FolderLock>) -> Self {
+        Self {
+            writer,
+            readers,
             files,
             hints: Arc::new(Hints::default()),
             specs: Mutex::default(),
             unreadable: Unreadable::default(),
             _lock: lock,
-        })
+        }
     }
-}
 
-impl SqliteStore {
     /// Whether there is a store in this folder.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(DATABASE_FILE).is_file()
@@ -135,16 +139,20 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     }
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(128);
-    // Otherwise a statement is planned anew whenever a bound of a range in it changes.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;",
-    )?;
+    set_up(&connection)?;
+    connection.execute_batch("PRAGMA synchronous = FULL;")?;
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;")?;
     }
     Ok(connection)
+}
+
+/// What every connection needs, wherever its database is.
+fn set_up(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_prepared_statement_cache_capacity(128);
+    // Otherwise a statement is planned anew whenever a bound of a range in it changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;")?)
 }
 
 /// The version of the schema; 0 if there is none.

@@ -6,15 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 #[derive(Debug)]
-pub(super) struct Readers {
-    idle: Arc<Mutex<Vec<Connection>>>,
-    permits: Arc<Semaphore>,
+pub(super) enum Readers {
+    Many {
+        idle: Arc<Mutex<Vec<Connection>>>,
+        permits: Arc<Semaphore>,
+    },
+    /// The writer's own connection, in the thread of whoever asks.
+    Inline(Arc<Mutex<Connection>>),
 }
 
 impl Readers {
     pub fn new(connections: Vec<Connection>) -> Self {
         let permits = Arc::new(Semaphore::new(connections.len()));
-        Self { idle: Arc::new(Mutex::new(connections)), permits }
+        Self::Many { idle: Arc::new(Mutex::new(connections)), permits }
     }
 
     /// Runs `read` in one read transaction, so that all it sees is of one moment.
@@ -22,9 +26,15 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let (idle, permits) = match self {
+            Self::Many { idle, permits } => (Arc::clone(idle), Arc::clone(permits)),
+            Self::Inline(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                return read(&*connection.unchecked_transaction()?);
+            }
+        };
         let closing = || StoreError::Unavailable("it is closing".into());
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closing())?;
-        let idle = Arc::clone(&self.idle);
+        let permit = permits.acquire_owned().await.map_err(|_| closing())?;
         let work = move || {
             let _permit = permit;
             let mut lent = Lent::take(idle).ok_or_else(closing)?;

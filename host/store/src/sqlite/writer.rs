@@ -1,12 +1,13 @@
 //! The one thread that writes. It takes what has queued up, runs each write in a savepoint of its own,
-//! commits all together, and only then answers.
+//! commits all together, and only then answers. Under simulated time there is no such thread: then each write is
+//! committed where it is asked for.
 
 use super::row::from_sqlite;
 use crate::StoreError;
 use innkeeper_domain::limits::{WRITES_PER_COMMIT_MAX, WRITES_WAITING_MAX};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,9 +16,13 @@ type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 #[derive(Debug)]
-pub(super) struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+pub(super) enum Writer {
+    Thread {
+        jobs: Option<mpsc::Sender<Job>>,
+        thread: Mutex<Option<JoinHandle<()>>>,
+    },
+    /// Whoever asks waits for the commit, with all else that its thread does.
+    Inline(Arc<Mutex<Connection>>),
 }
 
 impl Writer {
@@ -27,7 +32,7 @@ impl Writer {
             .name("store-writer".into())
             .spawn(move || write_all(&connection, queue))
             .map_err(|e| StoreError::Unavailable(format!("can't start a thread: {e}")))?;
-        Ok(Self { jobs: Some(jobs), thread: Mutex::new(Some(thread)) })
+        Ok(Self::Thread { jobs: Some(jobs), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `write` in a transaction and answers when it is on disk. An error of it undoes it alone.
@@ -53,16 +58,25 @@ impl Writer {
             })
         });
         let stopped = || StoreError::Unavailable("it is closing".into());
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(job).await.map_err(|_| stopped())?;
+        match self {
+            Self::Thread { jobs, .. } => {
+                let jobs = jobs.as_ref().ok_or_else(stopped)?;
+                jobs.send(job).await.map_err(|_| stopped())?;
+            }
+            Self::Inline(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                commit_together(&connection, &mut vec![job]);
+            }
+        }
         answered.await.map_err(|_| stopped())?
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.jobs = None;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Self::Thread { jobs, thread } = self else { return };
+        *jobs = None;
+        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was reported when it happened.
             let _ = thread.join();

@@ -1,0 +1,147 @@
+//! People: they ask whichever process is there, and ask again until they are told.
+
+use crate::front::Front;
+use crate::plan::{Act, Plan, PlannedStart, PlannedTrigger};
+use crate::process::Process;
+use crate::record::{Event, Record};
+use crate::time::Time;
+use innkeeper_domain::calendar::Zones;
+use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::trigger::TriggerSpec;
+use innkeeper_engine::clock::Clock;
+use innkeeper_store::{NewRun, NewTrigger, Store, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long they wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long they wait before they ask again.
+const AGAIN: Duration = Duration::from_secs(45);
+
+#[derive(Clone)]
+pub struct Clients {
+    time: Arc<Time>,
+    front: Arc<Front>,
+    record: Arc<Record>,
+    tenant: TenantId,
+}
+
+/// Whom they ask.
+#[derive(Clone)]
+pub struct Asked {
+    pub process: Arc<Process>,
+    pub store: Arc<dyn Store>,
+    pub zones: Arc<dyn Zones>,
+}
+
+impl Clients {
+    pub fn new(time: Arc<Time>, front: Arc<Front>, record: Arc<Record>, tenant: TenantId) -> Self {
+        Self { time, front, record, tenant }
+    }
+
+    /// Does in the background what the plan says.
+    pub fn begin(&self, plan: &Plan) {
+        for trigger in &plan.triggers {
+            tokio::spawn(self.clone().use_trigger(trigger));
+        }
+        for start in &plan.starts {
+            tokio::spawn(self.clone().start(start));
+        }
+    }
+
+    fn use_trigger(self, planned: &PlannedTrigger) -> impl Future<Output = ()> + use<> {
+        let (created_at, acts, spec) = (planned.created_at, planned.acts.clone(), planned.spec.clone());
+        let (name, task) = (planned.name.clone(), planned.task.clone());
+        async move {
+            self.time.sleep_until(created_at).await;
+            let make = |asked: Asked| {
+                let (name, task, spec, tenant) = (name.clone(), task.clone(), spec.clone(), self.tenant);
+                async move {
+                    let now = asked.process.now();
+                    let (id, input) = (TriggerId::new(now), Payload::default());
+                    let Ok(first) = TriggerSpec::check(&spec, id, &input, asked.zones.as_ref(), now) else {
+                        return Err(StoreError::Conflict("it would never fire".into()));
+                    };
+                    let new = NewTrigger { id, task, name: Some(name.clone()), spec, input, first };
+                    match asked.store.trigger_create(tenant, new, now.into()).await {
+                        Err(StoreError::Exists(_)) => asked.store.trigger_get(tenant, &name).await,
+                        answer => answer,
+                    }
+                }
+            };
+            let Ok(trigger) = self.ask(make).await else { return };
+            self.record.add(Event::CreateTold(trigger.id));
+            for (at, act) in acts {
+                self.time.sleep_until(at).await;
+                let ask = |asked: Asked| {
+                    let (name, tenant) = (name.clone(), self.tenant);
+                    async move {
+                        let now = asked.process.now().into();
+                        match act {
+                            Act::Pause => {
+                                asked.store.trigger_pause(tenant, &name, String::new(), now).await.map(drop)
+                            }
+                            Act::Resume => asked.store.trigger_resume(tenant, &name, now).await.map(drop),
+                            Act::Delete => asked.store.trigger_delete(tenant, &name, now).await.map(drop),
+                        }
+                    }
+                };
+                match (act, self.ask(ask).await) {
+                    (Act::Pause, Ok(())) => self.record.add(Event::PauseTold(trigger.id)),
+                    // An answer that was lost before.
+                    (Act::Delete, Ok(()) | Err(StoreError::NotFound(_))) => {
+                        self.record.add(Event::DeleteTold(trigger.id));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn start(self, planned: &PlannedStart) -> impl Future<Output = ()> + use<> {
+        let (at, task, key, times) = (planned.at, planned.task.clone(), planned.key.clone(), planned.times);
+        async move {
+            self.time.sleep_until(at).await;
+            for _ in 0..times {
+                let ask = |asked: Asked| {
+                    let (task, key, tenant) = (task.clone(), key.clone(), self.tenant);
+                    async move {
+                        let now = asked.process.now();
+                        let input = Payload::default();
+                        let new = NewRun { id: RunId::new(now), task, input, idempotency_key: Some(key) };
+                        let started = asked.store.runs_start(tenant, vec![new], now.into()).await?;
+                        started.into_iter().next().ok_or(StoreError::Corrupt("no answer".into()))
+                    }
+                };
+                if let Ok(Ok(started)) = self.ask(ask).await {
+                    self.record.add(Event::StartTold { key: key.clone(), run: started.id });
+                }
+                self.time.sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Asks until there is an answer. What is asked goes on in the process though nobody waits for it any more.
+    async fn ask<T, F>(&self, ask: impl Fn(Asked) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        loop {
+            if let Some(asked) = self.front.get() {
+                let asking = tokio::spawn(ask(asked));
+                let answer = tokio::select! {
+                    biased;
+                    answer = asking => answer.expect("no panic"),
+                    () = self.time.sleep(PATIENCE) => Err(StoreError::Unavailable("no answer".into())),
+                };
+                match answer {
+                    Err(StoreError::Unavailable(_)) => {}
+                    answer => return answer,
+                }
+            }
+            self.time.sleep(AGAIN).await;
+        }
+    }
+}
