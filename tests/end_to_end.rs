@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "end_to_end/backfills.rs"]
+mod backfills;
 #[path = "end_to_end/backup.rs"]
 mod backup;
 #[path = "support/cluster.rs"]

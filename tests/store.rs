@@ -74,6 +74,16 @@ conformance!(
     a_trigger_is_due_when_its_jitter_is_over
     times_of_another_edition_are_found_and_reckoned_anew
     skips_are_counted_by_reason
+    a_backfill_goes_through_its_times_in_order
+    a_step_of_a_backfill_takes_place_once
+    a_backfill_leaves_out_what_ran
+    a_backfill_waits_for_what_passes
+    a_cancelled_backfill_creates_no_run
+    a_deleted_trigger_has_no_backfills
+    a_backfill_and_its_trigger_do_not_stand_in_each_others_way
+    what_the_trigger_comes_to_is_not_backfilled
+    a_trigger_has_so_many_backfills
+    an_old_backfill_goes
     tenants_do_not_see_each_other
     runs_go_to_hosts_that_have_what_they_require
     a_run_keeps_what_its_revision_requires

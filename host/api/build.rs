@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = [
         "audit",
+        "backfill",
         "component",
         "forecast",
         "holiday",

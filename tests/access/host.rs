@@ -11,9 +11,11 @@ use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::audit::Change;
+use innkeeper_domain::backfill::{Again, BackfillSpec};
 use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Digest, Inspected, Refusal, Shape};
-use innkeeper_domain::ids::{RunId, TaskId, TenantId, TokenId, TriggerId};
+use innkeeper_domain::holiday::Holidays;
+use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TokenId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quotas;
@@ -22,7 +24,7 @@ use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_store::sqlite::SqliteStore;
-use innkeeper_store::{NewRun, NewTask, NewTenant, NewTrigger, Store};
+use innkeeper_store::{NewBackfill, NewRun, NewTask, NewTenant, NewTrigger, Store};
 use prost::Message;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -155,6 +157,24 @@ impl Vault for PlainVault {
 }
 
 impl Host {
+    /// A backfill of the last day.
+    pub fn a_day_of(&self, trigger: String) -> proto::CreateBackfillRequest {
+        let seconds = now().as_second() - 24 * 3_600;
+        let from = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        proto::CreateBackfillRequest { trigger, from, ..Default::default() }
+    }
+
+    /// The id of a new backfill of a trigger of `a`'s.
+    pub async fn backfill(&self, trigger: &str) -> String {
+        let (trigger, at) = (self.store.trigger_get(self.a.tenant, &name(trigger)).await.unwrap(), now());
+        let from = Timestamp::from_second(at.as_second() - 24 * 3_600).unwrap();
+        let spec = BackfillSpec { from, to: at, concurrency: 1, again: Again::None };
+        let times = spec.times(trigger.id, &trigger.spec, Holidays::NONE, &BundledZones, at).unwrap();
+        let id = BackfillId::new(at);
+        let new = NewBackfill { id, trigger: trigger.name, trigger_id: trigger.id, spec, times };
+        self.store.backfill_create(self.a.tenant, new, at.into()).await.unwrap().id.to_string()
+    }
+
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path()).unwrap());

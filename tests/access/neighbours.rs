@@ -88,6 +88,11 @@ async fn what_is_the_neighbours_is_as_if_it_were_not() {
         ..Default::default()
     };
     same(on, "TriggerService/CreateTrigger", theirs, made_up, exclude).await;
+    let (backfill, no_backfill) = (host.backfill("mine-hourly").await, RunId::new(now()).to_string());
+    let message = |id| proto::GetBackfillRequest { id };
+    same(on, "BackfillService/GetBackfill", &backfill, &no_backfill, message).await;
+    let message = |id| proto::CancelBackfillRequest { id };
+    same(on, "BackfillService/CancelBackfill", &backfill, &no_backfill, message).await;
 
     let (token, no_token) = (host.a.token.to_string(), TokenId::new(now()).to_string());
     same(on, "TokenService/RevokeToken", &token, &no_token, |id| proto::RevokeTokenRequest { id }).await;
@@ -160,6 +165,12 @@ async fn the_neighbours_names_are_as_if_they_were_not() {
         .await;
     let skips = |trigger| proto::ListSkipsRequest { trigger, ..Default::default() };
     same(on, "TriggerService/ListSkips", theirs, "nonesuch", skips).await;
+    let backfills = |trigger| proto::ListBackfillsRequest { trigger, ..Default::default() };
+    same(on, "BackfillService/ListBackfills", theirs, "nonesuch", backfills).await;
+    let backfill = |trigger| host.a_day_of(trigger);
+    same(on, "BackfillService/CreateBackfill", theirs, "nonesuch", backfill).await;
+    let plan = |trigger| proto::PlanBackfillRequest { backfill: Some(host.a_day_of(trigger)) };
+    same(on, "BackfillService/PlanBackfill", theirs, "nonesuch", plan).await;
     host.stop().await;
 }
 

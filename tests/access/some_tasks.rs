@@ -1,6 +1,7 @@
 //! Tokens that are for some tasks: the others are as if they weren't there.
 
-use crate::host::{Host, Who, now, raw, request};
+use crate::host::{Host, Who, name, now, raw, request};
+use innkeeper_api::proto::backfill_service_client::BackfillServiceClient;
 use innkeeper_api::proto::forecast_service_client::ForecastServiceClient;
 use innkeeper_api::proto::run_service_client::RunServiceClient;
 use innkeeper_api::proto::task_service_client::TaskServiceClient;
@@ -9,6 +10,8 @@ use innkeeper_api::proto::usage_service_client::UsageServiceClient;
 use innkeeper_api::proto::{self, start_runs_response::result::Result as Kind};
 use innkeeper_domain::access::Role;
 use innkeeper_domain::ids::RunId;
+use innkeeper_domain::quota::Quota;
+use innkeeper_domain::tenant::TenantUpdate;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -62,6 +65,23 @@ async fn other_tasks_are_as_if_they_were_not() {
     let pause = |name| proto::PauseTriggerRequest { name, note: String::new() };
     same(on, "TriggerService/PauseTrigger", triggers, pause).await;
     same(on, "TriggerService/ResumeTrigger", triggers, |name| proto::ResumeTriggerRequest { name }).await;
+    let of_trigger = |trigger| proto::ListBackfillsRequest { trigger, ..Default::default() };
+    same(on, "BackfillService/ListBackfills", triggers, of_trigger).await;
+    let backfill = |trigger| host.a_day_of(trigger);
+    let plan = |trigger| proto::PlanBackfillRequest { backfill: Some(host.a_day_of(trigger)) };
+    same(on, "BackfillService/PlanBackfill", triggers, plan).await;
+    same(on, "BackfillService/CreateBackfill", triggers, backfill).await;
+    let (mine, other) = (host.backfill("mine-hourly").await, host.backfill("other-hourly").await);
+    let backfills = [mine.as_str(), other.as_str(), made_up.as_str()];
+    same(on, "BackfillService/GetBackfill", backfills, |id| proto::GetBackfillRequest { id }).await;
+    same(on, "BackfillService/CancelBackfill", backfills, |id| proto::CancelBackfillRequest { id }).await;
+    let mut service = BackfillServiceClient::new(on.clone());
+    let list = service.list_backfills(ask(proto::ListBackfillsRequest::default())).await;
+    let listed = list.unwrap().into_inner().backfills;
+    assert!(
+        listed.len() == 2 && listed.iter().all(|backfill| backfill.trigger == "mine-hourly"),
+        "{listed:?}"
+    );
     same(on, "RunService/CancelRun", runs, |id| proto::CancelRunRequest { id }).await;
     let other = host.store.run_get(host.a.tenant, host.a.runs[1]).await.unwrap();
     assert!(!other.state.is_final(), "{other:?}");
@@ -83,6 +103,15 @@ async fn lists_and_batches_leave_the_others_out() {
         ForecastServiceClient::new(on.clone()).forecast(ask(proto::ForecastRequest::default())).await;
     let tasks: Vec<_> = forecast.unwrap().into_inner().tasks.into_iter().map(|task| task.task).collect();
     assert_eq!(tasks, ["mine"]);
+    let none = TenantUpdate { quotas: [(Quota::ConcurrentRuns, Some(0))].into(), ..Default::default() };
+    host.store.tenant_update(&name("a"), none, now().into()).await.unwrap();
+    let warnings = async |who: Who| {
+        let request = request(proto::ForecastRequest::default(), who.token().as_deref(), None);
+        let told = ForecastServiceClient::new(on.clone()).forecast(request).await.unwrap();
+        told.into_inner().warnings.into_iter().map(|warning| warning.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings(Who::Is(Role::Viewer)).await, ["concurrent-runs"]);
+    assert_eq!(warnings(Who::ForTasks(Role::Viewer)).await, [""; 0]);
     let mut runs = RunServiceClient::new(on.clone());
     let list = runs.list_runs(ask(proto::ListRunsRequest::default())).await.unwrap().into_inner();
     assert_eq!(list.runs.iter().map(|run| run.id.clone()).collect::<Vec<_>>(), [host.a.runs[0].to_string()]);

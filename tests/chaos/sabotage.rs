@@ -4,13 +4,14 @@ use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pas
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, Change};
+use innkeeper_domain::backfill::{Backfill, BackfillPlan};
 use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::firing::Firing;
 use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::holiday::{Holiday, HolidayCalendar, HolidayCalendarInfo, HolidayDates};
 use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::QuotaUse;
 use innkeeper_domain::run::{Claimed, Lease, LogLine, Run, RunState};
@@ -174,6 +175,7 @@ impl Shared {
             task: start.task,
             revision: 1,
             trigger: None,
+            backfill: None,
             nominal_at: at,
             state: RunState::Queued,
             attempt: 0,

@@ -5,12 +5,13 @@ use crate::random::Random;
 use crate::side::{Learned, digest, name, uuid_at};
 use innkeeper_domain::access::{self, Proof, Token};
 use innkeeper_domain::audit::AuditOutcome;
+use innkeeper_domain::backfill::Again;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::holiday::Holiday;
 use innkeeper_domain::host::{Host, HostState, Labels, Role};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId, TriggerId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TokenId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -54,12 +55,13 @@ pub struct Generator {
     /// Old ones too.
     leases: Vec<Lease>,
     advances: Vec<Advance>,
+    backfills: Vec<BackfillId>,
 }
 
 type Make = fn(&mut Generator) -> Option<Operation>;
 
 /// How often each kind of operation comes.
-const KINDS: [(u64, Make); 65] = [
+const KINDS: [(u64, Make); 69] = [
     (1, |g| g.random.pick(&["default", "other", "none"]).map(Operation::TenantGet)),
     (1, Generator::tenant_create),
     (2, Generator::tenant_update),
@@ -135,6 +137,13 @@ const KINDS: [(u64, Make); 65] = [
     (2, |g| Some(Operation::TriggerSkips { tenant: g.tenant(), name: g.trigger_name(), size: g.size() })),
     (1, |_| Some(Operation::TriggersNext)),
     (14, |g| Some(Operation::Schedule { ids: g.random.number() })),
+    (3, Generator::backfill_create),
+    (1, |g| Some(Operation::BackfillCancel { tenant: g.tenant(), id: g.random.pick(&g.backfills)? })),
+    (1, |g| {
+        let trigger = g.random.chance(50).then(|| g.trigger_name());
+        Some(Operation::BackfillList { tenant: g.tenant(), trigger, size: g.size() })
+    }),
+    (10, |g| Some(Operation::Backfill { ids: g.random.number(), times: g.size() })),
     (2, |g| {
         let stale = g.random.pick(&g.advances)?;
         Some(Operation::Advance(vec![stale]))
@@ -189,6 +198,7 @@ impl Generator {
             runs: Vec::new(),
             leases: Vec::new(),
             advances: Vec::new(),
+            backfills: Vec::new(),
         }
     }
 
@@ -451,6 +461,16 @@ impl Generator {
             name: self.name(),
             holidays: vec![Holiday { day, title }],
         })
+    }
+
+    fn backfill_create(&mut self) -> Option<Operation> {
+        let id = BackfillId(uuid_at(self.now, self.random.number()));
+        self.backfills.push(id);
+        let trigger = self.trigger_name();
+        let from = time::before(self.now, Duration::from_secs(self.random.below(90)));
+        let again = self.random.pick(Again::ALL)?;
+        let concurrency = 1 + self.random.below(4) as u32;
+        Some(Operation::BackfillCreate { tenant: self.tenant(), id, trigger, from, concurrency, again })
     }
 
     fn trigger_create(&mut self) -> Option<Operation> {

@@ -48,6 +48,7 @@ impl Side {
                 add(Operation::TaskRevisions { tenant, name: task.name, size }).await;
             }
             add(Operation::TriggerList { tenant, task: None, only: None, size }).await;
+            add(Operation::BackfillList { tenant, trigger: None, size }).await;
             add(Operation::SecretList { tenant, size }).await;
             add(Operation::HolidaysList { tenant, size }).await;
             add(Operation::TriggerPlans { tenant, task: None, only: None, size }).await;
@@ -128,6 +129,8 @@ impl Side {
                 for skip in skips.expect("skips").items {
                     let is_in = |run: &&Run| skip.from <= run.nominal_at && run.nominal_at <= skip.to;
                     let own = runs.iter().filter(|run| run.trigger.as_ref() == Some(&trigger.name));
+                    // A backfill is about just those.
+                    let own = own.filter(|run| run.backfill.is_none());
                     // A trigger of that name that was deleted has left its runs.
                     let own = own.filter(|run| run.created_at >= trigger.created_at);
                     if let Some(run) = own.into_iter().find(is_in) {
@@ -143,7 +146,7 @@ impl Side {
         let states = RunState::ALL.into_iter().filter(|state| !state.is_final()).collect();
         let filter = RunFilter { task: None, only: None, trigger: Some(trigger.clone()), states };
         let runs: Result<_, StoreError> = self.store.run_list(self.tenants[tenant], filter, ALL).await;
-        runs.expect("runs").items.len() as u64
+        runs.expect("runs").items.iter().filter(|run| run.backfill.is_none()).count() as u64
     }
 }
 

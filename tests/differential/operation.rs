@@ -3,10 +3,11 @@
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::AuditOutcome;
+use innkeeper_domain::backfill::Again;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::holiday::Holiday;
 use innkeeper_domain::host::{Host, HostState, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TokenId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
 use innkeeper_domain::task::TaskSpec;
@@ -232,6 +233,29 @@ pub enum Operation {
     /// come from the seed.
     Schedule {
         ids: u64,
+    },
+    /// Of the trigger's times since this instant.
+    BackfillCreate {
+        tenant: TenantPlace,
+        id: BackfillId,
+        trigger: Name,
+        from: Timestamp,
+        concurrency: u32,
+        again: Again,
+    },
+    BackfillCancel {
+        tenant: TenantPlace,
+        id: BackfillId,
+    },
+    BackfillList {
+        tenant: TenantPlace,
+        trigger: Option<Name>,
+        size: usize,
+    },
+    /// Takes all that can go on through so many times. The runs' ids come from the seed.
+    Backfill {
+        ids: u64,
+        times: usize,
     },
     /// A decision that was made before.
     Advance(Vec<Advance>),

@@ -4,9 +4,11 @@ use crate::operation::{Ending, Operation, Step, TENANTS, TenantPlace};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Role, Token};
 use innkeeper_domain::audit::{Actor, AuditEntry, Change};
+use innkeeper_domain::backfill::{BackfillSpec, stretch, timetable};
 use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::firing::{Rules, fire};
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::{Claimed, Lease};
@@ -84,6 +86,7 @@ impl Side {
         let now = innkeeper_domain::time::after(step.at, self.skew);
         match &step.operation {
             Operation::Schedule { ids } => self.schedule(now, *ids).await,
+            Operation::Backfill { ids, times } => self.backfill(now, *ids, *times).await,
             Operation::RunsClaim { host, labels, limit } => {
                 let mut claimed = self.store.runs_claim(*host, labels, *limit, now).await;
                 // The tenant's id is the store's choice; its name is not.
@@ -111,6 +114,25 @@ impl Side {
         use Operation as O;
         let (s, of) = (&self.store, |place: &TenantPlace| self.tenant(*place));
         match operation {
+            O::BackfillCreate { tenant, id, trigger, from, concurrency, again } => {
+                let spec = BackfillSpec { from: *from, to: now, concurrency: *concurrency, again: *again };
+                let trigger = match s.trigger_get(of(tenant), trigger).await {
+                    Ok(trigger) => trigger,
+                    Err(error) => return text(error),
+                };
+                let times = match spec.times(trigger.id, &trigger.spec, Holidays::NONE, &BundledZones, now) {
+                    Ok(times) => times,
+                    Err(error) => return text(error),
+                };
+                let (id, trigger, trigger_id) = (*id, trigger.name, trigger.id);
+                let new = NewBackfill { id, trigger, trigger_id, spec, times };
+                let plan = s.backfill_plan(of(tenant), new.clone()).await;
+                text((plan, s.backfill_create(of(tenant), new, change(now)).await))
+            }
+            O::BackfillCancel { tenant, id } => text(s.backfill_cancel(of(tenant), *id, change(now)).await),
+            O::BackfillList { tenant, trigger, size } => {
+                pages(*size, |page| s.backfill_list(of(tenant), trigger.as_ref(), None, page)).await
+            }
             O::ComponentPut { tenant, bytes } => {
                 text(s.component_put(of(tenant), component(bytes, now), bytes.clone(), change(now)).await)
             }
@@ -319,6 +341,31 @@ impl Side {
         let created = self.store.triggers_advance(advances.clone(), now).await;
         let runs = advances.iter().flat_map(|advance| advance.run_ids.clone()).collect();
         Answer { text: text((due, created)), learned: Learned { runs, advances, ..Learned::default() } }
+    }
+
+    async fn backfill(&self, now: Timestamp, ids: u64, times: usize) -> Answer {
+        let mut due = match self.store.backfills_due(now, DUE_MAX).await {
+            Err(error) => return Answer { text: text(error), ..Answer::default() },
+            Ok(due) => due,
+        };
+        due.sort_by_key(|due| due.id);
+        // Each side has its own.
+        due.iter_mut().for_each(|due| due.tenant = TenantId(uuid::Uuid::nil()));
+        let (mut number, mut created, mut runs) = (ids, Vec::new(), Vec::new());
+        for due in &due {
+            let timetable =
+                timetable(due.trigger, &due.trigger_spec, due.from, &BundledZones).expect("a schedule");
+            let stretch = stretch(&timetable, Holidays::NONE, due.next_at, due.last_at, times);
+            let new_id = |_: &Timestamp| {
+                number = number.wrapping_add(1);
+                RunId(uuid_at(now, number))
+            };
+            let run_ids: Vec<RunId> = stretch.times.iter().map(new_id).collect();
+            runs.extend(run_ids.clone());
+            let step = BackfillStep { id: due.id, next_at: due.next_at, stretch, run_ids };
+            created.push(self.store.backfill_advance(step, now).await);
+        }
+        Answer { text: text((due, created)), learned: Learned { runs, ..Learned::default() } }
     }
 
     /// What [`Operation::Schedule`] will decide.

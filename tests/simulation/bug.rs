@@ -1,5 +1,6 @@
 //! Bugs that are put in on purpose, and must be found.
 
+use crate::checker::Rule;
 use crate::record::{Event, Record};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, TimeZone, Zones};
@@ -28,6 +29,17 @@ impl Bug {
     /// All of them.
     pub const ALL: [Self; 5] =
         [Self::NaiveDst, Self::AdvanceBeforeInsert, Self::DoubleResume, Self::CatchUpOffByOne, Self::NoFence];
+
+    /// The rules by which it is to be found.
+    pub fn breaks(self) -> &'static [Rule] {
+        match self {
+            Self::None => &[],
+            Self::NaiveDst => &[Rule::Every, Rule::NotEarly],
+            Self::AdvanceBeforeInsert => &[Rule::Every],
+            Self::DoubleResume | Self::CatchUpOffByOne => &[Rule::Once],
+            Self::NoFence => &[Rule::Fenced],
+        }
+    }
 }
 
 /// A zone as it was when the simulation began, for ever.

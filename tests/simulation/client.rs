@@ -13,6 +13,7 @@ use innkeeper_engine::clock::Clock;
 use innkeeper_store::{NewRun, NewTrigger, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// How long they wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ pub struct Clients {
     front: Arc<Front>,
     record: Arc<Record>,
     tenant: TenantId,
+    tasks: TaskTracker,
 }
 
 /// Whom they ask.
@@ -37,16 +39,16 @@ pub struct Asked {
 
 impl Clients {
     pub fn new(time: Arc<Time>, front: Arc<Front>, record: Arc<Record>, tenant: TenantId) -> Self {
-        Self { time, front, record, tenant }
+        Self { time, front, record, tenant, tasks: TaskTracker::new() }
     }
 
     /// Does in the background what the plan says.
     pub fn begin(&self, plan: &Plan) {
         for trigger in &plan.triggers {
-            tokio::spawn(self.clone().use_trigger(trigger));
+            self.tasks.spawn(self.clone().use_trigger(trigger));
         }
         for start in &plan.starts {
-            tokio::spawn(self.clone().start(start));
+            self.tasks.spawn(self.clone().start(start));
         }
     }
 
@@ -130,7 +132,7 @@ impl Clients {
     {
         loop {
             if let Some(asked) = self.front.get() {
-                let asking = tokio::spawn(ask(asked));
+                let asking = self.tasks.spawn(ask(asked));
                 let answer = tokio::select! {
                     biased;
                     answer = asking => answer.expect("no panic"),

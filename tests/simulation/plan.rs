@@ -115,10 +115,12 @@ pub enum Fault {
         down: Duration,
         edition: Option<usize>,
     },
-    /// The process stands still. Another one may have started meanwhile; then they are both there for some time.
+    /// The process stands still. Another one, perhaps of another edition, may have started meanwhile; then they
+    /// are both there for some time.
     Freeze {
         frozen: Duration,
         replaced: Option<Duration>,
+        edition: Option<usize>,
     },
     Mood {
         mood: Mood,
@@ -295,7 +297,7 @@ impl Fault {
             60..80 => {
                 let frozen = seconds(random, 1, 40 * MINUTE);
                 let replaced = random.chance(75).then(|| seconds(random, 1, 10 * MINUTE));
-                Self::Freeze { frozen, replaced }
+                Self::Freeze { frozen, replaced, edition }
             }
             80..90 => {
                 let mood = random.pick(&[Mood::Away, Mood::Flaky, Mood::Slow]).expect("some");
@@ -315,7 +317,7 @@ impl Fault {
         match self {
             Self::Death { down, .. } => DEATH_PATIENCE + *down,
             Self::Stop { down, .. } => *down,
-            Self::Freeze { frozen, replaced } => *frozen + replaced.unwrap_or_default(),
+            Self::Freeze { frozen, replaced, .. } => *frozen + replaced.unwrap_or_default(),
             Self::Mood { lasts, .. } | Self::Clock { lasts, .. } => *lasts,
         }
     }

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// Longer than in production, so that a week isn't spent with polling.
 const POLL: Duration = Duration::from_secs(120);
@@ -88,6 +89,7 @@ struct World {
     begin: Timestamp,
     processes: u32,
     edition: usize,
+    tasks: TaskTracker,
 }
 
 /// A process, and the two halves of its engine.
@@ -115,6 +117,7 @@ pub fn simulate(seed: u64, bug: Bug) -> Report {
         begin: plan.begin,
         processes: 0,
         edition: 0,
+        tasks: TaskTracker::new(),
     };
     let weather = Arc::clone(&world.weather);
     let store = world.database.store().expect("a store");
@@ -180,8 +183,8 @@ impl World {
         let dispatcher = Dispatcher::new(store, clock(), Arc::new(stub), keyring, config);
         let (one, other) = (process.stop.clone(), process.stop.clone());
         let halves = [
-            tokio::spawn(async move { scheduler.run(one).await }),
-            tokio::spawn(async move { dispatcher.run(other).await }),
+            self.tasks.spawn(async move { scheduler.run(one).await }),
+            self.tasks.spawn(async move { dispatcher.run(other).await }),
         ];
         Living { process, halves }
     }
@@ -211,15 +214,16 @@ impl World {
                 self.time.sleep(*down).await;
                 self.start()
             }
-            Fault::Freeze { frozen, replaced: None } => {
+            Fault::Freeze { frozen, replaced: None, .. } => {
                 living.process.set(Condition::Frozen);
                 self.time.sleep(*frozen).await;
                 living.process.set(Condition::Works);
                 living
             }
-            Fault::Freeze { frozen, replaced: Some(both) } => {
+            Fault::Freeze { frozen, replaced: Some(both), edition } => {
                 living.process.set(Condition::Frozen);
                 self.time.sleep(*frozen / 2).await;
+                self.change_to(*edition);
                 let other = self.start();
                 self.time.sleep(*frozen / 2).await;
                 living.process.set(Condition::Works);
@@ -277,7 +281,8 @@ fn host(process: &Process) -> Host {
         version: String::new(),
         roles: vec![],
         labels: Labels::default(),
-        capacity: 8,
+        // Enough for what a week leaves behind.
+        capacity: 64,
     }
 }
 

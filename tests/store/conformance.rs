@@ -1,5 +1,7 @@
 //! What every driver of the store does alike. Time is an argument here: no case waits.
 
+#[path = "backfills.rs"]
+mod backfills;
 #[path = "fleet.rs"]
 mod fleet;
 #[path = "holidays.rs"]
@@ -17,6 +19,7 @@ mod triggers;
 #[path = "uploads.rs"]
 mod uploads;
 
+pub use backfills::*;
 pub use fleet::*;
 pub use holidays::*;
 pub use limits::*;

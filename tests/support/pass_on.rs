@@ -94,6 +94,18 @@ macro_rules! pass_on_the_rest {
             fn task_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
             => {}
         );
+        pass_on!($type, BackfillStore:
+            fn backfill_plan(tenant: TenantId, backfill: NewBackfill) -> BackfillPlan;
+            fn backfill_create(tenant: TenantId, backfill: NewBackfill, change: Change) -> Backfill;
+            fn backfill_get(tenant: TenantId, id: BackfillId) -> Backfill;
+            fn backfill_list(
+                tenant: TenantId, trigger: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page
+            ) -> Paged<Backfill>;
+            fn backfill_cancel(tenant: TenantId, id: BackfillId, change: Change) -> Backfill;
+            fn backfills_due(now: Timestamp, limit: usize) -> Vec<DueBackfill>;
+            fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
+            => {}
+        );
         pass_on!($type, RetentionStore:
             fn retention_step(keep: Keep, limit: usize) -> Swept;
             => {}

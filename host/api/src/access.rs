@@ -93,6 +93,11 @@ use Role::{Admin, Operator, Owner, Viewer};
 /// The rules, by call.
 pub(crate) const RULES: &[Rule] = &[
     rule("AuditService/ListAudit", Owner, Tenant, Reads, Refused),
+    rule("BackfillService/CancelBackfill", Operator, Tenant, Changes, Checked),
+    rule("BackfillService/CreateBackfill", Operator, Tenant, Changes, Checked),
+    rule("BackfillService/GetBackfill", Viewer, Tenant, Reads, Checked),
+    rule("BackfillService/ListBackfills", Viewer, Tenant, Reads, Filtered),
+    rule("BackfillService/PlanBackfill", Viewer, Tenant, Reads, Checked),
     rule("ComponentService/BeginUpload", Owner, Tenant, Changes, Refused),
     rule("ComponentService/DeleteComponent", Owner, Tenant, Changes, Refused),
     rule("ComponentService/GetComponent", Viewer, Tenant, Reads, Refused),

@@ -6,7 +6,7 @@ use crate::status::of_store;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Role, Token};
 use innkeeper_domain::audit::{Actor, Change};
-use innkeeper_domain::ids::{RunId, TenantId};
+use innkeeper_domain::ids::{BackfillId, RunId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::tenant::{Tenant, TenantState};
 use innkeeper_store::{StartError, StoreError, TokenHash};
@@ -138,6 +138,14 @@ impl Caller {
         Err(of_store(StoreError::NotFound(format!("run {run}"))))
     }
 
+    /// The same of a backfill of its trigger.
+    pub fn backfill(&self, task: &Name, backfill: BackfillId) -> Result<(), Status> {
+        if self.may_use(task) {
+            return Ok(());
+        }
+        Err(of_store(StoreError::NotFound(format!("backfill {backfill}"))))
+    }
+
     /// The same of its trigger.
     pub fn trigger(&self, task: &Name, trigger: &Name) -> Result<(), Status> {
         if self.may_use(task) {
@@ -155,6 +163,15 @@ impl Api {
         }
         let run = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
         caller.run(&run.task, id)
+    }
+
+    /// The same of a backfill.
+    pub(crate) async fn may_see_backfill(&self, caller: &Caller, id: BackfillId) -> Result<(), Status> {
+        if caller.known.token.tasks.is_none() {
+            return Ok(());
+        }
+        let backfill = self.store.backfill_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.backfill(&backfill.task, id)
     }
 
     /// The same of a trigger.

@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 pub mod auth;
+mod backfill;
 mod caller;
 mod component;
 mod convert;

@@ -36,6 +36,7 @@ pub(crate) fn from_run(run: Run) -> proto::Run {
         task: run.task.to_string(),
         revision: run.revision,
         trigger: run.trigger.map(|name| name.to_string()).unwrap_or_default(),
+        backfill: run.backfill.map(|id| id.to_string()).unwrap_or_default(),
         nominal_at: Some(from_instant(run.nominal_at)),
         state: from_state(run.state).into(),
         attempt: run.attempt,

@@ -6,6 +6,7 @@ use crate::gate::Gate;
 use crate::listen::Listener;
 use crate::proto::DESCRIPTORS;
 use crate::proto::audit_service_server::AuditServiceServer;
+use crate::proto::backfill_service_server::BackfillServiceServer;
 use crate::proto::component_service_server::ComponentServiceServer;
 use crate::proto::forecast_service_server::ForecastServiceServer;
 use crate::proto::holiday_service_server::HolidayServiceServer;
@@ -64,6 +65,7 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
         .add_service(health)
         .add_service(reflection)
         .add_service(bounded!(AuditServiceServer))
+        .add_service(bounded!(BackfillServiceServer))
         .add_service(bounded!(ComponentServiceServer))
         .add_service(bounded!(ForecastServiceServer))
         .add_service(bounded!(HolidayServiceServer))

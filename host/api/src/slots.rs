@@ -45,9 +45,9 @@ impl Slots {
         Self::new("streams of runs and logs", all, STREAMS_PER_TENANT_MAX)
     }
 
-    /// For forecasts, each with a thread of its own.
+    /// For forecasts and planned backfills, each with a thread of its own.
     pub fn forecasts() -> Self {
-        Self::new("forecasts", FORECASTS_MAX, FORECASTS_PER_TENANT_MAX)
+        Self::new("forecasts and planned backfills", FORECASTS_MAX, FORECASTS_PER_TENANT_MAX)
     }
 
     fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {

@@ -163,11 +163,15 @@ impl TriggerService for Api {
     }
 }
 
-type Calendars = BTreeMap<Name, Arc<HolidayDates>>;
+pub(crate) type Calendars = BTreeMap<Name, Arc<HolidayDates>>;
 
 impl Api {
     /// The dates of those of these calendars that there are; asks nothing for none.
-    async fn holidays(&self, tenant: TenantId, names: BTreeSet<Name>) -> Result<Calendars, Status> {
+    pub(crate) async fn holidays(
+        &self,
+        tenant: TenantId,
+        names: BTreeSet<Name>,
+    ) -> Result<Calendars, Status> {
         if names.is_empty() {
             return Ok(Calendars::new());
         }

@@ -53,6 +53,7 @@ id!(TenantId, "tenant");
 id!(TaskId, "task");
 id!(TriggerId, "trigger");
 id!(RunId, "run");
+id!(BackfillId, "backfill");
 id!(HostId, "host");
 id!(TokenId, "token");
 id!(AuditId, "audit log line");

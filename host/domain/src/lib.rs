@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admit;
 pub mod audit;
+pub mod backfill;
 pub mod bill;
 pub mod calendar;
 pub mod component;

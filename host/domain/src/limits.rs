@@ -87,6 +87,8 @@ pub const ZONE_CHARS_MAX: usize = 64;
 pub const HOLIDAY_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Holidays of a calendar, a yearly one counting as one.
 pub const HOLIDAYS_PER_CALENDAR_MAX: usize = 2_000;
+/// Days of all events of a file, those that are known already included.
+pub const HOLIDAY_DATES_READ_MAX: usize = 20_000;
 /// Characters of a holiday's title.
 pub const HOLIDAY_TITLE_CHARS_MAX: usize = 200;
 /// Holiday calendars of one tenant.
@@ -115,6 +117,20 @@ pub const RUNS_PER_DECISION_MAX: usize = 100;
 pub const MISSED_AFTER: Duration = Duration::from_secs(10);
 /// Next times that can be asked for at once.
 pub const NEXT_TIMES_MAX: usize = 10_000;
+/// Nominal times in the range of one backfill.
+pub const BACKFILL_TIMES_MAX: usize = 100_000;
+/// Unfinished runs that one backfill may have at one time.
+pub const BACKFILL_CONCURRENCY_MAX: u32 = 1_000;
+/// Backfills of one trigger that have neither finished nor been cancelled.
+pub const BACKFILLS_PER_TRIGGER_MAX: u64 = 10;
+/// Nominal times that one step of a backfill goes through; the rest waits for the next step.
+pub const BACKFILL_TIMES_PER_STEP_MAX: usize = 200;
+/// Backfills that are taken a step further before the store is asked anew which have most cause to be.
+pub const BACKFILLS_PER_LOOK: usize = 32;
+/// How long a backfill waits before it tries again what was refused for a reason that passes.
+pub const BACKFILL_WAIT: Duration = Duration::from_secs(2);
+/// Times at each end of its range that the plan of a backfill shows.
+pub const BACKFILL_TIMES_SHOWN: usize = 5;
 
 // Forecasts.
 

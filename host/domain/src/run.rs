@@ -1,7 +1,7 @@
 //! Runs, their attempts, and the one function that knows how a run's state changes.
 
 use crate::failure::{Failure, FailureKind, Outcome, Usage};
-use crate::ids::{HostId, RunId, TaskId, TenantId, TriggerId};
+use crate::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TriggerId};
 use crate::name::Name;
 use crate::payload::Payload;
 use crate::quota::AttemptBounds;
@@ -138,6 +138,8 @@ pub struct Run {
     pub revision: u32,
     /// None when started by hand.
     pub trigger: Option<Name>,
+    /// The backfill that created it, if one did.
+    pub backfill: Option<BackfillId>,
     pub nominal_at: Timestamp,
     pub state: RunState,
     /// Attempts begun so far.

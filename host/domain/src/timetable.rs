@@ -93,11 +93,24 @@ impl Timetable {
     /// The first nominal time later than `after` that isn't on a holiday; none if there is none, or only after more
     /// than [`HOLIDAYS_PASSED_MAX`] holidays.
     pub fn next_working_after(&self, after: Timestamp, holidays: &Holidays) -> Option<Timestamp> {
+        self.next_working_until(after, Timestamp::MAX, holidays)
+    }
+
+    /// The same, if it isn't later than `until`; no holiday after that is looked at.
+    pub fn next_working_until(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+        holidays: &Holidays,
+    ) -> Option<Timestamp> {
         let mut next = self.next_after(after)?;
         if holidays.is_empty() {
             return Some(next);
         }
         for _ in 0..HOLIDAYS_PASSED_MAX {
+            if next > until {
+                return None;
+            }
             let date = self.date(next);
             if !holidays.includes(date) {
                 return Some(next);

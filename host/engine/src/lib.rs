@@ -3,6 +3,7 @@
 //! The two halves never call each other; rows in the store are the queue between them. Nothing here
 //! knows wasmtime: a sandbox is an [`executor::Executor`].
 
+pub mod backfill;
 pub mod clock;
 pub mod dispatcher;
 pub mod executor;

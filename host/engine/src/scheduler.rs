@@ -53,11 +53,11 @@ impl Scheduler {
 
     /// Works until it is told to stop.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut retime_at = self.clock.now();
+        tokio::join!(self.start_due(&stop), self.keep_reckoned(&stop));
+    }
+
+    async fn start_due(&self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            if self.clock.now() >= retime_at {
-                retime_at = time::after(self.clock.now(), self.retime_patiently().await);
-            }
             let wake_at = match self.step().await {
                 Ok(next) => self.latest_wake(next),
                 Err(error) => {
@@ -74,9 +74,26 @@ impl Scheduler {
         }
     }
 
+    /// Beside the starts, which don't wait for it: what is due is reckoned anew when it is decided about.
+    async fn keep_reckoned(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let again_at = time::after(self.clock.now(), self.retime_patiently(stop).await);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.clock.sleep_until(again_at) => {}
+            }
+        }
+    }
+
     /// Reckons anew what is outdated, and says how soon to look again.
-    async fn retime_patiently(&self) -> Duration {
-        match self.retime().await {
+    async fn retime_patiently(&self, stop: &CancellationToken) -> Duration {
+        let retimed = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(0),
+            retimed = self.retime() => retimed,
+        };
+        match retimed {
             Ok(0) => LOOK_FOR_OUTDATED,
             Ok(triggers) => {
                 let edition = self.zones.edition();
@@ -124,11 +141,30 @@ impl Scheduler {
         }
     }
 
+    /// Due triggers that a host with another edition of the zones has moved on, reckoned anew: one decision mustn't
+    /// begin at a time of one edition and go on by another, or a day could have its time twice.
+    fn reckon_foreign(&self, due: &[DueTrigger]) -> Vec<Retiming> {
+        let own = |due: &DueTrigger| due.spec.edition(self.zones.as_ref()) == due.edition;
+        let foreign = due.iter().filter(|due| !due.edition.is_empty() && !own(due));
+        let outdated = foreign.map(|due| Outdated {
+            id: due.id,
+            spec: due.spec.clone(),
+            next_at: due.due,
+            covered: due.covered,
+        });
+        outdated.filter_map(|outdated| self.reckon(&outdated)).collect()
+    }
+
     /// Handles everything that is due now, and says when to look again: when the next trigger is due.
     pub async fn step(&self) -> Result<Option<Timestamp>, StoreError> {
         loop {
             let now = self.clock.now();
             let due = self.store.triggers_due(now, BATCH).await?;
+            let foreign = self.reckon_foreign(&due);
+            if !foreign.is_empty() {
+                self.store.triggers_retime(foreign).await?;
+                continue;
+            }
             let found = due.len();
             let advances: Vec<Advance> = due.into_iter().filter_map(|due| self.decide(&due, now)).collect();
             let unreadable = found - advances.len();
@@ -178,7 +214,9 @@ impl Scheduler {
         let firing = fire(rules, due.due, now);
         // Another edition of the zones can have drawn another jitter.
         firing.covered?;
-        let run_ids = firing.runs.iter().map(|_| RunId::new(now)).collect();
+        let mut run_ids: Vec<RunId> = firing.runs.iter().map(|_| RunId::new(now)).collect();
+        // What became ready at the same time is executed in the order of the ids.
+        run_ids.sort();
         let edition = due.spec.edition(self.zones.as_ref()).into();
         Some(Advance { id: due.id, due: due.due, firing, run_ids, edition })
     }

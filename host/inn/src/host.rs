@@ -19,6 +19,7 @@ use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
+use innkeeper_engine::backfill::Backfiller;
 use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{Executor, NoExecutor};
@@ -214,6 +215,7 @@ impl Host {
         let clock: Arc<dyn Clock> = Arc::new(ClockOf(Arc::clone(&now)));
         let vault = Arc::new(HostVault::new(Arc::clone(&store), keys, tasks.clone()));
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
+        let backfiller = Backfiller::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
         let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
@@ -243,6 +245,8 @@ impl Host {
         if is(HostRole::Scheduler) {
             let stopped = stop.clone();
             tasks.spawn(async move { scheduler.run(stopped).await });
+            let stopped = stop.clone();
+            tasks.spawn(async move { backfiller.run(stopped).await });
             let stopped = stop.clone();
             tasks.spawn(async move { retention.run(stopped).await });
         }

@@ -4,7 +4,7 @@
 use crate::{Finish, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{Failure, FailureKind, Outcome, Usage};
-use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::ids::{BackfillId, TaskId, TenantId};
 use innkeeper_domain::limits::HOST_LOSSES_MAX;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{RunEvent, RunState};
@@ -19,9 +19,18 @@ pub(crate) struct Leased {
     pub nominal_at: Timestamp,
     pub tenant: TenantId,
     pub task: TaskId,
+    pub backfill: Option<BackfillId>,
     pub input_bytes: u64,
     /// Then no outcome is committed any more.
     pub tenant_deleted: bool,
+}
+
+/// What became of a run by the end of a lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AfterLease {
+    pub tenant: TenantId,
+    pub state: RunState,
+    pub backfill: Option<BackfillId>,
 }
 
 /// What ends a lease.
@@ -61,6 +70,10 @@ impl Ended<'_> {
 }
 
 impl Leased {
+    pub fn after(&self, state: RunState) -> AfterLease {
+        AfterLease { tenant: self.tenant, state, backfill: self.backfill }
+    }
+
     /// Decides. `LeaseLost`: the tenant is deleted.
     pub fn end<'a>(&self, end: LeaseEnd<'a>, now: Timestamp) -> Result<Ended<'a>, StoreError> {
         let next = |event| RunState::Running.next(event).map_err(|e| StoreError::Conflict(e.to_string()));

@@ -12,6 +12,8 @@ pub struct Hints {
     pub runs_ready: Notify,
     /// The next due time of the triggers may have come closer.
     pub triggers_changed: Notify,
+    /// Backfills may be able to go on.
+    pub backfills_changed: Notify,
     /// Running runs were asked to end, or hosts to stop claiming.
     pub orders: Notify,
     watched: Mutex<HashMap<RunId, Watched>>,

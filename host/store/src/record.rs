@@ -4,6 +4,7 @@
 use crate::{NewRun, StartError, Started};
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, AuditOutcome, Change};
+use innkeeper_domain::backfill::Backfill;
 use innkeeper_domain::component::Component;
 use innkeeper_domain::holiday::HolidayCalendar;
 use innkeeper_domain::host::HostStatus;
@@ -104,6 +105,20 @@ pub(crate) fn trigger(trigger: &Trigger) -> Value {
         "state": state,
         "note": note,
         "input_bytes": trigger.input.bytes.len(),
+    })
+}
+
+/// How far it is changes all the time.
+pub(crate) fn backfill(backfill: &Backfill) -> Value {
+    let spec = backfill.spec;
+    json!({
+        "trigger": backfill.trigger,
+        "from": spec.from.to_string(),
+        "to": spec.to.to_string(),
+        "concurrency": spec.concurrency,
+        "again": spec.again.as_str(),
+        "times": backfill.times,
+        "state": backfill.state.as_str(),
     })
 }
 

@@ -63,6 +63,7 @@ impl Unreadable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use innkeeper_domain::calendar::Covered;
 
     #[test]
     fn one_that_cannot_be_read_is_passed_by_until_it_can() {
@@ -74,8 +75,15 @@ mod tests {
         assert_eq!(unreadable.next(vec![(bad, at), (good, Timestamp::MAX)]), Some(Timestamp::MAX));
         let schedule = innkeeper_domain::calendar::Schedule::Once { at };
         let spec = innkeeper_domain::trigger::TriggerSpec::new(schedule);
-        let mended =
-            DueTrigger { id: bad, spec, due: at, paused_through: None, holidays: Default::default() };
+        let mended = DueTrigger {
+            id: bad,
+            spec,
+            due: at,
+            covered: Covered { at, offset: 0 },
+            edition: String::new(),
+            paused_through: None,
+            holidays: Default::default(),
+        };
         assert_eq!(unreadable.readable(vec![(bad, Ok(mended.clone()))], 1), [mended]);
         assert_eq!(unreadable.count(), 0);
     }

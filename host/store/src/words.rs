@@ -4,10 +4,10 @@ use crate::StoreError;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::component::{Component, Digest};
-use innkeeper_domain::ids::{TenantId, TokenId};
+use innkeeper_domain::ids::{BackfillId, TenantId, TokenId};
 use innkeeper_domain::limits::{
-    HOLIDAY_CALENDARS_PER_TENANT_MAX, SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX,
-    UPLOADS_BEGUN_MAX,
+    BACKFILLS_PER_TRIGGER_MAX, HOLIDAY_CALENDARS_PER_TENANT_MAX, SECRETS_PER_TENANT_MAX, TENANTS_MAX,
+    TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
 };
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quotas;
@@ -56,6 +56,17 @@ impl<'a> ComponentQuery<'a> {
 
 pub(crate) fn component_used(task: &str, digest: Digest) -> StoreError {
     StoreError::Conflict(format!("task `{task}` has a revision of component {digest}; delete the task first"))
+}
+
+pub(crate) fn no_backfill(id: BackfillId) -> StoreError {
+    StoreError::NotFound(format!("backfill {id}"))
+}
+
+pub(crate) fn too_many_backfills(trigger: &Name) -> StoreError {
+    StoreError::Conflict(format!(
+        "trigger `{trigger}` has {BACKFILLS_PER_TRIGGER_MAX} active backfills, as many as it may have; wait for one to \
+         finish, or cancel one"
+    ))
 }
 
 pub(crate) fn damaged(what: &str) -> StoreError {

@@ -22,6 +22,8 @@ pub(super) struct Source {
     /// How many more runs it may start.
     left: u64,
     nominal: Timestamp,
+    /// The end of the forecast.
+    until: Timestamp,
 }
 
 /// The first time in a forecast, its jitter included.
@@ -44,6 +46,7 @@ impl Source {
             delay: plan.spec.delay(),
             left: plan.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(plan.started)),
             nominal: scope.from,
+            until: scope.until,
         })
     }
 
@@ -66,16 +69,12 @@ impl Source {
             (None, None) => Begins::Never,
             (None, Some(next_at)) => {
                 let is_holiday = self.timetable.is_holiday(next_at, &self.holidays);
-                let first = if is_holiday {
-                    self.timetable.next_working_after(next_at, &self.holidays)
-                } else {
-                    Some(next_at)
-                };
+                let first = if is_holiday { self.working_after(next_at) } else { Some(next_at) };
                 match self.go_to(first) {
                     None => Begins::Never,
                     Some(due) if due >= from => Begins::At(due),
                     Some(_) => {
-                        let later = self.timetable.next_working_after(from, &self.holidays);
+                        let later = self.working_after(from);
                         Begins::Overdue(self.go_to(later))
                     }
                 }
@@ -92,10 +91,14 @@ impl Source {
         match self.delay {
             Some(delay) => self.delayed(time::after(self.nominal, delay)),
             None => {
-                let following = self.timetable.next_working_after(self.nominal, &self.holidays);
+                let following = self.working_after(self.nominal);
                 self.go_to(following)
             }
         }
+    }
+
+    fn working_after(&self, after: Timestamp) -> Option<Timestamp> {
+        self.timetable.next_working_until(after, self.until, &self.holidays)
     }
 
     fn go_to(&mut self, nominal: Option<Timestamp>) -> Option<Timestamp> {

@@ -99,6 +99,7 @@ impl Tally {
         self.runs += 1;
         let task = &mut self.tasks[source.task];
         task.runs += 1;
+        task.estimated += u64::from(source.is_estimated());
         task.first = task.first.min(due);
         task.last = due;
         let second = due.as_second();
@@ -106,8 +107,7 @@ impl Tally {
         if let Some(runs) = self.hours.get_mut(hour) {
             *runs += 1;
         }
-        let instant_is_over = due != self.instant.0;
-        if instant_is_over {
+        if due != self.instant.0 {
             self.end_instant();
             self.instant = (due, 0);
         }
@@ -116,11 +116,7 @@ impl Tally {
             self.minute.number = second.div_euclid(MINUTE);
         }
         self.minute.add(source.task);
-        if source.is_estimated() {
-            task_estimated(&mut self.tasks[source.task]);
-        } else {
-            self.instant.1 += 1;
-        }
+        self.instant.1 += u64::from(!source.is_estimated());
         self.needed = self.needed.saturating_add(STORED_BYTES_PER_RUN).saturating_add(source.input_bytes);
         if self.room.is_some_and(|room| self.needed > room) {
             self.full_from = self.full_from.or(Some(due));
@@ -170,10 +166,6 @@ impl Tally {
             (self.first_hour..).zip(self.hours).map(|(hour, runs)| (instant(hour * HOUR), runs)).collect();
         Tallied { runs: self.runs, tasks, more_tasks, minutes: self.busiest, hours, warnings }
     }
-}
-
-fn task_estimated(task: &mut TaskForecast) {
-    task.estimated += 1;
 }
 
 fn instant(second: i64) -> Timestamp {

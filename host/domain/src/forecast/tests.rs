@@ -1,3 +1,5 @@
+//! The forecast against what is known beforehand, and against brute force.
+
 use super::*;
 use crate::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use crate::holiday::Holidays;

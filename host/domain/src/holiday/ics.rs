@@ -2,7 +2,7 @@
 //! refused rather than guessed at.
 
 use super::{Day, Days, HolidayError, mistake, title};
-use crate::limits::{HOLIDAY_TITLE_CHARS_MAX, HOLIDAYS_PER_CALENDAR_MAX};
+use crate::limits::{HOLIDAY_DATES_READ_MAX, HOLIDAY_TITLE_CHARS_MAX, HOLIDAYS_PER_CALENDAR_MAX};
 use jiff::civil::Date;
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ pub(super) fn read(text: &str) -> Result<Days, HolidayError> {
     // The components that have begun, each with its line.
     let mut open: Vec<(String, usize)> = Vec::new();
     let mut event = Event::default();
+    let mut gone_through = 0;
     for (line, text) in unfolded(text)? {
         if text.trim().is_empty() {
             continue;
@@ -33,7 +34,7 @@ pub(super) fn read(text: &str) -> Result<Days, HolidayError> {
             "END" => match open.pop() {
                 Some((begun, _)) if begun == component => {
                     if is_event(&open, &begun) {
-                        std::mem::take(&mut event).put(&mut days)?;
+                        std::mem::take(&mut event).put(&mut days, &mut gone_through)?;
                     }
                 }
                 Some((begun, at)) => {
@@ -169,14 +170,16 @@ impl Event {
         }
     }
 
-    fn put(self, days: &mut Days) -> Result<(), HolidayError> {
+    /// Adds its days; `gone_through` counts the days of all events, known or not.
+    fn put(self, days: &mut Days, gone_through: &mut usize) -> Result<(), HolidayError> {
         let get = |name: &str| self.properties.get(name);
-        if get("STATUS").is_some_and(|status| status.value.trim().eq_ignore_ascii_case("CANCELLED")) {
-            return Ok(());
-        }
+        // A cancelled exception leaves a day out of its event, so that it can't be passed by.
         if let Some(other) = ["RDATE", "EXRULE", "EXDATE", "RECURRENCE-ID"].into_iter().find_map(get) {
             let why = format!("{} is not understood here; write the event's dates one by one", other.name);
             return Err(mistake(other.line, why));
+        }
+        if get("STATUS").is_some_and(|status| status.value.trim().eq_ignore_ascii_case("CANCELLED")) {
+            return Ok(());
         }
         let start = get("DTSTART").ok_or_else(|| mistake(self.line, "the event has no DTSTART"))?;
         let (line, first) = (start.line, start.date()?);
@@ -198,6 +201,10 @@ impl Event {
                     )
                 })?,
             };
+            *gone_through += 1;
+            if *gone_through > HOLIDAY_DATES_READ_MAX {
+                return Err(HolidayError::TooMany);
+            }
             add(days, day, &title)?;
             if date == last {
                 return Ok(());
@@ -430,6 +437,10 @@ mod tests {
             ("DTSTART:20261225\nDURATION:PT24H", "line 5: a holiday's DURATION is in whole days"),
             ("DTSTART:20261225\nDTSTART:20261226", "line 5: the event has a second DTSTART"),
             ("DTSTART:20261225\nEXDATE:20271225\nRRULE:FREQ=YEARLY", "line 5: EXDATE is not understood"),
+            (
+                "DTSTART:20271225\nRECURRENCE-ID:20271225\nSTATUS:CANCELLED",
+                "line 5: RECURRENCE-ID is not understood",
+            ),
             ("DTSTART:20261225\nnonsense", "line 5: `nonsense` has no colon"),
         ] {
             let error = shown(&[text]).unwrap_err();

@@ -166,12 +166,15 @@ impl From<Day> for String {
     }
 }
 
+/// From which date to which a yearly holiday is one.
+type Years = (Date, Option<Date>);
+
 /// The dates of a calendar, to be asked quickly.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HolidayDates {
     once: BTreeSet<Date>,
     /// By month and day of the month: from when to when.
-    yearly: BTreeMap<(i8, i8), Vec<(Date, Option<Date>)>>,
+    yearly: BTreeMap<(i8, i8), Vec<Years>>,
 }
 
 impl HolidayDates {
@@ -194,8 +197,7 @@ impl HolidayDates {
     /// Whether a date is one of them.
     pub fn includes(&self, date: Date) -> bool {
         let yearly = || self.yearly.get(&(date.month(), date.day()));
-        let in_time =
-            |(first, last): &(Date, Option<Date>)| *first <= date && last.is_none_or(|last| date <= last);
+        let in_time = |(first, last): &Years| *first <= date && last.is_none_or(|last| date <= last);
         self.once.contains(&date) || yearly().is_some_and(|years| years.iter().any(in_time))
     }
 }

@@ -1,21 +1,16 @@
 //! One incarnation of a host: it claims, executes and commits as long as its leases hold.
 
 use super::Dispatcher;
+mod execution;
+
 use super::attempt::RunningAttempt;
-use crate::executor::Invocation;
-use crate::secret::{self, SecretOpener};
-use futures::FutureExt;
-use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use crate::secret::SecretOpener;
 use innkeeper_domain::host::{Host, HostState, Labels};
-use innkeeper_domain::ids::{HostId, RunId};
-use innkeeper_domain::limits::CANCEL_GRACE;
+use innkeeper_domain::ids::HostId;
 use innkeeper_domain::run::{Claimed, Lease};
-use innkeeper_domain::secret::{SealedSecret, SecretText};
-use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
-use innkeeper_store::{Finish, StoreError};
+use innkeeper_store::StoreError;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,9 +31,6 @@ const RECONCILE_POLLS: u32 = 10;
 /// How long a host tries to hand back what it has, and how often.
 const HAND_BACK: Duration = Duration::from_secs(3);
 const HAND_BACK_AGAIN: Duration = Duration::from_millis(200);
-
-/// How long after its deadline an attempt is ended that the executor should have ended.
-const OVERDUE: Duration = Duration::from_secs(5);
 
 /// Why an incarnation ended.
 pub(super) enum Ending {
@@ -281,116 +273,6 @@ impl Shared {
         });
     }
 
-    /// Executes an attempt and commits its end.
-    async fn attempt(&self, claimed: Claimed, attempt: Arc<RunningAttempt>) {
-        let (run, try_number) = (claimed.lease.run, claimed.try_number);
-        let spec = self.patiently(run, || self.store.task_spec(claimed.task_id, claimed.revision)).await;
-        let (end, spec) = match spec {
-            Ok(spec) => {
-                let end = match self.secrets(&claimed, &spec).await {
-                    Ok(secrets) => self.execute(claimed, &spec, secrets, &attempt).await,
-                    Err(failure) => failed(failure),
-                };
-                (end, Some(spec))
-            }
-            Err(error) => (internal(format!("the task's definition can't be read: {error}")), None),
-        };
-        let now = self.clock.now();
-        let again_at = match (&end.outcome, spec) {
-            (Outcome::Failure(failure), Some(spec)) => spec.retry.next_attempt(run, try_number, failure, now),
-            _ => None,
-        };
-        let lines = attempt.remaining_lines();
-        self.commit(Finish { lease: attempt.lease, end, again_at, lines }).await;
-    }
-
-    /// The secrets that the task names, as they are now.
-    async fn secrets(
-        &self,
-        claimed: &Claimed,
-        spec: &TaskSpec,
-    ) -> Result<BTreeMap<String, SecretText>, Failure> {
-        if spec.secrets.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let sealed = self.sealed(claimed, spec).await?;
-        match secret::opened(&spec.secrets, &sealed, self.secrets.as_ref()).await {
-            // A rotation may just have given up the key that they were read under: then they are under another now.
-            Err(failure) => match self.sealed(claimed, spec).await? {
-                again if again == sealed => Err(failure),
-                again => secret::opened(&spec.secrets, &again, self.secrets.as_ref()).await,
-            },
-            opened => opened,
-        }
-    }
-
-    async fn sealed(&self, claimed: &Claimed, spec: &TaskSpec) -> Result<Vec<SealedSecret>, Failure> {
-        let get = || self.store.secrets_get(claimed.tenant_id, secret::names(&spec.secrets));
-        self.patiently(claimed.lease.run, get).await.map_err(|error| {
-            Failure::new(FailureKind::Internal, format!("the task's secrets can't be read: {error}"))
-        })
-    }
-
-    /// What the store says. One that is away is waited for: that is no failure of the run's.
-    async fn patiently<T, F>(&self, run: RunId, ask: impl Fn() -> F) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        loop {
-            match ask().await {
-                Err(StoreError::Unavailable(why)) => {
-                    tracing::warn!(%run, why, "what an attempt needs can't be read; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
-                }
-                known => return known,
-            }
-        }
-    }
-
-    async fn execute(
-        &self,
-        claimed: Claimed,
-        spec: &Arc<TaskSpec>,
-        secrets: BTreeMap<String, SecretText>,
-        attempt: &Arc<RunningAttempt>,
-    ) -> AttemptEnd {
-        let deadline = time::after(claimed.started_at, spec.timeout);
-        let timeout = spec.timeout;
-        let run = claimed.lease.run;
-        let invocation = Invocation { claimed, spec: Arc::clone(spec), secrets, deadline };
-        let port = Arc::clone(attempt);
-        let execution = AssertUnwindSafe(self.executor.execute(invocation, port)).catch_unwind();
-        let overdue = time::after(deadline, CANCEL_GRACE + OVERDUE);
-        tokio::select! {
-            biased;
-            end = execution => end.unwrap_or_else(|_| {
-                tracing::error!(%run, "the executor panicked");
-                internal("the host panicked while it executed the attempt; its log has more".into())
-            }),
-            () = self.clock.sleep_until(overdue) => {
-                tracing::error!(%run, "the executor didn't end an attempt at its deadline");
-                failed(Failure::new(FailureKind::Timeout, format!("over its timeout of {timeout:?}")))
-            }
-        }
-    }
-
-    /// Commits until the store takes it, or says that it is void.
-    async fn commit(&self, finish: Finish) {
-        loop {
-            match self.store.run_finish_if_leased(finish.clone(), self.clock.now()).await {
-                Ok(_) => return,
-                Err(StoreError::LeaseLost) => {
-                    tracing::warn!(run = %finish.lease.run, "an outcome was not committed now: its lease was lost, or an earlier try was committed unheard");
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(run = %finish.lease.run, %error, "an outcome can't be committed; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
-                }
-            }
-        }
-    }
-
     /// Stores what attempts say, soon after they say it.
     async fn store_news(&self) {
         loop {
@@ -499,13 +381,4 @@ impl Shared {
     fn running(&self) -> MutexGuard<'_, BTreeMap<Lease, Arc<RunningAttempt>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn internal(message: String) -> AttemptEnd {
-    failed(Failure::new(FailureKind::Internal, message))
-}
-
-/// The end of an attempt of which nothing more is known.
-fn failed(failure: Failure) -> AttemptEnd {
-    AttemptEnd { outcome: Outcome::Failure(failure), usage: Usage::default() }
 }

@@ -5,6 +5,7 @@ use super::{Global, Usage, tls};
 use anyhow::Result;
 use innkeeper_api::auth::TENANT_HEADER;
 use innkeeper_api::proto::audit_service_client::AuditServiceClient;
+use innkeeper_api::proto::backfill_service_client::BackfillServiceClient;
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
 use innkeeper_api::proto::forecast_service_client::ForecastServiceClient;
 use innkeeper_api::proto::holiday_service_client::HolidayServiceClient;
@@ -133,6 +134,7 @@ macro_rules! services {
 
 services!(
     audit: AuditServiceClient,
+    backfills: BackfillServiceClient,
     components: ComponentServiceClient,
     forecasts: ForecastServiceClient,
     holidays: HolidayServiceClient,

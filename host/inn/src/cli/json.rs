@@ -3,8 +3,8 @@
 
 use super::output::domain_instant;
 use innkeeper_api::proto::{
-    self, Component, Failure, Host, LogLine, Payload, Revision, Run, Skip, Task, TaskSpec, Trigger,
-    component, host, run, trigger,
+    self, Backfill, BackfillPlan, Component, Failure, Host, LogLine, Payload, Revision, Run, Skip, Task,
+    TaskSpec, Trigger, backfill, component, host, run, trigger,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -178,6 +178,56 @@ pub fn skip(skip: &Skip) -> Value {
     json!({"from": instant(skip.from), "to": instant(skip.to), "count": skip.count, "reason": skip.reason})
 }
 
+pub fn backfill(backfill: &Backfill) -> Value {
+    json!({
+        "id": backfill.id,
+        "trigger": backfill.trigger,
+        "task": backfill.task,
+        "from": instant(backfill.from),
+        "to": instant(backfill.to),
+        "concurrency": backfill.concurrency,
+        "again": backfill.again,
+        "state": backfill_state(backfill),
+        "waits_for": (!backfill.waits_for.is_empty()).then_some(&backfill.waits_for),
+        "times": backfill.times,
+        "left_to_trigger": backfill.left_to_trigger,
+        "created": backfill.created,
+        "left_out": backfill.left_out,
+        "remaining": backfill.remaining,
+        "unfinished": backfill.unfinished,
+        "succeeded": backfill.succeeded,
+        "failed": backfill.failed,
+        "cancelled": backfill.cancelled,
+        "created_at": instant(backfill.created_at),
+        "finished_at": instant(backfill.finished_at),
+    })
+}
+
+/// The word for a backfill's state.
+pub fn backfill_state(backfill: &Backfill) -> &'static str {
+    match backfill.state() {
+        backfill::State::Active => "active",
+        backfill::State::Finished => "finished",
+        backfill::State::Cancelled => "cancelled",
+        backfill::State::Unspecified => "unknown",
+    }
+}
+
+pub fn backfill_plan(plan: &BackfillPlan) -> Value {
+    let instants =
+        |times: &[prost_types::Timestamp]| -> Value { times.iter().map(|at| instant(Some(*at))).collect() };
+    let ran: serde_json::Map<String, Value> =
+        plan.ran.iter().map(|ran| (ran.state.clone(), ran.count.into())).collect();
+    json!({
+        "times": plan.times,
+        "left_to_trigger": plan.left_to_trigger,
+        "ran": ran,
+        "runs": plan.runs,
+        "first": instants(&plan.first),
+        "last": instants(&plan.last),
+    })
+}
+
 pub fn run(run: &Run) -> Value {
     let content_type =
         |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.content_type.clone());
@@ -186,6 +236,7 @@ pub fn run(run: &Run) -> Value {
         "task": run.task,
         "revision": run.revision,
         "trigger": (!run.trigger.is_empty()).then_some(&run.trigger),
+        "backfill": (!run.backfill.is_empty()).then_some(&run.backfill),
         "nominal_at": instant(run.nominal_at),
         "state": run_state(run),
         "attempt": run.attempt,

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, named after the same nouns as everywhere.
 
 mod audit;
+mod backfill;
 mod backup;
 mod bench;
 mod client;
@@ -146,6 +147,8 @@ enum Command {
     #[command(subcommand)]
     Trigger(trigger::Command),
     #[command(subcommand)]
+    Backfill(backfill::Command),
+    #[command(subcommand)]
     Holidays(holidays::Command),
     Forecast(forecast::Args),
     Run(run::Args),
@@ -199,6 +202,7 @@ pub async fn main() -> ExitCode {
         Command::Trigger(command) => trigger::run(command, &global).await,
         Command::Holidays(command) => holidays::run(command, &global).await,
         Command::Forecast(args) => forecast::run(args, &global).await,
+        Command::Backfill(command) => backfill::run(command, &global).await,
         Command::Run(args) => run::run(args, &global).await,
         Command::Runs(command) => runs::run(command, &global).await,
         Command::Secret(command) => secret::run(command, &global).await,
@@ -256,6 +260,8 @@ fn hint(message: &str) -> &'static str {
         "; `inn whoami` tells which tenant is yours, and `inn tenant ls` an admin which there are"
     } else if is_no("token") {
         "; `inn token ls` tells what there is"
+    } else if is_no("backfill") {
+        "; `inn backfill ls` tells what there is"
     } else if is_no("secret") {
         "; `inn secret ls` tells what there is"
     } else if is_no("holiday calendar") {

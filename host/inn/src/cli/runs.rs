@@ -163,7 +163,7 @@ fn list(format: Format, runs: &[Run]) -> Result<()> {
             json::run_state(run).into(),
             run.attempt.to_string(),
             output::instant(run.nominal_at),
-            if run.attempt == 1 { span(run.nominal_at, run.started_at) } else { String::new() },
+            lateness(run),
             span(run.started_at, run.finished_at),
             run.failure
                 .as_ref()
@@ -172,6 +172,15 @@ fn list(format: Format, runs: &[Run]) -> Result<()> {
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(runs.iter().map(json::run).collect()))
+}
+
+/// How long after its time a run began; of a retry and of a backfill's run that says nothing.
+fn lateness(run: &Run) -> String {
+    if run.attempt == 1 && run.backfill.is_empty() {
+        span(run.nominal_at, run.started_at)
+    } else {
+        String::new()
+    }
 }
 
 /// How long from one instant to another; empty while one isn't known.
@@ -210,6 +219,7 @@ fn show(format: Format, run: &Run) -> Result<()> {
         ("state", json::run_state(run).into()),
         ("progress", run.progress.as_ref().map(progress).unwrap_or_default()),
         ("key", run.idempotency_key.clone()),
+        ("backfill", run.backfill.clone()),
         ("due", output::instant(run.nominal_at)),
         ("created", output::instant(run.created_at)),
         ("started", output::instant(run.started_at)),

@@ -3,7 +3,7 @@
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
 use super::trigger_next::{self, ScheduleOptions};
-use super::{Format, Global, Verdict, component, json, parse, task};
+use super::{Format, Global, Verdict, backfill, component, json, parse, task};
 use crate::host::now;
 use anyhow::Result;
 use innkeeper_api::proto::schedule::Kind;
@@ -59,7 +59,9 @@ pub enum Command {
         task: Option<String>,
     },
     /// Show a trigger, and the times that have no run
-    Show { name: String },
+    Show {
+        name: String,
+    },
     /// Print the next times of a trigger, or of a schedule (which needs no host)
     #[command(after_help = "Examples:
   inn trigger next report-1
@@ -74,9 +76,14 @@ pub enum Command {
         note: String,
     },
     /// Resume a paused trigger; times that passed are skipped, on record
-    Resume { name: String },
+    Resume {
+        name: String,
+    },
+    Backfill(backfill::Args),
     /// Delete a trigger; its runs that have not begun are cancelled
-    Rm { name: String },
+    Rm {
+        name: String,
+    },
 }
 
 /// What a trigger keeps to, beside its schedule.
@@ -102,6 +109,7 @@ pub struct Bounds {
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     let format = global.output;
     match command {
+        Command::Backfill(args) => return backfill::create(args, global).await,
         Command::Next(args) => trigger_next::run(args, global).await?,
         Command::Create {
             task,

@@ -33,7 +33,7 @@ pub trait HolidayStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<HolidayCalendarInfo>, StoreError>;
 
-    /// `NotFound`; `Conflict` while a trigger that is not finished excludes it.
+    /// `NotFound`; `Conflict` while a trigger excludes it.
     async fn holidays_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<(), StoreError>;
 
     /// The dates of those of these calendars that there are.

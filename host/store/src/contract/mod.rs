@@ -6,6 +6,7 @@
 //! is written in part: a call's writes are one transaction.
 
 mod audit;
+mod backfill;
 mod component;
 mod holiday;
 mod host;
@@ -20,6 +21,7 @@ mod upload;
 mod usage;
 
 pub use audit::{AuditFilter, AuditStore};
+pub use backfill::{BackfillStep, BackfillStore, DueBackfill, NewBackfill};
 pub use component::ComponentStore;
 pub use holiday::HolidayStore;
 pub use host::{HostStore, Orders};
@@ -48,6 +50,7 @@ pub trait Store:
     + UploadStore
     + TaskStore
     + TriggerStore
+    + BackfillStore
     + RunStore
     + HostStore
     + RetentionStore

@@ -34,6 +34,9 @@ pub struct DueTrigger {
     pub id: TriggerId,
     pub spec: TriggerSpec,
     pub due: Timestamp,
+    /// What `due` was reckoned from, and [`Reckoning::edition`].
+    pub covered: Covered,
+    pub edition: String,
     /// Nominal times up to this instant passed while it was paused.
     pub paused_through: Option<Timestamp>,
     /// The dates that it excludes, as they are now.

@@ -1,20 +1,20 @@
 //! The ends of leases in PostgreSQL. Every write here is fenced: it takes place only while the run's row
 //! still names the host and the attempt.
 
-use super::cancel::CountsDown;
+use super::cancel::{CountsDown, Whose};
 use super::connection::in_transaction;
 use super::quota::Stored;
 use super::row::{At, Json, Small, execute, micros, rows, signed, text, unsigned};
 use super::usage::{self, Logs};
 use super::{Shard, Shared};
 use crate::billing::{BillKey, Bills, of_end};
-use crate::ending::{Ended, LeaseEnd, Leased};
+use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
 use crate::{AttemptNews, Finish, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::bill::Used;
 use innkeeper_domain::failure::Failure;
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::STORED_BYTES_PER_LINE;
 use innkeeper_domain::run::{Lease, LogLine, RunState};
 use std::borrow::Cow;
@@ -37,7 +37,8 @@ async fn lock_leased(
     let found = rows(
         c,
         "SELECT r.id, r.host_id, r.attempt, r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.task_id,
-             r.trigger_id, r.tenant_id, octet_length(r.input)::bigint, n.deleted_at IS NOT NULL
+             r.trigger_id, r.tenant_id, octet_length(r.input)::bigint, n.deleted_at IS NOT NULL,
+             r.backfill_id
          FROM run r JOIN tenant n ON n.id = r.tenant_id
          WHERE r.id = ANY($1) AND r.state = 'running' ORDER BY r.id FOR NO KEY UPDATE OF r",
         &[&runs],
@@ -59,14 +60,15 @@ async fn lock_leased(
             tenant: TenantId(row.try_get(9)?),
             input_bytes: unsigned(row.try_get(10)?),
             tenant_deleted: row.try_get(11)?,
+            backfill: row.try_get::<_, Option<_>>(12)?.map(BackfillId),
         };
         leased.insert(lease, LeasedRow { lease, run, trigger: row.try_get(8)? });
     }
     Ok(leased)
 }
 
-/// Whose run it was, and what became of it; or why not.
-type Answer = Result<(TenantId, RunState), StoreError>;
+/// What became of the run; or why not.
+type Answer = Result<AfterLease, StoreError>;
 
 /// Ends leases in the order given; an answer for each. One that doesn't hold is `LeaseLost`, and nothing is
 /// written of it.
@@ -98,7 +100,9 @@ pub(super) async fn end_all(
             lines.push(row.run.tenant, lease.run, &finish.lines);
         }
         if ended.state.is_final() {
-            counts.add(row.run.task.0, row.trigger, *now);
+            let backfill = row.run.backfill.map(|id| id.0);
+            let whose = Whose { task: row.run.task.0, trigger: row.trigger, backfill };
+            counts.add(whose, ended.state, *now);
         }
         if let (RunState::Succeeded, Some(trigger)) = (ended.state, row.trigger) {
             counts.succeeded(trigger, row.run.nominal_at);
@@ -111,7 +115,7 @@ pub(super) async fn end_all(
             logs.add(bill, *lease);
         }
         stored.add(row.run.tenant, signed(ended.output.map_or(0, |output| output.bytes.len() as u64)));
-        answers.push(Ok((row.run.tenant, ended.state)));
+        answers.push(Ok(row.run.after(ended.state)));
         attempts.push(&row, &ended, *now);
         updates.push(row.lease.run, ended);
     }
@@ -132,12 +136,14 @@ pub(super) async fn finish_all(
     let ends: Vec<_> = finishes.iter().map(|(f, now)| (f.lease, LeaseEnd::Outcome(f), *now)).collect();
     let answers = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Ends, &ends).await?)?;
     shared.wakes.runs_changed(finishes.iter().map(|(finish, _)| finish.lease.run));
-    let lets_begin =
-        |(tenant, state): &(TenantId, RunState)| !state.is_final() || shared.hints.makes_room(*tenant);
+    let lets_begin = |after: &AfterLease| !after.state.is_final() || shared.hints.makes_room(after.tenant);
     if answers.iter().flatten().any(lets_begin) {
         shared.wakes.runs_ready();
     }
-    Ok(answers.into_iter().map(|answer| answer.map(|(_, state)| state)).collect())
+    if answers.iter().flatten().any(|after| after.backfill.is_some()) {
+        shared.wakes.backfills_changed();
+    }
+    Ok(answers.into_iter().map(|answer| answer.map(|after| after.state)).collect())
 }
 
 /// Keeps what running attempts have said.

@@ -185,11 +185,11 @@ pub(super) async fn look(c: &impl GenericClient, calendars: &mut Calendars) -> R
     Ok(())
 }
 
-/// A trigger that excludes the calendar, and is not finished.
+/// A trigger that excludes the calendar; one that has finished can still be backfilled.
 async fn user(c: &impl GenericClient, tenant: TenantId, calendar: &Name) -> Result<Option<Name>, StoreError> {
     let found = rows(
         c,
-        "SELECT name, spec FROM trigger WHERE tenant_id = $1 AND deleted_at IS NULL AND state <> 'finished'
+        "SELECT name, spec FROM trigger WHERE tenant_id = $1 AND deleted_at IS NULL
              AND strpos(spec, $2) > 0 ORDER BY name",
         &[&tenant.0, &in_json(calendar)],
     )

@@ -12,6 +12,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0003_tenants.sql"),
     include_str!("../../migrations/postgres/0004_time.sql"),
     include_str!("../../migrations/postgres/0005_holidays.sql"),
+    include_str!("../../migrations/postgres/0006_backfill.sql"),
 ];
 
 /// The lock that a host holds while it changes the schema; a number that nobody else is likely to use.

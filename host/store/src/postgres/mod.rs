@@ -1,8 +1,8 @@
 //! The store of a fleet: PostgreSQL, which any number of hosts share.
 //!
 //! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
-//! first, always in this order: hosts, runs, tasks, triggers, each kind by its ids; what is started or
-//! triggered locks tasks and triggers, then the rates of tenants, and then only inserts. Tenants are locked after
+//! first, always in this order: hosts, runs, tasks, triggers, backfills, each kind by its ids; what is started or
+//! triggered locks tasks, triggers and backfills, then the rates of tenants, and then only inserts. Tenants are locked after
 //! hosts and before all else, but who holds a host never waits for a tenant: claims pass it by. What is counted of a
 //! tenant is under locks of its own (`quota`), stored bytes under its rate. Sums of what tenants use are the last to
 //! be changed, bills first. A delete locks its task or trigger before the runs that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
@@ -12,6 +12,8 @@
 //! the others (`wake`); whoever isn't woken polls. The database's clock is every host's (`time`).
 
 mod audit;
+mod backfill;
+mod backfill_advance;
 mod batch;
 mod cancel;
 mod claim;

@@ -49,11 +49,16 @@ impl RetentionStore for PostgresStore {
             logs.retain(|run| !runs.contains(run));
             let in_pieces = lines == 0 && runs.is_empty() && logs.is_empty();
             delete_runs(c, &runs, &mut stored).await?;
+            // Those that are over, with all of their runs.
+            let backfills = "DELETE FROM backfill WHERE id IN (SELECT id FROM backfill WHERE finished_at < $1
+                AND unfinished = 0 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+            let backfills = execute(c, backfills, &[&At(keep.runs_since), &limit]).await?;
             let triggers = ids(
                 c,
                 "SELECT g.id FROM trigger g WHERE g.deleted_at < $1
                  AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = g.id)
                  AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = g.id)
+                 AND NOT EXISTS (SELECT 1 FROM backfill b WHERE b.trigger_id = g.id)
                  ORDER BY g.id LIMIT $2 FOR UPDATE OF g SKIP LOCKED",
                 &[&At(keep.runs_since), &limit],
             )
@@ -89,7 +94,7 @@ impl RetentionStore for PostgresStore {
                 logs: logs.len() as u64 + u64::from(in_pieces),
                 skips,
                 uploads,
-                definitions: (triggers.len() + tasks.len()) as u64,
+                definitions: backfills + (triggers.len() + tasks.len()) as u64,
                 of_tenants,
                 audit,
                 bills,

@@ -20,8 +20,9 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     FOR UPDATE SKIP LOCKED)";
 
 /// What goes when no run is left, those first that name others: tables and whose rows. Chunks go with their uploads.
-const ROWS: [(&str, &str); 12] = [
+const ROWS: [(&str, &str); 13] = [
     ("skip", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = $1)"),
+    ("backfill", OWN),
     ("trigger", OWN),
     ("task_revision", "task_id IN (SELECT id FROM task WHERE tenant_id = $1)"),
     ("task", OWN),

@@ -13,7 +13,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
 use innkeeper_domain::host::Labels;
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use std::time::Duration;
@@ -138,7 +138,7 @@ fn missing(run: RunId) -> StoreError {
 /// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
 const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
     r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
-    r.created_at, r.available_at, r.started_at, r.finished_at";
+    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id";
 const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
 
 fn read_run(row: &Row) -> Result<Run, StoreError> {
@@ -149,6 +149,7 @@ fn read_run(row: &Row) -> Result<Run, StoreError> {
         task: row.try_get::<_, Word<_>>(2)?.0,
         revision: row.try_get::<_, Small>(3)?.0,
         trigger: row.try_get::<_, Option<Word<_>>>(4)?.map(|name| name.0),
+        backfill: row.try_get::<_, Option<_>>(18)?.map(BackfillId),
         nominal_at: row.try_get::<_, At>(5)?.0,
         state: row.try_get::<_, Word<_>>(6)?.0,
         attempt: row.try_get::<_, Small>(7)?.0,
@@ -186,11 +187,11 @@ async fn get(c: &impl GenericClient, tenant: TenantId, id: RunId) -> Result<Run,
     );
     let row = row(c, &get, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
     let mut run = read_run(&row)?;
-    run.input = Payload { content_type: row.try_get(18)?, bytes: row.try_get(19)? };
-    if let Some(content_type) = row.try_get(20)? {
-        run.output = Some(Payload { content_type, bytes: row.try_get(21)? });
+    run.input = Payload { content_type: row.try_get(19)?, bytes: row.try_get(20)? };
+    if let Some(content_type) = row.try_get(21)? {
+        run.output = Some(Payload { content_type, bytes: row.try_get(22)? });
     }
-    let attempts = row.try_get::<_, Json<Vec<AttemptColumns>>>(22)?.0;
+    let attempts = row.try_get::<_, Json<Vec<AttemptColumns>>>(23)?.0;
     run.attempts = attempts.into_iter().map(read_attempt).collect::<Result<_, _>>()?;
     Ok(run)
 }

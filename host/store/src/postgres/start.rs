@@ -8,7 +8,7 @@ use crate::standing::Account;
 use crate::{NewRun, StartError, Started, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
-use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::{Timestamp, time};
@@ -26,6 +26,7 @@ pub(super) struct NewRows<'a> {
     requires: Vec<Cow<'a, str>>,
     triggers: Vec<Option<Uuid>>,
     occurrences: Vec<Option<String>>,
+    backfills: Vec<Option<Uuid>>,
     nominal_at: Vec<At>,
     last_success_nominal: Vec<Option<At>>,
     idempotency_keys: Vec<Option<Cow<'a, str>>>,
@@ -43,6 +44,7 @@ pub(super) struct NewRow<'a> {
     /// See [`innkeeper_domain::host::Labels`].
     pub requires: Cow<'a, str>,
     pub trigger: Option<(TriggerId, String)>,
+    pub backfill: Option<BackfillId>,
     pub nominal_at: Timestamp,
     pub last_success_nominal: Option<Timestamp>,
     pub idempotency_key: Option<&'a str>,
@@ -59,6 +61,7 @@ impl<'a> NewRows<'a> {
         let (trigger, occurrence) = run.trigger.unzip();
         self.triggers.push(trigger.map(|id| id.0));
         self.occurrences.push(occurrence);
+        self.backfills.push(run.backfill.map(|id| id.0));
         self.nominal_at.push(At(run.nominal_at));
         self.last_success_nominal.push(run.last_success_nominal.map(At));
         self.idempotency_keys.push(run.idempotency_key.map(text));
@@ -75,13 +78,15 @@ impl<'a> NewRows<'a> {
         execute(
             c,
             "INSERT INTO run (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
-                 last_success_nominal, idempotency_key, created_at, available_at, input_type, input, state)
+                 last_success_nominal, idempotency_key, created_at, available_at, input_type, input, backfill_id, state)
              SELECT id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
-                 last_success_nominal, idempotency_key, created_at, created_at, input_type, input, 'queued'
+                 last_success_nominal, idempotency_key, created_at, created_at, input_type, input, backfill_id,
+                 'queued'
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::text[],
-                 $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bytea[])
+                 $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bytea[],
+                 $14::uuid[])
                  AS e (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
-                     last_success_nominal, idempotency_key, created_at, input_type, input)",
+                     last_success_nominal, idempotency_key, created_at, input_type, input, backfill_id)",
             &[
                 &self.ids,
                 &self.tenants,
@@ -96,6 +101,7 @@ impl<'a> NewRows<'a> {
                 &self.created_at,
                 &self.input_types,
                 &self.inputs,
+                &self.backfills,
             ],
         )
         .await?;
@@ -302,6 +308,7 @@ impl<'a> Starting<'a> {
             revision: target.revision,
             requires: Cow::Owned(target.requires.clone()),
             trigger: None,
+            backfill: None,
             nominal_at: now,
             last_success_nominal: None,
             idempotency_key: start.idempotency_key.as_deref(),

@@ -4,7 +4,7 @@ use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows};
-use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, secret, tenant};
+use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, secret, tenant};
 use crate::record;
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
@@ -165,6 +165,7 @@ impl TaskStore for PostgresStore {
                 &[&task.0, &At(now)],
             )
             .await?;
+            backfill::end(c, backfill::OF_TASK, task.0, now).await?;
             cancel_unbegun(&self.shared, c, OF_TASK, task.0, now).await?
         })?;
         let count = cancelled.len() as u64;

@@ -6,7 +6,7 @@ use super::quota::{Counted, check_count, exclude};
 use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, micros, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, audit, holiday, task, tenant, trigger_advance, trigger_retime};
+use super::{PostgresStore, audit, backfill, holiday, task, tenant, trigger_advance, trigger_retime};
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
@@ -163,6 +163,7 @@ impl TriggerStore for PostgresStore {
                 &[&id.0, &At(now)],
             )
             .await?;
+            backfill::end(c, backfill::OF_TRIGGER, id.0, now).await?;
             cancel_unbegun(&self.shared, c, OF_TRIGGER, id.0, now).await?
         })?;
         let count = cancelled.len() as u64;
@@ -361,7 +362,7 @@ fn missing(name: &Name) -> StoreError {
 }
 
 /// Locks the tenant's trigger of that name, and tells whether it has finished.
-async fn lock(
+pub(super) async fn lock(
     c: &impl GenericClient,
     tenant: TenantId,
     name: &Name,

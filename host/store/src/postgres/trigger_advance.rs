@@ -3,6 +3,7 @@
 use super::connection::in_transaction;
 use super::row::{At, Json, Small, Word, execute, row, rows, signed, unsigned};
 use super::start::{NewRow, NewRows, count_up};
+use super::trigger_retime::read_covered;
 use super::{Shard, Shared, quota};
 use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
@@ -19,7 +20,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through, tenant_id FROM trigger g
+pub(super) const DUE: &str =
+    "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
+    FROM trigger g
     WHERE state = 'active' AND due_at <= $1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT $2";
@@ -34,6 +37,8 @@ pub(super) fn read_due(row: &Row) -> Result<(TenantId, DueTrigger), StoreError> 
         id: TriggerId(row.try_get(0)?),
         spec: row.try_get::<_, Json<_>>(1)?.0,
         due: row.try_get::<_, At>(2)?.0,
+        covered: read_covered(row, 5)?,
+        edition: row.try_get(7)?,
         paused_through: row.try_get::<_, Option<At>>(3)?.map(|at| at.0),
         holidays: Holidays::default(),
     };
@@ -179,6 +184,7 @@ impl Due {
                 revision: target.revision,
                 requires: Cow::Owned(target.requires.clone()),
                 trigger: Some((advance.id, to_micros(*nominal).to_string())),
+                backfill: None,
                 nominal_at: *nominal,
                 last_success_nominal: self.last_success_nominal,
                 idempotency_key: None,

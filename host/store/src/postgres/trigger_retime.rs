@@ -32,16 +32,19 @@ pub(super) async fn outdated(
 }
 
 fn read(row: &Row) -> Result<Outdated, StoreError> {
-    let offset = i32::try_from(row.try_get::<_, i64>(4)?);
     Ok(Outdated {
         id: TriggerId(row.try_get(0)?),
         spec: row.try_get::<_, Json<_>>(1)?.0,
         next_at: row.try_get::<_, At>(2)?.0,
-        covered: Covered {
-            at: row.try_get::<_, At>(3)?.0,
-            offset: offset.map_err(|error| StoreError::Corrupt(error.to_string()))?,
-        },
+        covered: read_covered(row, 3)?,
     })
+}
+
+/// Of two columns, from this one on.
+pub(super) fn read_covered(row: &Row, column: usize) -> Result<Covered, StoreError> {
+    let offset = i32::try_from(row.try_get::<_, i64>(column + 1)?);
+    let offset = offset.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok(Covered { at: row.try_get::<_, At>(column)?.0, offset })
 }
 
 pub(super) async fn apply(c: &impl GenericClient, retimings: &[Retiming]) -> Result<(), StoreError> {

@@ -39,6 +39,7 @@ pub(super) struct Wakes {
 struct Outbox {
     ready: bool,
     triggers: bool,
+    backfills: bool,
     orders: bool,
     runs: HashSet<RunId>,
     all_runs: bool,
@@ -60,6 +61,13 @@ impl Wakes {
     pub fn triggers_changed(&self) {
         self.hints.triggers_changed.notify_one();
         self.outbox().triggers = true;
+        self.filled.notify_one();
+    }
+
+    /// A backfill may be able to go on.
+    pub fn backfills_changed(&self) {
+        self.hints.backfills_changed.notify_one();
+        self.outbox().backfills = true;
         self.filled.notify_one();
     }
 
@@ -157,6 +165,7 @@ impl Wakes {
     fn all(&self) {
         self.hints.runs_ready.notify_one();
         self.hints.triggers_changed.notify_one();
+        self.hints.backfills_changed.notify_one();
         self.hints.orders.notify_one();
         self.hints.all_runs_changed();
     }
@@ -171,6 +180,7 @@ impl Wakes {
             match flag {
                 'r' => self.hints.runs_ready.notify_one(),
                 't' => self.hints.triggers_changed.notify_one(),
+                'b' => self.hints.backfills_changed.notify_one(),
                 'o' => self.hints.orders.notify_one(),
                 'a' => self.hints.all_runs_changed(),
                 // Of a newer version; it polls.
@@ -186,7 +196,13 @@ impl Wakes {
 impl Outbox {
     /// `SENDER FLAGS RUN,RUN,RUN`.
     fn messages(self, sender: Uuid) -> Vec<String> {
-        let flags = [(self.ready, 'r'), (self.triggers, 't'), (self.orders, 'o'), (self.all_runs, 'a')];
+        let flags = [
+            (self.ready, 'r'),
+            (self.triggers, 't'),
+            (self.backfills, 'b'),
+            (self.orders, 'o'),
+            (self.all_runs, 'a'),
+        ];
         let flags: String = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).collect();
         let mut runs: Vec<String> = Vec::new();
         if !self.all_runs {

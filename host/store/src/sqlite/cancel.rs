@@ -17,21 +17,55 @@ fn end_unbegun(c: &Connection, id: RunId, state: RunState, now: Timestamp) -> Re
         "UPDATE run SET state = ?2, cancel_requested = 1, finished_at = ?3 WHERE id = ?1 AND state = ?4",
     )?
     .execute(params![Id(id.0), next.as_str(), At(now), state.as_str()])?;
-    count_down(c, id, now)
+    count_down(c, id, next, now)
 }
 
 /// Takes a run that is over off the counts of unfinished runs, and lets a fixed delay that waited for it go on.
-pub(super) fn count_down(c: &Connection, id: RunId, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn count_down(
+    c: &Connection,
+    id: RunId,
+    state: RunState,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut get = c.prepare_cached("SELECT task_id, trigger_id, backfill_id FROM run WHERE id = ?1")?;
+    let whose = get.query_row([Id(id.0)], |row| {
+        Ok((row.get::<_, Id>(0)?, row.get::<_, Option<Id>>(1)?, row.get::<_, Option<Id>>(2)?))
+    });
+    let (task, trigger, backfill) = whose?;
+    c.prepare_cached("UPDATE task SET unfinished = unfinished - 1 WHERE id = ?1")?.execute([task])?;
+    match (trigger, backfill) {
+        (_, Some(backfill)) => count_down_backfill(c, &backfill, state, now),
+        (Some(trigger), None) => count_down_trigger(c, &trigger, now),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Lets a backfill go on, and finishes one that has come to its end when this was its last run.
+fn count_down_backfill(c: &Connection, id: &Id, state: RunState, now: Timestamp) -> Result<(), StoreError> {
     c.prepare_cached(
-        "UPDATE task SET unfinished = unfinished - 1 WHERE id = (SELECT task_id FROM run WHERE id = ?1)",
+        "UPDATE backfill SET unfinished = unfinished - 1, succeeded = succeeded + ?2, failed = failed + ?3,
+             cancelled = cancelled + ?4, wake_at = CASE WHEN state = 'active' AND next_at IS NOT NULL THEN ?5 END,
+             finished_at = iif(state = 'active' AND next_at IS NULL AND unfinished = 1, ?5, finished_at),
+             state = iif(state = 'active' AND next_at IS NULL AND unfinished = 1, 'finished', state)
+         WHERE id = ?1",
     )?
-    .execute([Id(id.0)])?;
+    .execute(params![
+        id,
+        state == RunState::Succeeded,
+        state == RunState::Failed,
+        state == RunState::Cancelled,
+        At(now)
+    ])?;
+    Ok(())
+}
+
+fn count_down_trigger(c: &Connection, id: &Id, now: Timestamp) -> Result<(), StoreError> {
     let mut count = c.prepare_cached(
-        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = (SELECT trigger_id FROM run WHERE id = ?1)
+        "UPDATE trigger SET unfinished = unfinished - 1 WHERE id = ?1
          RETURNING delay IS NOT NULL AND next_at IS NULL AND unfinished = 0 AND state <> 'finished', id",
     )?;
     let waited = |row: &Row| Ok(row.get::<_, bool>(0)?.then_some(row.get::<_, Id>(1)?));
-    if let Some(trigger) = count.query_row([Id(id.0)], waited).optional()?.flatten() {
+    if let Some(trigger) = count.query_row([id], waited).optional()?.flatten() {
         c.prepare_cached(
             "UPDATE trigger SET next_at = iif(not_after < ?2 + delay, NULL, ?2 + delay),
                  due_at = iif(not_after < ?2 + delay, NULL, ?2 + delay),
@@ -48,6 +82,10 @@ pub(super) const OF_TASK: &str = "task_id = ?1";
 /// By its task's, so that `run_unbegun` serves it.
 pub(super) const OF_TRIGGER: &str =
     "+trigger_id = ?1 AND task_id = (SELECT task_id FROM trigger WHERE id = ?1)";
+
+/// By its task's, so that `run_unbegun` serves it.
+pub(super) const OF_BACKFILL: &str = "+backfill_id = ?1 AND task_id = (
+    SELECT g.task_id FROM backfill b JOIN trigger g ON g.id = b.trigger_id WHERE b.id = ?1)";
 
 /// Cancels the runs that have not begun of what has this id; `whose` is one of the conditions above.
 pub(super) fn cancel_unbegun(

@@ -5,19 +5,19 @@ use super::cancel::count_down;
 use super::row::{At, Id, Json, micros, signed, unsigned};
 use super::{quota, usage};
 use crate::billing::{BillKey, of_end};
-use crate::ending::{Ended, LeaseEnd, Leased};
+use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
 use crate::standing::bytes_of_line;
 use crate::{AttemptNews, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::bill::Used;
-use innkeeper_domain::ids::{RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId};
 use innkeeper_domain::run::{Lease, LogLine, RunState};
 use rusqlite::{Connection, OptionalExtension, params};
 
 fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
     let mut get = c.prepare_cached(
         "SELECT r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.tenant_id, r.task_id,
-             octet_length(r.input), n.deleted_at IS NOT NULL
+             octet_length(r.input), n.deleted_at IS NOT NULL, r.backfill_id
          FROM run r JOIN tenant n ON n.id = r.tenant_id
          WHERE r.id = ?1 AND r.host_id = ?2 AND r.attempt = ?3 AND r.state = 'running'",
     )?;
@@ -31,18 +31,19 @@ fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
             task: TaskId(row.get::<_, Id>(5)?.0),
             input_bytes: unsigned(row.get(6)?),
             tenant_deleted: row.get(7)?,
+            backfill: row.get::<_, Option<Id>>(8)?.map(|id| BackfillId(id.0)),
         })
     });
     row.optional()?.ok_or(StoreError::LeaseLost)
 }
 
-/// Ends a lease, and says whose run it was and what became of it. `LeaseLost`: nothing was written.
+/// Ends a lease, and says what became of its run. `LeaseLost`: nothing was written.
 pub(super) fn end(
     c: &Connection,
     lease: Lease,
     end: LeaseEnd,
     now: Timestamp,
-) -> Result<(TenantId, RunState), StoreError> {
+) -> Result<AfterLease, StoreError> {
     let run = leased(c, lease)?;
     let ended = run.end(end, now)?;
     record_attempt(c, lease, run.started_at, &ended, now)?;
@@ -90,9 +91,9 @@ pub(super) fn end(
         .execute(params![Id(lease.run.0), At(run.nominal_at)])?;
     }
     if ended.state.is_final() {
-        count_down(c, lease.run, now)?;
+        count_down(c, lease.run, ended.state, now)?;
     }
-    Ok((run.tenant, ended.state))
+    Ok(run.after(ended.state))
 }
 
 /// Keeps what a running attempt has said.

@@ -171,10 +171,10 @@ pub(super) fn look(c: &Connection, calendars: &mut Calendars) -> Result<(), Stor
     Ok(())
 }
 
-/// A trigger that excludes the calendar, and is not finished.
+/// A trigger that excludes the calendar; one that has finished can still be backfilled.
 fn user(c: &Connection, tenant: TenantId, calendar: &Name) -> Result<Option<Name>, StoreError> {
     let mut list = c.prepare_cached(
-        "SELECT name, spec FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL AND state <> 'finished'
+        "SELECT name, spec FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL
              AND instr(spec, ?2) > 0 ORDER BY name",
     )?;
     let rows = list.query_map(params![Id(tenant.0), in_json(calendar)], |row| {

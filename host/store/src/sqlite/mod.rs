@@ -11,6 +11,8 @@
 //! ```
 
 mod audit;
+mod backfill;
+mod backfill_advance;
 mod cancel;
 mod claim;
 mod component;
@@ -64,6 +66,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0003_tenants.sql"),
     include_str!("../../migrations/sqlite/0004_time.sql"),
     include_str!("../../migrations/sqlite/0005_holidays.sql"),
+    include_str!("../../migrations/sqlite/0006_backfill.sql"),
 ];
 
 /// The database in a store's folder.
@@ -224,6 +227,11 @@ mod tests {
         for (sql, index) in [
             (cancel::unbegun(cancel::OF_TASK).as_str(), "run_unbegun"),
             (cancel::unbegun(cancel::OF_TRIGGER).as_str(), "run_unbegun"),
+            (cancel::unbegun(cancel::OF_BACKFILL).as_str(), "run_unbegun"),
+            (backfill_advance::DUE, "backfill_wake"),
+            (backfill::OWN_RUN, "run_occurrence"),
+            (backfill::BACKFILLED_RUN, "run_backfill"),
+            (retention::BACKFILLS, "backfill_finished"),
             (list(&[RunState::Failed]).as_str(), "run_unsuccessful"),
             (list(&[RunState::Cancelled, RunState::Failed]).as_str(), "run_unsuccessful"),
             (list(&[RunState::Running]).as_str(), "run_tenant"),

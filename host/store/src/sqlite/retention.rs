@@ -73,6 +73,7 @@ struct Found {
     logs: Vec<Uuid>,
     skips: Vec<i64>,
     uploads: Vec<(Uuid, [u8; 32])>,
+    backfills: Vec<Uuid>,
     triggers: Vec<Uuid>,
     tasks: Vec<Uuid>,
     tenants: Vec<Uuid>,
@@ -88,7 +89,11 @@ const RUN_OVER: &str = "state IN ('succeeded', 'failed', 'cancelled') AND finish
 /// Triggers and tasks that were deleted and that nothing names any more.
 pub(super) const TRIGGER_OVER: &str = "deleted_at < ?1
     AND NOT EXISTS (SELECT 1 FROM run r WHERE r.trigger_id = trigger.id)
-    AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = trigger.id)";
+    AND NOT EXISTS (SELECT 1 FROM skip s WHERE s.trigger_id = trigger.id)
+    AND NOT EXISTS (SELECT 1 FROM backfill b WHERE b.trigger_id = trigger.id)";
+/// Backfills that are over, with all of their runs.
+pub(super) const BACKFILLS: &str =
+    "SELECT id FROM backfill WHERE finished_at < ?1 AND unfinished = 0 LIMIT ?2";
 pub(super) const TASK_OVER: &str = "deleted_at < ?1
     AND NOT EXISTS (SELECT 1 FROM run r WHERE r.task_id = task.id)
     AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = task.id)";
@@ -117,6 +122,7 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
         let select = format!("SELECT id FROM {table} WHERE {over} LIMIT ?2");
         ids(c, &select, params![At(keep.runs_since), limit])
     };
+    let backfills = ids(c, BACKFILLS, params![At(keep.runs_since), limit])?;
     let (triggers, tasks) = (select("trigger", TRIGGER_OVER)?, select("task", TASK_OVER)?);
     let mut skips = c.prepare_cached(SKIPS)?;
     let skips = skips.query_map(params![At(keep.skips_since), limit], |row| row.get(0))?;
@@ -139,6 +145,7 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
         logs,
         skips: skips.collect::<Result<_, _>>()?,
         uploads: uploads.collect::<Result<_, _>>()?,
+        backfills,
         triggers,
         tasks,
         tenants,
@@ -171,6 +178,11 @@ fn sweep(c: &Connection, found: &Found, keep: Keep, most: u64) -> Result<Swept, 
     }
     if lines == 0 && swept == Swept::default() {
         swept.logs = 1;
+    }
+    // What is over stays so.
+    let mut delete = c.prepare_cached("DELETE FROM backfill WHERE id = ?1")?;
+    for backfill in &found.backfills {
+        swept.definitions += delete.execute([Id(*backfill)])? as u64;
     }
     let mut delete = c.prepare_cached(&format!("DELETE FROM trigger WHERE id = ?2 AND {TRIGGER_OVER}"))?;
     for trigger in &found.triggers {

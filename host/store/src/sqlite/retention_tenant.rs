@@ -16,8 +16,9 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND due_at IS NOT NULL LIMIT ?2)";
 
 /// What goes when no run is left, those first that name others: tables, their keys, and whose rows.
-const ROWS: [(&str, &str, &str); 13] = [
+const ROWS: [(&str, &str, &str); 14] = [
     ("skip", "id", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = ?1)"),
+    ("backfill", "id", OWN),
     ("trigger", "id", OWN),
     ("task_revision", "task_id, number", "task_id IN (SELECT id FROM task WHERE tenant_id = ?1)"),
     ("task", "id", OWN),

@@ -5,7 +5,7 @@ use super::claim::{claim, next_ready};
 use super::finish::{end, news};
 use super::row::{At, Id, Json, Word, bad_token, in_states, limit, paged, unsigned};
 use super::{SqliteStore, audit, start, task, trigger};
-use crate::ending::LeaseEnd;
+use crate::ending::{AfterLease, LeaseEnd};
 use crate::record;
 use crate::words::hidden;
 use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
@@ -14,7 +14,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
 use innkeeper_domain::host::Labels;
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
@@ -145,21 +145,24 @@ impl RunStore for SqliteStore {
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
         let hints = Arc::clone(&self.hints);
         let run = finish.lease.run;
-        let wake = move |(tenant, state): &(TenantId, RunState)| {
+        let wake = move |after: &AfterLease| {
             hints.run_changed(run);
-            if !state.is_final() || hints.makes_room(*tenant) {
+            if !after.state.is_final() || hints.makes_room(after.tenant) {
                 hints.runs_ready.notify_one();
+            }
+            if after.backfill.is_some() {
+                hints.backfills_changed.notify_one();
             }
         };
         let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
-        self.writer.write(end, wake).await.map(|(_, state)| state)
+        self.writer.write(end, wake).await.map(|after| after.state)
     }
 }
 
 /// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
 const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
     r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
-    r.created_at, r.available_at, r.started_at, r.finished_at";
+    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id";
 const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
 
 fn read_run(row: &Row) -> rusqlite::Result<Run> {
@@ -170,6 +173,7 @@ fn read_run(row: &Row) -> rusqlite::Result<Run> {
         task: row.get::<_, Word<_>>(2)?.0,
         revision: row.get(3)?,
         trigger: row.get::<_, Option<Word<_>>>(4)?.map(|name| name.0),
+        backfill: row.get::<_, Option<Id>>(18)?.map(|id| BackfillId(id.0)),
         nominal_at: row.get::<_, At>(5)?.0,
         state: row.get::<_, Word<_>>(6)?.0,
         attempt: row.get(7)?,
@@ -210,9 +214,9 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
     ))?;
     let found = get.query_row(params![Id(id.0), Id(tenant.0)], |row| {
         let mut run = read_run(row)?;
-        run.input = Payload { content_type: row.get(18)?, bytes: row.get(19)? };
-        if let Some(content_type) = row.get(20)? {
-            run.output = Some(Payload { content_type, bytes: row.get(21)? });
+        run.input = Payload { content_type: row.get(19)?, bytes: row.get(20)? };
+        if let Some(content_type) = row.get(21)? {
+            run.output = Some(Payload { content_type, bytes: row.get(22)? });
         }
         Ok(run)
     });

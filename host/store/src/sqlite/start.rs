@@ -5,7 +5,7 @@ use super::row::{At, Id, Json, signed, unsigned};
 use crate::standing::Account;
 use crate::{NewRun, StartError, Started, StoreError};
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
-use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -23,6 +23,7 @@ pub(super) struct NewRow<'a> {
     /// See [`innkeeper_domain::host::Labels`].
     pub requires: &'a str,
     pub trigger: Option<(TriggerId, String)>,
+    pub backfill: Option<BackfillId>,
     pub nominal_at: Timestamp,
     pub last_success_nominal: Option<Timestamp>,
     pub idempotency_key: Option<&'a str>,
@@ -34,8 +35,8 @@ pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(),
     c.prepare_cached(
         "INSERT INTO run (id, tenant_id, task_id, revision, trigger_id, occurrence, nominal_at,
              last_success_nominal, state, idempotency_key, created_at, available_at, input_type, input,
-             requires)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12, ?13)",
+             requires, backfill_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12, ?13, ?14)",
     )?
     .execute(params![
         Id(run.id.0),
@@ -51,6 +52,7 @@ pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(),
         run.input.content_type,
         run.input.bytes,
         run.requires,
+        run.backfill.map(|id| Id(id.0)),
     ])?;
     Ok(())
 }
@@ -139,6 +141,7 @@ fn start_one(
                     revision: target.revision,
                     requires: &target.requires,
                     trigger: None,
+                    backfill: None,
                     nominal_at: now,
                     last_success_nominal: None,
                     idempotency_key: start.idempotency_key.as_deref(),

@@ -3,7 +3,7 @@
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
-use super::{SqliteStore, audit, secret, tenant};
+use super::{SqliteStore, audit, backfill, secret, tenant};
 use crate::record;
 use crate::words::changed_meanwhile;
 use crate::{NewTask, Page, Paged, StoreError, TaskStore};
@@ -170,6 +170,7 @@ impl TaskStore for SqliteStore {
                          WHERE task_id = ?1 AND deleted_at IS NULL",
                         params![Id(task.0), At(now)],
                     )?;
+                    backfill::end(c, backfill::OF_TASK, task.0, now)?;
                     cancel_unbegun(c, OF_TASK, task.0, now)
                 },
                 move |cancelled| cancelled.iter().for_each(|run| hints.run_changed(*run)),

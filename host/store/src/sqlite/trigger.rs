@@ -4,7 +4,7 @@ use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Due, advance, read_due};
-use super::{SqliteStore, audit, holiday, task, trigger_advance, trigger_retime};
+use super::{SqliteStore, audit, backfill, holiday, task, trigger_advance, trigger_retime};
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
@@ -174,6 +174,7 @@ impl TriggerStore for SqliteStore {
                 "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL, due_at = NULL WHERE id = ?1",
                 params![Id(trigger.0), At(now)],
             )?;
+            backfill::end(c, backfill::OF_TRIGGER, trigger.0, now)?;
             cancel_unbegun(c, OF_TRIGGER, trigger.0, now)
         };
         let wake = move |cancelled: &Vec<_>| cancelled.iter().for_each(|run| hints.run_changed(*run));

@@ -6,6 +6,7 @@ use super::start::{NewRow, insert};
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, FiringTerms, Next, Standing, admit_firing};
+use innkeeper_domain::calendar::Covered;
 use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
@@ -15,7 +16,9 @@ use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str = "SELECT id, spec, next_at, paused_through, tenant_id FROM trigger g
+pub(super) const DUE: &str =
+    "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
+    FROM trigger g
     WHERE state = 'active' AND due_at <= ?1
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT ?2";
@@ -30,6 +33,8 @@ pub(super) fn read_due(row: &Row) -> rusqlite::Result<(TenantId, DueTrigger)> {
         id: TriggerId(row.get::<_, Id>(0)?.0),
         spec: row.get::<_, Json<_>>(1)?.0,
         due: row.get::<_, At>(2)?.0,
+        covered: Covered { at: row.get::<_, At>(5)?.0, offset: row.get(6)? },
+        edition: row.get(7)?,
         paused_through: row.get::<_, Option<At>>(3)?.map(|at| at.0),
         holidays: Holidays::default(),
     };
@@ -104,6 +109,7 @@ pub(super) fn advance(
                 revision: due.revision,
                 requires: &due.requires,
                 trigger: Some((trigger, to_micros(*nominal).to_string())),
+                backfill: None,
                 nominal_at: *nominal,
                 last_success_nominal: due.last_success_nominal,
                 idempotency_key: None,

@@ -76,7 +76,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         let Self::Thread { jobs, thread } = self else { return };
         *jobs = None;
-        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A panic of the thread was reported when it happened.
             let _ = thread.join();

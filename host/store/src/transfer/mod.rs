@@ -27,7 +27,7 @@ use std::str::FromStr;
 
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
-pub const TABLES: [&str; 21] = [
+pub const TABLES: [&str; 22] = [
     COMPONENT_BYTES,
     "tenant",
     "token",
@@ -42,6 +42,7 @@ pub const TABLES: [&str; 21] = [
     "task_revision",
     "trigger",
     "skip",
+    "backfill",
     "run",
     "attempt",
     "run_log",
