@@ -28,6 +28,8 @@ mod process;
 mod random;
 #[path = "simulation/record.rs"]
 mod record;
+#[path = "simulation/spoil.rs"]
+mod spoil;
 #[path = "simulation/state.rs"]
 mod state;
 #[path = "simulation/stub.rs"]
@@ -40,6 +42,7 @@ mod weather;
 mod world;
 
 use bug::Bug;
+use spoil::Seed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -48,7 +51,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use weather::DeathPoint;
-use world::{Report, simulate};
+use world::{Report, live_through, simulate};
 
 /// How long seeds are gone through when nobody says how many.
 const TIME: Duration = Duration::from_secs(60);
@@ -141,6 +144,21 @@ fn a_seed_repeats_to_the_letter() {
         let (one, other) = fingerprints(seed);
         assert_eq!(one, other, "INN_SEED={seed}");
         assert!(seen.insert(one), "every seed is another one");
+    }
+}
+
+#[test]
+fn whatever_is_bad_is_found() {
+    let first = random::first_seed();
+    let lived = live_through(first, Bug::None);
+    let (plan, entries) = (&lived.plan, lived.record.entries().clone());
+    let good = Seed { plan, entries, state: lived.state.clone() };
+    assert!(checker::check(plan, &good.entries, &good.state).is_empty(), "INN_SEED={first}");
+    for (number, (rule, spoil)) in spoil::WAYS.into_iter().enumerate() {
+        let mut bad = good.clone();
+        assert!(spoil(&mut bad), "way {number} has nothing to spoil: INN_SEED={first}");
+        let found = checker::check(plan, &bad.entries, &bad.state);
+        assert!(found.iter().any(|found| found.rule == rule), "way {number}, {rule:?}: INN_SEED={first}");
     }
 }
 

@@ -7,6 +7,7 @@ use innkeeper_domain::trigger::{SkipRange, Trigger};
 use innkeeper_store::{Page, Paged, RunFilter, Store, StoreError};
 use std::fmt;
 
+#[derive(Clone)]
 pub struct State {
     pub triggers: Vec<TriggerSeen>,
     /// Of triggers that are deleted, too; the oldest first.
@@ -17,6 +18,7 @@ pub struct State {
     pub edition: usize,
 }
 
+#[derive(Clone)]
 pub struct TriggerSeen {
     pub trigger: Trigger,
     /// The oldest first.

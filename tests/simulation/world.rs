@@ -98,33 +98,17 @@ struct Living {
     halves: [JoinHandle<()>; 2],
 }
 
-/// Goes through a seed.
+/// What a seed was, and what came of it.
+pub struct Lived {
+    pub plan: Plan,
+    pub record: Arc<Record>,
+    pub state: State,
+    died: BTreeMap<DeathPoint, u32>,
+}
+
+/// Goes through a seed, and checks it.
 pub fn simulate(seed: u64, bug: Bug) -> Report {
-    ids::replay(seed);
-    let plan = Plan::of(seed);
-    let time = Time::new(plan.begin);
-    let folder = tempfile::tempdir().expect("a folder");
-    let record = Arc::new(Record::new(Arc::clone(&time)));
-    let weather =
-        Weather { mood: Mood::Well, death: None, random: Random::new(!seed), died: BTreeMap::new() };
-    let world = World {
-        time: Arc::clone(&time),
-        record: Arc::clone(&record),
-        weather: Arc::new(Mutex::new(weather)),
-        database: InlineDatabase::new(folder.path()).expect("a store"),
-        front: Arc::default(),
-        bug,
-        begin: plan.begin,
-        processes: 0,
-        edition: 0,
-        tasks: TaskTracker::new(),
-    };
-    let weather = Arc::clone(&world.weather);
-    let store = world.database.store().expect("a store");
-    // Component files are written by a thread, which time doesn't wait for.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let tenant = runtime.block_on(set_up(&store, plan.begin));
-    let state = time.run(world.live(&plan, &store, tenant));
+    let Lived { plan, record, state, died } = live_through(seed, bug);
     let violations = checker::check(&plan, &record.entries(), &state);
     let history = if violations.is_empty() { String::new() } else { format!("{record}\n{state}") };
     Report {
@@ -133,10 +117,41 @@ pub fn simulate(seed: u64, bug: Bug) -> Report {
         runs: state.runs.len(),
         skipped: state.triggers.iter().flat_map(|trigger| &trigger.skips).map(|skip| skip.count).sum(),
         simulated: LENGTH + QUIET,
-        died: std::mem::take(&mut weather.lock().unwrap_or_else(PoisonError::into_inner).died),
+        died,
         fingerprint: record.fingerprint(),
         history,
     }
+}
+
+/// Goes through a seed.
+pub fn live_through(seed: u64, bug: Bug) -> Lived {
+    ids::replay(seed);
+    let plan = Plan::of(seed);
+    let time = Time::new(plan.begin);
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = Arc::new(Record::new(Arc::clone(&time)));
+    let weather =
+        Weather { mood: Mood::Well, death: None, random: Random::new(!seed), died: BTreeMap::new() };
+    let weather = Arc::new(Mutex::new(weather));
+    let world = World {
+        time: Arc::clone(&time),
+        record: Arc::clone(&record),
+        weather: Arc::clone(&weather),
+        database: InlineDatabase::new(folder.path()).expect("a store"),
+        front: Arc::default(),
+        bug,
+        begin: plan.begin,
+        processes: 0,
+        edition: 0,
+        tasks: TaskTracker::new(),
+    };
+    let store = world.database.store().expect("a store");
+    // Component files are written by a thread, which time doesn't wait for.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let tenant = runtime.block_on(set_up(&store, plan.begin));
+    let state = time.run(world.live(&plan, &store, tenant));
+    let died = std::mem::take(&mut weather.lock().unwrap_or_else(PoisonError::into_inner).died);
+    Lived { plan, record, state, died }
 }
 
 impl World {

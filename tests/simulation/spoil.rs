@@ -1,0 +1,178 @@
+//! A good seed, spoilt: every way in which it can be bad must be found.
+
+use crate::checker::Rule;
+use crate::plan::{Plan, Times};
+use crate::record::{Entry, Event};
+use crate::state::State;
+use innkeeper_domain::ids::RunId;
+use innkeeper_domain::payload::Payload;
+use innkeeper_domain::run::{Run, RunState};
+use innkeeper_domain::time::{after, before};
+use innkeeper_domain::trigger::{OverlapPolicy, SkipReason};
+use std::time::Duration;
+
+/// A seed that can be changed.
+#[derive(Clone)]
+pub struct Seed<'a> {
+    pub plan: &'a Plan,
+    pub entries: Vec<Entry>,
+    pub state: State,
+}
+
+/// Spoils a seed; false if there is nothing in it that can be spoilt so.
+type Spoil = fn(&mut Seed) -> bool;
+
+pub const WAYS: [(Rule, Spoil); 18] = [
+    (Rule::Told, |seed| {
+        let told = seed.events(|event| matches!(event, Event::StartTold { .. }));
+        let Some(Event::StartTold { key, run }) = told.first().cloned() else { return false };
+        let other = seed.state.runs.iter().map(|run| run.id).find(|id| *id != run);
+        other.map(|run| seed.add(Event::StartTold { key, run })).is_some()
+    }),
+    (Rule::Told, |seed| {
+        let deleted = seed.events(|event| matches!(event, Event::DeleteTold(_)));
+        let is_deleted =
+            |id| deleted.iter().any(|event| matches!(event, Event::DeleteTold(other) if *other == id));
+        let place = seed.state.triggers.iter().position(|seen| !is_deleted(seen.trigger.id));
+        place.map(|place| seed.state.triggers.remove(place)).is_some()
+    }),
+    (Rule::Once, |seed| {
+        let twice = seed.scheduled().first().map(|place| seed.state.runs[*place].clone());
+        twice.map(|run| seed.state.runs.push(run)).is_some()
+    }),
+    (Rule::Once, |seed| {
+        let skip =
+            seed.state.triggers.iter_mut().filter(|seen| is_scheduled(seed.plan, seen.trigger.name.as_str()));
+        let skip = skip.flat_map(|seen| &mut seen.skips).next();
+        skip.map(|skip| skip.count += 1).is_some()
+    }),
+    (Rule::Every, |seed| {
+        // Not the last one of its trigger.
+        let places = seed.scheduled();
+        let later = |run: &Run| {
+            places.iter().any(|other| {
+                let other = &seed.state.runs[*other];
+                other.trigger == run.trigger && other.nominal_at > run.nominal_at
+            })
+        };
+        let place = places.iter().copied().find(|place| later(&seed.state.runs[*place]));
+        place.map(|place| seed.state.runs.remove(place)).is_some()
+    }),
+    (Rule::NotEarly, |seed| seed.change(|run| run.created_at = before(run.nominal_at, SECOND))),
+    (Rule::NotEarly, |seed| seed.change(|run| run.nominal_at = before(run.nominal_at, SECOND))),
+    (Rule::NotEarly, |seed| seed.change(|run| run.id = RunId(uuid::Uuid::nil()))),
+    (Rule::OnTime, |seed| {
+        // Whether it could have been on time is the checker's to know: all are late.
+        seed.entries.iter_mut().for_each(|entry| entry.at = after(entry.at, 5 * SECOND));
+        true
+    }),
+    (Rule::CatchUp, |seed| {
+        seed.entries.iter_mut().for_each(|entry| {
+            if let Event::Advanced { by_clock, .. } = &mut entry.event {
+                *by_clock = after(*by_clock, 86_400 * SECOND);
+            }
+        });
+        true
+    }),
+    (Rule::CatchUp, |seed| {
+        let skip = seed.state.triggers.iter_mut().flat_map(|seen| &mut seen.skips).next();
+        skip.map(|skip| skip.reason = SkipReason::QueueFull).is_some()
+    }),
+    (Rule::Paused, |seed| seed.stop(Event::PauseTold)),
+    (Rule::Paused, |seed| seed.stop(Event::DeleteTold)),
+    (Rule::Overlap, |seed| {
+        let skips = |run: &Run| {
+            let planned =
+                seed.plan.triggers.iter().find(|planned| Some(&planned.name) == run.trigger.as_ref());
+            planned.is_some_and(|planned| planned.spec.overlap == OverlapPolicy::Skip)
+        };
+        let runs: Vec<&Run> = seed.scheduled().into_iter().map(|place| &seed.state.runs[place]).collect();
+        let ended = |run: &Run| skips(run) && seed.finish(run.id).is_some();
+        let followed = |run: &Run| {
+            let later =
+                |other: &&&Run| other.trigger == run.trigger && seed.created(other) > seed.created(run);
+            runs.iter().filter(later).any(|other| ended(other))
+        };
+        let run = runs.iter().find(|run| ended(run) && followed(run));
+        let finish = run.and_then(|run| seed.finish(run.id));
+        finish.map(|finish| seed.add(finish)).is_some()
+    }),
+    (Rule::Fenced, |seed| {
+        let finished = seed.events(|event| matches!(event, Event::Finished(..)));
+        finished.first().cloned().map(|finish| seed.add(finish)).is_some()
+    }),
+    (Rule::Fenced, |seed| {
+        let run = seed.state.runs.iter_mut().find(|run| run.state == RunState::Succeeded);
+        run.map(|run| run.output = Some(Payload::json("another host's"))).is_some()
+    }),
+    (Rule::ExecutedOnce, |seed| {
+        let place = seed.entries.iter().position(|entry| matches!(entry.event, Event::ExecutionBegan { .. }));
+        place.map(|place| seed.entries.insert(place, seed.entries[place].clone())).is_some()
+    }),
+    (Rule::Ends, |seed| seed.change(|run| run.state = RunState::Running)),
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whether a trigger's times are known beforehand.
+fn is_scheduled(plan: &Plan, name: &str) -> bool {
+    let planned = plan.triggers.iter().find(|planned| planned.name.as_str() == name);
+    planned.is_some_and(|planned| matches!(planned.times, Times::Pattern(_) | Times::Every { .. }))
+}
+
+impl Seed<'_> {
+    fn add(&mut self, event: Event) {
+        let at = self.entries.last().map_or(self.plan.begin, |entry| entry.at);
+        self.entries.push(Entry { at, event });
+    }
+
+    fn events(&self, which: impl Fn(&Event) -> bool) -> Vec<Event> {
+        self.entries.iter().map(|entry| &entry.event).filter(|event| which(event)).cloned().collect()
+    }
+
+    fn finish(&self, run: RunId) -> Option<Event> {
+        let is_its = |event: &Event| matches!(event, Event::Finished(lease, state) if lease.run == run && state.is_final());
+        self.events(is_its).into_iter().next()
+    }
+
+    /// Where in the record it was created.
+    fn created(&self, run: &Run) -> Option<usize> {
+        self.entries.iter().position(|entry| match &entry.event {
+            Event::Advanced { advances, .. } => {
+                advances.iter().any(|advance| advance.run_ids.contains(&run.id))
+            }
+            _ => false,
+        })
+    }
+
+    /// The places of runs whose triggers are there, with times that are known beforehand.
+    fn scheduled(&self) -> Vec<usize> {
+        let there = |run: &Run| {
+            self.state.triggers.iter().any(|seen| Some(&seen.trigger.name) == run.trigger.as_ref())
+        };
+        let is_one = |run: &Run| {
+            there(run) && run.trigger.as_ref().is_some_and(|name| is_scheduled(self.plan, name.as_str()))
+        };
+        let runs = self.state.runs.iter().enumerate();
+        runs.filter(|(_, run)| is_one(run)).map(|(place, _)| place).collect()
+    }
+
+    /// Changes one of those runs.
+    fn change(&mut self, change: impl Fn(&mut Run)) -> bool {
+        let place = self.scheduled().first().copied();
+        place.map(|place| change(&mut self.state.runs[place])).is_some()
+    }
+
+    /// Tells of a pause, or a deletion, just before one of those runs was created.
+    fn stop(&mut self, told: impl Fn(innkeeper_domain::ids::TriggerId) -> Event) -> bool {
+        let Some(run) = self.scheduled().first().map(|place| self.state.runs[*place].clone()) else {
+            return false;
+        };
+        let trigger =
+            self.state.triggers.iter().find(|seen| Some(&seen.trigger.name) == run.trigger.as_ref());
+        let Some((trigger, place)) = trigger.zip(self.created(&run)) else { return false };
+        let entry = Entry { at: self.entries[place].at, event: told(trigger.trigger.id) };
+        self.entries.insert(place, entry);
+        true
+    }
+}
