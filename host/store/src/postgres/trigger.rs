@@ -42,7 +42,6 @@ impl TriggerStore for PostgresStore {
             // Not to be deleted before there is the trigger.
             let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL").await?;
-            holiday::check(c, tenant, &trigger.spec).await?;
             let name = match &trigger.name {
                 Some(name) => {
                     if !insert(c, tenant, task, name, &trigger, now).await? {
@@ -61,6 +60,8 @@ impl TriggerStore for PostgresStore {
                     }
                 }
             };
+            // A name that is taken is told first; what is inserted goes with this error.
+            holiday::check(c, tenant, &trigger.spec).await?;
             let created = get(c, tenant, &name).await?;
             put_on_record(c, &change, tenant, None, Some(&created)).await?;
             created
