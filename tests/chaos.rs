@@ -35,6 +35,8 @@ mod random;
 mod sabotage;
 #[path = "chaos/state.rs"]
 mod state;
+#[path = "support/two_commits.rs"]
+mod two_commits;
 #[path = "chaos/workload.rs"]
 mod workload;
 

@@ -36,6 +36,8 @@ mod state;
 mod stub;
 #[path = "simulation/time.rs"]
 mod time;
+#[path = "support/two_commits.rs"]
+mod two_commits;
 #[path = "simulation/weather.rs"]
 mod weather;
 #[path = "simulation/world.rs"]

@@ -1,13 +1,13 @@
 //! A store with a bug: it does all that the store behind it does, but for one thing.
 
 use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+use crate::two_commits::in_two;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, Change};
 use innkeeper_domain::backfill::{Backfill, BackfillPlan};
 use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
-use innkeeper_domain::firing::Firing;
 use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::holiday::{Holiday, HolidayCalendar, HolidayCalendarInfo, HolidayDates};
 use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
@@ -86,18 +86,10 @@ impl Sabotaged {
     }
 
     async fn in_two_commits(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
-        let only_next = |advance: &Advance| Advance {
-            firing: Firing { runs: Vec::new(), ..advance.firing.clone() },
-            run_ids: Vec::new(),
-            ..advance.clone()
-        };
-        self.inner().triggers_advance(advances.iter().map(only_next).collect(), now).await?;
+        let (first, then) = in_two(advances);
+        self.inner().triggers_advance(first, now).await?;
         tokio::time::sleep(LATER).await;
-        let only_runs = |advance: Advance| {
-            let due = advance.firing.next?.nominal;
-            Some(Advance { due, firing: Firing { skips: Vec::new(), ..advance.firing }, ..advance })
-        };
-        self.inner().triggers_advance(advances.into_iter().filter_map(only_runs).collect(), now).await
+        self.inner().triggers_advance(then, now).await
     }
 
     /// New starts are acknowledged at once; those whose key may be known go the honest way.

@@ -4,7 +4,6 @@ use crate::checker::Rule;
 use crate::record::{Event, Record};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, TimeZone, Zones};
-use innkeeper_domain::firing::Firing;
 use innkeeper_domain::run::{Lease, RunState};
 use innkeeper_domain::timetable::Upcoming;
 use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerState};
@@ -45,24 +44,6 @@ impl Bug {
 /// A zone as it was when the simulation began, for ever.
 pub fn without_changes(zone: &str, begin: Timestamp) -> Option<TimeZone> {
     Some(TimeZone::fixed(BundledZones.zone(zone)?.to_offset(begin)))
-}
-
-/// Decisions in two commits: the triggers go on, and then their runs are inserted. The last ones are left as they are.
-pub fn in_two(advances: Vec<Advance>) -> (Vec<Advance>, Vec<Advance>) {
-    let only_next = |advance: &Advance| match advance.firing.next {
-        None => advance.clone(),
-        Some(_) => Advance {
-            firing: Firing { runs: Vec::new(), ..advance.firing.clone() },
-            run_ids: Vec::new(),
-            ..advance.clone()
-        },
-    };
-    let first = advances.iter().map(only_next).collect();
-    let only_runs = |advance: Advance| {
-        let due = advance.firing.next?.nominal;
-        Some(Advance { due, firing: Firing { skips: Vec::new(), ..advance.firing }, ..advance })
-    };
-    (first, advances.into_iter().filter_map(only_runs).collect())
 }
 
 pub fn lose_one(advance: &mut Advance) {

@@ -7,6 +7,7 @@ use crate::process::{Condition, Process};
 use crate::random::Random;
 use crate::record::{Event, Record};
 use crate::time::Time;
+use crate::two_commits::in_two;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, Change};
@@ -223,7 +224,7 @@ pass_on_triggers!(Weathered, {
         match self.bug {
             Bug::CatchUpOffByOne => advances.iter_mut().for_each(bug::lose_one),
             Bug::AdvanceBeforeInsert => {
-                let (first, then) = bug::in_two(advances);
+                let (first, then) = in_two(advances);
                 let event = Event::Advanced { by_clock: now, advances: first.clone() };
                 self.commit("triggers_advance", self.inner().triggers_advance(first, now), |_| event).await?;
                 advances = then;

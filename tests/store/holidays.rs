@@ -103,6 +103,9 @@ pub async fn a_due_trigger_is_given_the_dates_that_it_excludes(f: Fixture) {
     f.put("two", "1970-01-03", 3).await.unwrap();
     let both = f.excluding("both", &["one", "two"], DAY).await.unwrap();
     let none = f.excluding("none", &[], DAY).await.unwrap();
+    // Told alike by all: a name that is taken, before a calendar that isn't there.
+    let taken = f.excluding("both", &["missing"], DAY).await;
+    assert!(matches!(taken, Err(StoreError::Exists(_))), "{taken:?}");
     let due = async || {
         let due = f.store.triggers_due(at(DAY), 9).await.unwrap();
         let is_holiday = |holidays: &Holidays| {

@@ -47,7 +47,7 @@ impl ForecastService for Api {
         };
         let triggers = plans.len() as u64;
         let state = caller.of.state;
-        // A second of work at most, but more than the threads of calls have.
+        // Seconds of work at most, but more than the threads of calls have.
         let reckoned = tokio::task::spawn_blocking(move || {
             let _slot = slot;
             let scope = Scope {

@@ -76,6 +76,6 @@ pub struct Api {
     pub uploads: Slots,
     /// Streams of runs and logs that may be.
     pub streams: Slots,
-    /// Forecasts that may be.
+    /// Forecasts and planned backfills that may be.
     pub forecasts: Slots,
 }

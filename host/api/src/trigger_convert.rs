@@ -8,6 +8,8 @@ use crate::status::invalid;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use innkeeper_domain::holiday::Holidays;
+use innkeeper_domain::limits::HOLIDAYS_SHOWN_BEYOND;
+use innkeeper_domain::time;
 use innkeeper_domain::timetable::Timetable;
 use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerSpec, TriggerState};
 use std::time::Duration;
@@ -137,7 +139,9 @@ fn next_times(trigger: &Trigger, holidays: &Holidays) -> (Vec<Timestamp>, Option
     };
     let most = runs_left(trigger).min(NEXT_TIMES_SHOWN);
     let Some(next) = working(&timetable, next, trigger, holidays) else { return (Vec::new(), None) };
-    let later = timetable.working_times_after(next, holidays);
+    let later = std::iter::successors(following(&timetable, next, holidays), |last| {
+        following(&timetable, *last, holidays)
+    });
     let later = later.take(if trigger.spec.delay().is_some() { 0 } else { most });
     let times = std::iter::once(next).chain(later).take(most).collect();
     (times, Some(timetable.due_at(next)))
@@ -152,9 +156,15 @@ fn working(
 ) -> Option<Timestamp> {
     match trigger.spec.delay() {
         _ if !timetable.is_holiday(next, holidays) => Some(next),
-        None => timetable.next_working_after(next, holidays),
+        None => following(timetable, next, holidays),
         Some(_) => timetable.delayed(timetable.next_working_date(next, holidays)).map(|next| next.nominal),
     }
+}
+
+/// The time after this one, if it comes in time to be shown: a list has many triggers.
+fn following(timetable: &Timetable, after: Timestamp, holidays: &Holidays) -> Option<Timestamp> {
+    let next = timetable.next_after(after)?;
+    timetable.next_working_until(after, time::after(next, HOLIDAYS_SHOWN_BEYOND), holidays)
 }
 
 fn runs_left(trigger: &Trigger) -> usize {

@@ -98,6 +98,8 @@ pub const TRIGGER_EXCLUDES_MAX: usize = 8;
 /// Holidays in a row that a search for a time that is none passes over; beyond it there is none. More than ten
 /// years of every day.
 pub const HOLIDAYS_PASSED_MAX: usize = 4_000;
+/// How long holidays in a row may last for the time after them to be shown with a trigger.
+pub const HOLIDAYS_SHOWN_BEYOND: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Characters of a note.
 pub const NOTE_CHARS_MAX: usize = 1_000;
 /// The shortest interval between two firings of a trigger.

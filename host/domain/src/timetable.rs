@@ -96,7 +96,7 @@ impl Timetable {
         self.next_working_until(after, Timestamp::MAX, holidays)
     }
 
-    /// The same, if it isn't later than `until`; no holiday after that is looked at.
+    /// The same; none, if a holiday later than `until` is come to before it.
     pub fn next_working_until(
         &self,
         after: Timestamp,
@@ -108,12 +108,12 @@ impl Timetable {
             return Some(next);
         }
         for _ in 0..HOLIDAYS_PASSED_MAX {
-            if next > until {
-                return None;
-            }
             let date = self.date(next);
             if !holidays.includes(date) {
                 return Some(next);
+            }
+            if next > until {
+                return None;
             }
             let tomorrow = date.tomorrow().ok().and_then(|date| self.calendar.start_of(date));
             // Where the clock is turned back over midnight, a date goes on after the next has begun.
@@ -263,6 +263,12 @@ mod tests {
             hourly.next_working_after(at("2026-12-24T23:30:00Z"), &christmas),
             Some(at("2026-12-26T00:00:00Z"))
         );
+        let until = |until| hourly.next_working_until(at("2026-12-24T23:30:00Z"), at(until), &christmas);
+        assert_eq!(until("2026-12-24T23:30:00Z"), None);
+        assert_eq!(until("2026-12-25T23:00:00Z"), Some(at("2026-12-26T00:00:00Z")));
+        let none_in_the_way =
+            hourly.next_working_until(at("2026-12-24T22:30:00Z"), Timestamp::MIN, &christmas);
+        assert_eq!(none_in_the_way, Some(at("2026-12-24T23:00:00Z")));
     }
 
     #[test]
@@ -270,6 +276,8 @@ mod tests {
         let year = Date::new(2024, 1, 1).unwrap().series(jiff::Span::new().days(1)).take(366);
         let all = holidays(&year.map(|date| format!("{date}/yearly\n")).collect::<String>());
         let secondly = timetable(&every(1));
+        let soon = secondly.next_working_until(at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"), &all);
+        assert_eq!(soon, None);
         assert_eq!(secondly.next_working_after(at("2026-01-01T00:00:00Z"), &all), None);
         let far = secondly.next_working_date(at("2026-01-01T00:00:00Z"), &all);
         assert!(far > at("2036-01-01T00:00:00Z"), "{far}");

@@ -1,8 +1,8 @@
 //! One incarnation of a host: it claims, executes and commits as long as its leases hold.
 
-use super::Dispatcher;
 mod execution;
 
+use super::Dispatcher;
 use super::attempt::RunningAttempt;
 use crate::secret::SecretOpener;
 use innkeeper_domain::host::{Host, HostState, Labels};
@@ -142,7 +142,7 @@ impl Life {
             let too_late = time::before(self.lease_until, third);
             let patience = time::after(asked_at, third / 2).min(too_late);
             let renewed = tokio::select! {
-               biased;
+                biased;
                 renewed = shared.store.host_renew(shared.host, until) => renewed,
                 () = shared.clock.sleep_until(patience) => Err(StoreError::Unavailable("it doesn't answer".into())),
             };

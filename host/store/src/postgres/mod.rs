@@ -1,12 +1,12 @@
 //! The store of a fleet: PostgreSQL, which any number of hosts share.
 //!
-//! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked
-//! first, always in this order: hosts, runs, tasks, triggers, backfills, each kind by its ids; what is started or
-//! triggered locks tasks, triggers and backfills, then the rates of tenants, and then only inserts. Tenants are locked after
-//! hosts and before all else, but who holds a host never waits for a tenant: claims pass it by. What is counted of a
-//! tenant is under locks of its own (`quota`), stored bytes under its rate. Sums of what tenants use are the last to
-//! be changed, bills first. A delete locks its task or trigger before the runs that it cancels. Should two transactions get in each other's way, PostgreSQL ends one of them, and it is run
-//! again.
+//! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked first, always in
+//! this order: hosts, runs, tasks, triggers, backfills, each kind by its ids; what is started or triggered locks tasks,
+//! triggers and backfills, then the rates of tenants, and then only inserts. Tenants are locked after hosts and before all
+//! else, but who holds a host never waits for a tenant: claims pass it by. What is counted of a tenant is under locks of
+//! its own (`quota`), stored bytes under its rate. Sums of what tenants use are the last to be changed, bills first. A
+//! delete, and the cancelling of a backfill, lock their task or trigger before the runs that they cancel. Should two
+//! transactions get in each other's way, PostgreSQL ends one of them, and it is run again.
 //!
 //! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes
 //! the others (`wake`); whoever isn't woken polls. The database's clock is every host's (`time`).
