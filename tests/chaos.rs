@@ -183,7 +183,7 @@ impl Tests {
         self.record(&format!("{name}_keeps_its_promises"), result);
     }
 
-    /// Campaigns until the checker finds something. It must, and what it finds is what the bug breaks.
+    /// Campaigns until the checker finds what the bug breaks. It must.
     async fn bug_is_found(&mut self, case: &Case, database: Option<&Cluster>, keeper: &Keeper) {
         let Case { bug, hosts, menu, faults, breaks } = *case;
         let (begun, mut struck) = (Instant::now(), 0);
@@ -200,8 +200,8 @@ impl Tests {
                 println!("{bug}: found after {struck} faults, {seconds:.1} s: {found:?}\n  {first}");
                 if found.iter().any(|rule| breaks.contains(rule)) {
                     result = Ok(());
+                    break;
                 }
-                break;
             }
         }
         if result.is_err() {

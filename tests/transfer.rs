@@ -24,20 +24,25 @@ mod side;
 use format::tables;
 use generate::Generator;
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::backfill::{Again, BackfillSpec};
+use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Shape};
+use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::host::{Host, HostState, Labels};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::RunState;
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::tenant::{TenantState, TenantUpdate};
-use innkeeper_domain::time::after;
+use innkeeper_domain::time::{after, before};
+use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::transfer::{self, Place, Seen, Summary, TABLES};
-use innkeeper_store::{NewRun, NewTask, Page, RunFilter, Store, StoreError};
+use innkeeper_store::{NewBackfill, NewRun, NewTask, NewTrigger, Page, RunFilter, Store, StoreError};
 use observe::difference;
 use side::{Side, another_host, digest, name};
 use std::collections::BTreeSet;
@@ -131,13 +136,19 @@ async fn filled(seed: u64, somewhere: &Somewhere) -> (Side, Generator) {
     (side, generator)
 }
 
-/// A secret, and a start that is counted because there is a quota of them.
+/// A secret, holidays, a start that is counted because there is a quota of them, a backfill.
 async fn fill_seldom_filled(side: &Side) {
     let now = at(5_000_000_000);
     let starts = TenantUpdate {
         state: Some((TenantState::Active, String::new())),
         weight: None,
-        quotas: [(Quota::StartsPerSecond, Some(1_000)), (Quota::StoredBytes, None)].into(),
+        quotas: [
+            (Quota::StartsPerSecond, Some(1_000)),
+            (Quota::StoredBytes, None),
+            (Quota::Triggers, None),
+            (Quota::LeastInterval, None),
+        ]
+        .into(),
     };
     side.store.tenant_update(&name("default"), starts, now.into()).await.unwrap();
     let (tenant, sealed) = (side.tenants[0], b"sealed".to_vec());
@@ -151,7 +162,23 @@ async fn fill_seldom_filled(side: &Side) {
         let id = RunId::new(now);
         let start = NewRun { id, task: task.name.clone(), input: Payload::json("1"), idempotency_key: None };
         side.store.runs_start(tenant, vec![start], now.into()).await.unwrap();
+        fill_backfills(side, task.name.clone(), now).await;
     }
+}
+
+/// A trigger of the task, and a backfill of it.
+async fn fill_backfills(side: &Side, task: Name, now: Timestamp) {
+    let (hour, tenant) = (Duration::from_secs(3_600), side.tenants[0]);
+    let spec = TriggerSpec::new(Schedule::Interval { every: hour, anchor: now });
+    let (id, trigger, input) = (TriggerId::new(now), name("kept"), Payload::json("1"));
+    let first = spec.check(id, &input, &BundledZones, now).unwrap();
+    let (from, to) = (before(now, 5 * hour), before(now, hour));
+    let backfill = BackfillSpec { from, to, concurrency: 1, again: Again::None };
+    let times = backfill.times(id, &spec, Holidays::NONE, &BundledZones, now).unwrap();
+    let new = NewTrigger { id, task, name: Some(trigger.clone()), spec, input, first };
+    side.store.trigger_create(tenant, new, now.into()).await.unwrap();
+    let new = NewBackfill { id: BackfillId::new(now), trigger, trigger_id: id, spec: backfill, times };
+    side.store.backfill_create(tenant, new, now.into()).await.unwrap();
 }
 
 /// A copy has the same rows, shows the same, and goes on the same.

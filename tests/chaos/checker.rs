@@ -188,7 +188,8 @@ impl Check<'_> {
             if time::after(next.started_at, self.exactness.clocks) < one.finished_at {
                 self.fail(Rule::Attempts, format!("attempt {} began too soon: {run:?}", next.number));
             }
-            if is_lost(one) {
+            // One that was handed back in between has left no trace of when it took the run up.
+            if is_lost(one) && next.number == one.number + 1 {
                 self.taken_up(run, one, next);
             }
         }

@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod bill;
 pub mod calendar;
 pub mod component;
+pub mod expression;
 pub mod failure;
 pub mod fairness;
 pub mod firing;

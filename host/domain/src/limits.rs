@@ -381,3 +381,16 @@ pub const BACKUP_BATCH_BYTES: usize = 256 * 1024;
 pub const BACKUP_BATCH_ROWS: usize = 1_000;
 /// How often a backup begins anew because a component was deleted just then.
 pub const BACKUP_TRIES_MAX: usize = 10;
+
+// Expressions.
+
+/// Characters of an expression.
+pub const EXPRESSION_CHARS_MAX: usize = 1_000;
+/// Brackets of an expression within each other.
+pub const EXPRESSION_DEPTH_MAX: usize = 24;
+/// Bytes of JSON that one evaluation looks at.
+pub const EXPRESSION_INPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that it looks at where each round of a loop may look at all of them.
+pub const EXPRESSION_JOIN_BYTES_MAX: usize = 4 * 1024;
+/// How often loops may do so.
+pub const EXPRESSION_JOINS_MAX: usize = 8;

@@ -1,0 +1,350 @@
+//! Expressions of people who use Innkeeper, in CEL: filters of events, keys of runs, inputs made of events.
+//!
+//! They are somebody's code that the host evaluates itself, so what one evaluation costs is bounded by what an
+//! expression may look like (`shape`) and by how many bytes it may look at. Evaluating never fails the host: what goes
+//! wrong is an error that says so.
+
+mod shape;
+mod value;
+
+use crate::limits::{EXPRESSION_CHARS_MAX, EXPRESSION_INPUT_BYTES_MAX, EXPRESSION_JOIN_BYTES_MAX};
+use crate::payload::Payload;
+use cel::{Context, Program};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, mem};
+
+/// Bytes of a key; of longer ones the digest is the key.
+const KEY_BYTES_MAX: usize = 128;
+
+/// Expressions that are kept compiled.
+const COMPILED_MAX: usize = 1_000;
+
+/// An expression that has been read.
+pub struct Expression {
+    text: String,
+    program: Program,
+    loops: shape::Loops,
+}
+
+/// What an expression may look at, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Variables(Vec<(&'static str, Value)>);
+
+/// Text that is no expression that can be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    #[error("the expression has {0} characters; at most {EXPRESSION_CHARS_MAX} are taken")]
+    TooLong(usize),
+    #[error("the expression is empty")]
+    Empty,
+    #[error("`{text}` is not an expression in CEL: {why}")]
+    Syntax { text: String, why: String },
+    #[error("`{text}` names `{name}`, which isn't there; it can name {known}")]
+    Variable { text: String, name: String, known: String },
+    #[error("`{text}` calls `{name}`, which isn't known; known are {known}", known = shape::FUNCTIONS.join(", "))]
+    Function { text: String, name: String },
+    #[error("`{text}` is too deeply nested")]
+    Nested { text: String },
+    #[error("`{text}`: {why}")]
+    Loop { text: String, why: &'static str },
+}
+
+/// An expression that has no value here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    #[error("it looks at {bytes} bytes; at most {max} are looked at")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Expression {
+    /// Reads an expression that can name these variables.
+    pub fn parse(text: &str, variables: &[&str]) -> Result<Self, ExpressionError> {
+        let chars = text.chars().count();
+        if chars > EXPRESSION_CHARS_MAX {
+            return Err(ExpressionError::TooLong(chars));
+        }
+        if text.trim().is_empty() {
+            return Err(ExpressionError::Empty);
+        }
+        let text = text.to_string();
+        if !shape::is_flat(&text) {
+            return Err(ExpressionError::Nested { text });
+        }
+        let program = match Program::compile(&text) {
+            Ok(program) => program,
+            Err(errors) => {
+                let why = errors.errors.first().map_or_else(String::new, |e| {
+                    format!("{} (line {}, column {})", e.msg, e.pos.0, e.pos.1)
+                });
+                return Err(ExpressionError::Syntax { text, why });
+            }
+        };
+        match shape::check(program.expression(), variables) {
+            Ok(loops) => Ok(Self { text, program, loops }),
+            Err(shape::Misshapen::Variable(name)) => {
+                Err(ExpressionError::Variable { text, name, known: variables.join(", ") })
+            }
+            Err(shape::Misshapen::Function(name)) => Err(ExpressionError::Function { text, name }),
+            Err(shape::Misshapen::Loop(why)) => Err(ExpressionError::Loop { text, why }),
+            Err(shape::Misshapen::Nested) => Err(ExpressionError::Nested { text }),
+        }
+    }
+
+    /// Reads an expression that makes a key of a run's `input`. It can't have loops, for it is evaluated where runs
+    /// are inserted.
+    pub fn parse_key(text: &str) -> Result<Self, ExpressionError> {
+        let expression = Self::parse(text, &["input"])?;
+        match expression.loops {
+            shape::Loops::None => Ok(expression),
+            shape::Loops::OverOwn | shape::Loops::Joined => {
+                Err(ExpressionError::Loop { text: expression.text, why: "a key can't have loops" })
+            }
+        }
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it gives.
+    pub fn value(&self, variables: &Variables) -> Result<Value, EvaluationError> {
+        let bytes = variables.0.iter().map(|(_, value)| value::size(value)).sum();
+        let max = match self.loops {
+            shape::Loops::None | shape::Loops::OverOwn => EXPRESSION_INPUT_BYTES_MAX,
+            shape::Loops::Joined => EXPRESSION_JOIN_BYTES_MAX,
+        };
+        if bytes > max {
+            return Err(EvaluationError::TooLarge { bytes, max });
+        }
+        let mut context = Context::default();
+        for (name, value) in &variables.0 {
+            context.add_variable_from_value(*name, value::to_cel(value));
+        }
+        let given = self.program.execute(&context).map_err(|e| EvaluationError::Failed(words(&e)))?;
+        value::to_json(&given).ok_or_else(|| EvaluationError::Failed("what it gives is no JSON".into()))
+    }
+
+    /// Whether it gives `true`; anything else, an error too, is none.
+    pub fn matches(&self, variables: &Variables) -> bool {
+        self.value(variables) == Ok(Value::Bool(true))
+    }
+
+    /// The key that it makes of a run's input: what it gives if that is a text, a number or a truth value, told apart
+    /// by kind; none if it is anything else, or an error, or the input isn't JSON.
+    pub fn key(&self, input: &Payload) -> Option<String> {
+        if input.bytes.len() > EXPRESSION_INPUT_BYTES_MAX {
+            return None;
+        }
+        let input = serde_json::from_slice(&input.bytes).ok()?;
+        let key = match self.value(&Variables::new().with("input", input)).ok()? {
+            Value::String(text) => format!("\"{text}"),
+            number @ (Value::Number(_) | Value::Bool(_)) => number.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        };
+        let fits = key.len() <= KEY_BYTES_MAX && !key.contains('\0');
+        Some(if fits { key } else { format!("#{}", hex::encode(Sha256::digest(key.as_bytes()))) })
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
+    }
+}
+
+impl Variables {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.0.push((name, value));
+        self
+    }
+}
+
+/// Compiled expressions by their text, since reading one takes longer than evaluating it. Bounded: when it is full, it
+/// begins anew.
+#[derive(Debug, Default)]
+pub struct Compiled(Mutex<HashMap<String, Arc<Expression>>>);
+
+impl Compiled {
+    /// The expression of this text, read by `parse` if it isn't known.
+    pub fn get(
+        &self,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<Expression, ExpressionError>,
+    ) -> Result<Arc<Expression>, ExpressionError> {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(text) {
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(parse(text)?);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= COMPILED_MAX {
+            drop(mem::take(&mut *known));
+        }
+        known.insert(text.into(), Arc::clone(&read));
+        Ok(read)
+    }
+}
+
+/// An error in few words: it may show values of any size.
+fn words(error: &cel::ExecutionError) -> String {
+    crate::failure::cut(error.to_string(), 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(data: Value) -> Variables {
+        Variables::new().with("data", data).with("topic", json!("orders.new"))
+    }
+
+    fn read(text: &str) -> Result<Expression, ExpressionError> {
+        Expression::parse(text, &["data", "topic"])
+    }
+
+    fn matches(text: &str, data: Value) -> bool {
+        read(text).unwrap().matches(&event(data))
+    }
+
+    #[test]
+    fn filters() {
+        let order =
+            || json!({"total": 120, "rate": 1.5, "kind": "gift", "items": [{"sku": "a"}, {"sku": "b"}]});
+        for text in [
+            "data.total > 100 && topic.startsWith('orders.')",
+            "data.total == 120.0 && data.rate < 2",
+            "data.kind in ['gift', 'loan']",
+            "data.items.exists(i, i.sku == 'b')",
+            "data.items.filter(i, i.sku != 'a').map(i, i.sku) == ['b']",
+            "has(data.kind) && !has(data.colour)",
+            "size(data.items) == 2 ? true : false",
+            "data['kind'].contains('if')",
+            "topic.endsWith('.new')",
+        ] {
+            assert!(matches(text, order()), "{text}");
+        }
+        for text in [
+            "data.colour == 'red'",
+            "data.total",
+            "data.total > 'a'",
+            "1 / 0 == 1",
+            "data.items[7].sku == 'a'",
+        ] {
+            assert!(!matches(text, order()), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_json() {
+        let read =
+            read("{'id': data.id, 'all': data.list.map(x, x + 1), 'none': null, 'half': 0.5}").unwrap();
+        let given = read.value(&event(json!({"id": "é", "list": [1, -2]})));
+        assert_eq!(given, Ok(json!({"id": "é", "all": [2, -1], "none": null, "half": 0.5})));
+        let large = json!({"n": u64::MAX, "f": 1e300});
+        assert_eq!(
+            super::Expression::parse("data", &["data"]).unwrap().value(&event(large.clone())),
+            Ok(large)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let words = |text: &str| read(text).unwrap_err().to_string();
+        assert!(words("data.total >").contains("not an expression in CEL"), "{}", words("data.total >"));
+        assert!(words("total > 1").contains("names `total`"), "{}", words("total > 1"));
+        assert!(words("data.name.matches('a+')").contains("calls `matches`"));
+        assert!(words(&"a".repeat(EXPRESSION_CHARS_MAX + 1)).contains("characters"));
+        assert_eq!(read(" "), Err(ExpressionError::Empty));
+        assert!(Expression::parse_key("input.list.map(x, x)").unwrap_err().to_string().contains("loops"));
+        assert!(Expression::parse_key("data.id").is_err());
+    }
+
+    impl PartialEq for Expression {
+        fn eq(&self, other: &Self) -> bool {
+            self.text == other.text
+        }
+    }
+
+    #[test]
+    fn deep_ones_are_refused() {
+        for (open, close) in
+            [("(", ")"), ("[", "]"), ("size(", ")"), ("-", ""), ("!", ""), ("true ? 1 : ", "")]
+        {
+            let text = format!("{}1{}", open.repeat(900 / open.len()), close.repeat(900 / open.len()));
+            if let Ok(read) = read(&text) {
+                // Not too deep for it: then it can be evaluated too.
+                drop(read.value(&event(Value::Null)));
+            }
+        }
+        let sum = vec!["1"; 500].join("+");
+        drop(read(&sum).map(|read| read.value(&event(Value::Null))));
+        let path = format!("data{}", ".a".repeat(490));
+        drop(read(&path).map(|read| read.value(&event(Value::Null))));
+    }
+
+    #[test]
+    fn a_loop_costs_no_more_than_it_looks_at() {
+        for text in [
+            "data.orders.exists(o, o.items.exists(i, i.sku == 'x'))",
+            "data.orders.filter(o, o.open).map(o, o.id) == []",
+            "data.orders.map(o, o.id).exists(id, id == 7)",
+        ] {
+            assert!(read(text).is_ok(), "{text}: {:?}", read(text));
+        }
+        for text in [
+            "data.all(a, data.all(b, a != b))",
+            "data.all(a, a.all(b, a.all(c, c != b)))",
+            "data.map(x, [x, x]).map(x, [x, x]) == []",
+            "data.all(x, ['a', 'b'].exists(y, x == y))",
+            "data.map(x, {'a': x}).all(y, y.a == 1)",
+        ] {
+            assert!(matches!(read(text), Err(ExpressionError::Loop { .. })), "{text}: {:?}", read(text));
+        }
+    }
+
+    #[test]
+    fn what_is_large_is_not_looked_at() {
+        let list = |count: usize| json!(vec![1; count]);
+        let own = read("data.all(x, x == 1)").unwrap();
+        let joined = read("data.all(x, topic != 'a')").unwrap();
+        assert!(own.matches(&event(list(3_000))) && !joined.matches(&event(list(3_000))));
+        assert!(joined.matches(&event(list(100))));
+        let too_large = own.value(&event(list(EXPRESSION_INPUT_BYTES_MAX)));
+        assert!(matches!(too_large, Err(EvaluationError::TooLarge { .. })), "{too_large:?}");
+    }
+
+    #[test]
+    fn keys() {
+        let key = |input: &str| Expression::parse_key("input.customer").unwrap().key(&Payload::json(input));
+        assert_eq!(key(r#"{"customer": "acme"}"#).as_deref(), Some("\"acme"));
+        assert_eq!(key(r#"{"customer": 7}"#).as_deref(), Some("7"), "is another than the text");
+        assert_eq!(key(r#"{"customer": "7"}"#).as_deref(), Some("\"7"));
+        for none in [r#"{"customer": null}"#, r#"{"customer": {}}"#, "{}", "no json", "7"] {
+            assert_eq!(key(none), None, "{none}");
+        }
+        let long = key(&format!(r#"{{"customer": "{}"}}"#, "x".repeat(5_000))).unwrap();
+        assert_eq!((long.len(), &long[..1]), (65, "#"));
+    }
+
+    #[test]
+    fn compiled_once() {
+        let compiled = Compiled::default();
+        let one = compiled.get("input.a", Expression::parse_key).unwrap();
+        let two = compiled.get("input.a", |_| unreachable!("it is known")).unwrap();
+        assert!(Arc::ptr_eq(&one, &two));
+        assert!(compiled.get("input.", Expression::parse_key).is_err());
+    }
+}

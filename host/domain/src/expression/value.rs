@@ -1,0 +1,56 @@
+//! JSON as CEL has it, and back.
+
+use cel::Value as Cel;
+use cel::objects::{Key, Map};
+use serde_json::{Number, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// As CEL has it: whole numbers are `int` where they fit.
+pub(super) fn to_cel(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(truth) => Cel::Bool(*truth),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Cel::Int(whole),
+            (None, Some(large)) => Cel::UInt(large),
+            (None, None) => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => Cel::String(Arc::new(text.clone())),
+        Value::Array(list) => Cel::List(Arc::new(list.iter().map(to_cel).collect())),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| (Key::from(name.as_str()), to_cel(value)));
+            Cel::Map(Map { map: Arc::new(fields.collect::<HashMap<_, _>>()) })
+        }
+    }
+}
+
+/// As JSON; none of what JSON doesn't have.
+pub(super) fn to_json(value: &Cel) -> Option<Value> {
+    Some(match value {
+        Cel::Null => Value::Null,
+        Cel::Bool(truth) => Value::Bool(*truth),
+        Cel::Int(whole) => Value::from(*whole),
+        Cel::UInt(whole) => Value::from(*whole),
+        Cel::Float(number) => Value::Number(Number::from_f64(*number)?),
+        Cel::String(text) => Value::String(text.to_string()),
+        Cel::List(list) => Value::Array(list.iter().map(to_json).collect::<Option<_>>()?),
+        Cel::Map(fields) => {
+            let fields = fields.map.iter().map(|(name, value)| Some((name.to_string(), to_json(value)?)));
+            Value::Object(fields.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
+/// About how many bytes it has as JSON; at least as many as it has elements and characters.
+pub(super) fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+        Value::String(text) => 2 + text.len(),
+        Value::Array(list) => 2 + list.iter().map(|value| 1 + size(value)).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields.iter().map(|(name, value)| 4 + name.len() + size(value)).sum::<usize>()
+        }
+    }
+}
