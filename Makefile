@@ -48,6 +48,7 @@ bench: setup
 	$(CARGO) build --locked --release -p inn
 	target/release/inn bench warm $(if $(SECONDS),--seconds $(SECONDS))
 	target/release/inn bench starts $(if $(SECONDS),--seconds $(SECONDS))
+	target/release/inn bench fairness $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: install
 install: setup

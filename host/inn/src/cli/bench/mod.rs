@@ -1,5 +1,6 @@
 //! `inn bench`: what this machine can do, beside what the bare parts can.
 
+mod fairness;
 mod fleet;
 mod starts;
 
@@ -9,6 +10,7 @@ use crate::host::now;
 use crate::keys::new_key;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use fairness::{Fairness, Waits};
 use fleet::Fleet;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::keyring::Keyring;
@@ -26,6 +28,7 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   inn bench warm --seconds 5
   inn bench starts --seconds 10 -o json
+  inn bench fairness --seconds 10
   inn bench starts --database-url postgres://inn@127.0.0.1/empty --hosts 3")]
 pub struct Args {
     #[arg(value_enum)]
@@ -33,11 +36,11 @@ pub struct Args {
     /// How long each part takes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// For `starts`: a PostgreSQL database, which must be empty and is full of runs afterwards; without one the
+    /// For `starts` and `fairness`: a PostgreSQL database, which must be empty and is full of runs afterwards; without one the
     /// store is a temporary folder
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// For `starts` on a database: how many hosts share it, each a process of its own
+    /// On a database: how many hosts share it, each a process of its own
     #[arg(long, value_name = "N", default_value_t = 1, requires = "database_url",
         value_parser = clap::value_parser!(u32).range(1..=16))]
     hosts: u32,
@@ -50,6 +53,9 @@ enum Scenario {
     /// Durable runs of a trivial guest, started over gRPC in batches; the floors are the bare runtime and the
     /// bare store
     Starts,
+    /// How long the runs of a tenant that starts twenty a second wait until their guests begin: alone, and beside
+    /// another that has 100,000 queued
+    Fairness,
 }
 
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
@@ -64,13 +70,19 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         components: Arc::new(NoComponents),
         now: Arc::new(now),
     })?;
+    let database = args.database_url.as_deref().map(parse::database_url).transpose()?;
     let (measured, floor) = match args.scenario {
         Scenario::Warm => {
             let bare = runtime.bench_bare(duration).await?;
             (runtime.bench_warm(duration).await?, vec![("bare wasmtime", bare)])
         }
+        Scenario::Fairness => {
+            let fleet = Fleet { folder: folder.path(), hosts: args.hosts, database };
+            let measured = fairness::fairness(&fleet, duration).await?;
+            print_fairness(global.output, &args, &measured)?;
+            return Ok(Verdict::Succeeded);
+        }
         Scenario::Starts => {
-            let database = args.database_url.as_deref().map(parse::database_url).transpose()?;
             let bare_runtime = runtime.bench_warm(duration).await?;
             let fleet = Fleet { folder: folder.path(), hosts: args.hosts, database };
             let bare_store = starts::bare_store(fleet.store().await?, duration).await?;
@@ -80,6 +92,31 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     };
     print(global.output, args, &measured, &floor)?;
     Ok(Verdict::Succeeded)
+}
+
+/// Waits in microseconds.
+fn print_fairness(format: Format, args: &Args, measured: &Fairness) -> Result<()> {
+    let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
+    let both = [("alone", &measured.before), ("beside 100,000 queued runs", &measured.during)];
+    let rows = both.iter().map(|(name, waits)| {
+        let times = [waits.p50, waits.p99, waits.max].map(|time| format!("{:.0}", micros(time)));
+        [vec![(*name).to_string(), waits.runs.to_string()], times.to_vec()].concat()
+    });
+    let columns = [text("waits"), number("runs"), number("p50 µs"), number("p99 µs"), number("max µs")];
+    output::rows(format, &columns, rows.collect(), || {
+        let value = |waits: &Waits| {
+            let Waits { runs, p50, p99, max } = waits;
+            json!({"runs": runs, "p50": micros(*p50), "p99": micros(*p99), "max": micros(*max)})
+        };
+        json!({
+            "scenario": "fairness",
+            "hosts": args.hosts,
+            "seconds": args.seconds,
+            "queued": fairness::FLOOD,
+            "alone": value(&measured.before),
+            "beside": value(&measured.during),
+        })
+    })
 }
 
 fn print(format: Format, args: Args, measured: &Measured, floor: &[(&str, Measured)]) -> Result<()> {
@@ -94,6 +131,7 @@ fn print(format: Format, args: Args, measured: &Measured, floor: &[(&str, Measur
     let scenario = match args.scenario {
         Scenario::Warm => "warm",
         Scenario::Starts => "starts",
+        Scenario::Fairness => "fairness",
     };
     let all = [(scenario, measured.clone())].into_iter().chain(floor.iter().cloned());
     let rows = all.map(|(name, measured)| {
