@@ -111,6 +111,8 @@ async fn play(
                 result = Err(format!("what can be read differs: {what}"));
             } else if let Err(what) = left.check_skips().await {
                 result = Err(what);
+            } else if let Err(what) = left.check_gates().await.and(right.check_gates().await) {
+                result = Err(what);
             }
             if result.is_ok() && place + 1 == count {
                 let checked = left.check_stored().await.and(right.check_stored().await);

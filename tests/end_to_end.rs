@@ -8,6 +8,8 @@ mod backfills;
 mod backup;
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "end_to_end/events.rs"]
+mod events;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
 #[path = "end_to_end/holidays.rs"]
@@ -16,6 +18,8 @@ mod holidays;
 mod hosts;
 #[path = "end_to_end/inn.rs"]
 mod inn;
+#[path = "end_to_end/runs.rs"]
+mod runs;
 #[path = "end_to_end/secrets.rs"]
 mod secrets;
 #[path = "end_to_end/tenants.rs"]
@@ -24,6 +28,8 @@ mod tenants;
 mod triggers;
 #[path = "end_to_end/uploads.rs"]
 mod uploads;
+#[path = "end_to_end/webhooks.rs"]
+mod webhooks;
 
 use inn::{Host, guest, wat_command};
 use serde_json::{Value, json};

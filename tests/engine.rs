@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Digest, Shape};
+use innkeeper_domain::deadline::Deadlines;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
@@ -85,6 +86,10 @@ impl Stub {
                 failure(FailureKind::Cancelled)
             }
             "hangs" => std::future::pending().await,
+            "is late" => {
+                SystemClock.sleep_until(invocation.deadline).await;
+                failure(FailureKind::Timeout)
+            }
             "takes a while" => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Outcome::Output(Payload::json(input))
@@ -147,6 +152,7 @@ impl Engine {
             task: name("work"),
             input: input.clone(),
             idempotency_key: None,
+            options: StartOptions::default(),
         };
         let starts: Vec<NewRun> = (0..count).map(new).collect();
         let ids = starts.iter().map(|start| start.id).collect();
@@ -173,7 +179,8 @@ impl Engine {
     async fn start(&self, input: &str) -> RunId {
         let id = RunId::new(SystemClock.now());
         let input = Payload { content_type: String::new(), bytes: input.into() };
-        let new = NewRun { id, task: name("work"), input, idempotency_key: None };
+        let new =
+            NewRun { id, task: name("work"), input, idempotency_key: None, options: StartOptions::default() };
         self.store.runs_start(self.tenant.id, vec![new], SystemClock.now().into()).await.unwrap();
         id
     }
@@ -262,6 +269,27 @@ async fn a_running_attempt_is_heard_and_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn an_attempt_ends_with_its_runs_deadline_and_is_not_tried_again() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    let deadlines = Deadlines { start: None, end: Some(Duration::from_millis(50)) };
+    let new = NewRun {
+        id: RunId::new(SystemClock.now()),
+        task: name("work"),
+        input: Payload { content_type: String::new(), bytes: "is late".into() },
+        idempotency_key: None,
+        options: StartOptions { deadlines, ..StartOptions::default() },
+    };
+    let id = new.id;
+    engine.store.runs_start(engine.tenant.id, vec![new], SystemClock.now().into()).await.unwrap();
+    let run = engine.end(id).await;
+    assert_eq!((run.state, run.attempt), (RunState::Failed, 1));
+    assert_eq!(run.failure.map(|failure| failure.kind), Some(FailureKind::Deadline));
+    stop.cancel();
+    tasks.wait().await;
+}
+
+#[tokio::test]
 async fn a_host_that_stops_hands_back_what_does_not_end() {
     let engine = Engine::new(SystemClock.now()).await;
     let (stop, tasks) = engine.dispatch(Duration::from_millis(20));
@@ -332,6 +360,7 @@ async fn what_is_old_is_cleared_away_in_steps() {
         task: name("work"),
         input: Payload::default(),
         idempotency_key: None,
+        options: StartOptions::default(),
     };
     let starts = (0..=RETENTION_STEP).map(start).collect();
     engine.store.runs_start(engine.tenant.id, starts, at(0).into()).await.unwrap();

@@ -74,6 +74,17 @@ conformance!(
     a_trigger_is_due_when_its_jitter_is_over
     times_of_another_edition_are_found_and_reckoned_anew
     skips_are_counted_by_reason
+    events_are_kept_in_order_and_once
+    an_event_starts_one_run_of_each_trigger
+    events_of_a_pause_are_on_record
+    what_is_gathered_waits_for_its_time
+    a_task_comes_after_another_with_its_output
+    an_end_that_nobody_waits_for_is_no_event
+    tasks_that_come_after_each_other_are_no_loop
+    runs_that_start_each_other_by_events_come_to_an_end
+    old_events_go_but_for_those_that_a_trigger_waits_for
+    a_webhook_starts_one_run_of_a_delivery
+    a_webhook_starts_no_run_that_it_may_not
     a_backfill_goes_through_its_times_in_order
     a_step_of_a_backfill_takes_place_once
     a_backfill_leaves_out_what_ran
@@ -84,6 +95,19 @@ conformance!(
     what_the_trigger_comes_to_is_not_backfilled
     a_trigger_has_so_many_backfills
     an_old_backfill_goes
+    a_run_that_has_not_begun_by_its_start_deadline_fails
+    a_run_that_is_not_over_by_its_deadline_fails
+    a_host_that_does_not_heed_a_cancel_loses_the_run
+    many_runs_are_cancelled_in_one_commit
+    a_run_that_failed_is_tried_again_by_hand
+    a_retry_passes_what_a_start_passes
+    a_retried_run_counts_for_its_trigger
+    a_retried_run_counts_for_its_backfill
+    a_run_has_labels_of_its_task_its_trigger_and_its_start
+    runs_are_found_by_how_and_when_they_failed
+    of_a_paused_tenant_nothing_begins
+    a_paused_fleet_begins_nothing
+    a_pause_can_cancel_what_is_queued
     tenants_do_not_see_each_other
     runs_go_to_hosts_that_have_what_they_require
     a_run_keeps_what_its_revision_requires
@@ -132,6 +156,20 @@ conformance!(
     a_value_that_is_too_long_is_left_out_of_the_record
     a_task_has_no_more_memory_than_its_tenant_may_have
     lists_show_only_what_is_of_some_tasks
+    so_many_runs_of_a_task_execute_at_one_time
+    runs_of_the_same_key_wait_for_each_other
+    a_rate_lets_attempts_begin_one_after_another
+    the_highest_priority_begins_first
+    limits_are_the_tasks_of_now
+    a_lost_host_gives_its_slots_back
+    what_waits_is_cancelled_and_deleted
+    a_paused_task_begins_nothing
+    a_paused_run_is_held_until_it_is_resumed
+    buffered_runs_wait_for_those_before_them
+    a_buffer_for_all_is_in_order
+    the_new_run_cancels_the_others
+    what_waits_is_not_claimed_with_what_is_free
+    a_tenant_begins_so_many_attempts_in_a_second
 );
 
 #[tokio::test]

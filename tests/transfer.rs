@@ -42,7 +42,9 @@ use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::transfer::{self, Place, Seen, Summary, TABLES};
-use innkeeper_store::{NewBackfill, NewRun, NewTask, NewTrigger, Page, RunFilter, Store, StoreError};
+use innkeeper_store::{
+    NewBackfill, NewRun, NewTask, NewTrigger, Page, RunFilter, StartOptions, Store, StoreError,
+};
 use observe::difference;
 use side::{Side, another_host, digest, name};
 use std::collections::BTreeSet;
@@ -136,14 +138,36 @@ async fn filled(seed: u64, somewhere: &Somewhere) -> (Side, Generator) {
     (side, generator)
 }
 
+/// An attempt begins on a host that is gone soon, so that there is a begin that is counted.
+async fn begin_one(side: &Side, now: Timestamp) {
+    let labels: Labels = "gpu=a100,zone=eu".parse().unwrap();
+    let host = Host {
+        id: HostId::new(now),
+        name: name("passing"),
+        address: String::new(),
+        version: String::new(),
+        roles: Vec::new(),
+        labels: labels.clone(),
+        capacity: 1,
+    };
+    side.store.fleet_unpause(now.into()).await.unwrap();
+    side.store.host_start(host.clone(), after(now, Duration::from_secs(60)), now).await.unwrap();
+    side.store.runs_claim(host.id, &labels, 1, now).await.unwrap();
+    side.store.fleet_pause("moving".into(), now.into()).await.unwrap();
+}
+
 /// A secret, holidays, a start that is counted because there is a quota of them, a backfill.
 async fn fill_seldom_filled(side: &Side) {
     let now = at(5_000_000_000);
     let starts = TenantUpdate {
+        pause: None,
         state: Some((TenantState::Active, String::new())),
         weight: None,
         quotas: [
             (Quota::StartsPerSecond, Some(1_000)),
+            (Quota::BeginsPerSecond, Some(1_000)),
+            (Quota::ConcurrentRuns, None),
+            (Quota::CpuPerDay, None),
             (Quota::StoredBytes, None),
             (Quota::Triggers, None),
             (Quota::LeastInterval, None),
@@ -160,8 +184,15 @@ async fn fill_seldom_filled(side: &Side) {
     let tasks = side.store.task_list(tenant, None, ALL).await.unwrap().items;
     if let Some(task) = tasks.first() {
         let id = RunId::new(now);
-        let start = NewRun { id, task: task.name.clone(), input: Payload::json("1"), idempotency_key: None };
+        let start = NewRun {
+            id,
+            task: task.name.clone(),
+            input: Payload::json("1"),
+            idempotency_key: None,
+            options: StartOptions::default(),
+        };
         side.store.runs_start(tenant, vec![start], now.into()).await.unwrap();
+        begin_one(side, now).await;
         fill_backfills(side, task.name.clone(), now).await;
     }
 }
@@ -186,7 +217,7 @@ async fn copies(from: Kind, to: Kind) {
     let mut seed = random::first_seed();
     let mut filled_tables = BTreeSet::new();
     // Seldom does one seed fill every table; the time of this test has an end all the same.
-    for _ in 0..10 {
+    for _ in 0..40 {
         println!("INN_SEED={seed}");
         let (original, copy) = (Somewhere::new(from), Somewhere::new(to));
         let (left, mut generator) = filled(seed, &original).await;
@@ -275,6 +306,7 @@ async fn busy(store: &dyn Store) -> Vec<RunId> {
             task: name("work"),
             input: if number % 1_000 == 0 { large.clone() } else { input.clone() },
             idempotency_key: Some(format!("key {number}")),
+            options: StartOptions::default(),
         })
         .collect();
     let ids = starts.iter().map(|start| start.id).collect();
@@ -322,7 +354,13 @@ async fn what_was_executing_is_taken_up_again() {
         // The keys still name their runs, and that takes the same input.
         let input = store.run_get(tenant, ids[1_234]).await.unwrap().input;
         let idempotency_key = Some("key 1234".into());
-        let again = NewRun { id: RunId::new(at(5)), task: name("work"), input, idempotency_key };
+        let again = NewRun {
+            id: RunId::new(at(5)),
+            task: name("work"),
+            input,
+            idempotency_key,
+            options: StartOptions::default(),
+        };
         let again = store.runs_start(tenant, vec![again], at(2_000).into()).await.unwrap().remove(0).unwrap();
         assert_eq!((again.id, again.existed), (ids[1_234], true));
         let running = RunFilter { states: vec![RunState::Running], ..RunFilter::default() };
@@ -345,7 +383,7 @@ async fn skips_go_on_after_a_move() {
     let tenant = store.tenant_get(&name("default")).await.unwrap().id;
     let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
     let (id, spec, input) = (TriggerId::new(at(2)), TriggerSpec::new(schedule), Payload::json("{}"));
-    let first = Reckoning::plain(at(10), at(2));
+    let first = Some(Reckoning::plain(at(10), at(2)));
     let new = NewTrigger { id, task: name("work"), name: Some(name("tick")), spec, input, first };
     store.trigger_create(tenant, new, at(2).into()).await.unwrap();
     let skip = async |store: &dyn Store, due: i64, reason| {

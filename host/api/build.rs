@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "audit",
         "backfill",
         "component",
+        "event",
         "forecast",
         "holiday",
         "host",

@@ -24,7 +24,7 @@ use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_engine::clock::{Clock, SystemClock};
 use innkeeper_store::sqlite::SqliteStore;
-use innkeeper_store::{NewBackfill, NewRun, NewTask, NewTenant, NewTrigger, Store};
+use innkeeper_store::{NewBackfill, NewRun, NewTask, NewTenant, NewTrigger, StartOptions, Store, StoreError};
 use prost::Message;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -151,6 +151,14 @@ impl Vault for PlainVault {
         Ok(self.0.secret_put(secret, change).await?)
     }
 
+    async fn text(&self, tenant: TenantId, name: &Name) -> Result<SecretText, VaultError> {
+        let found = self.0.secrets_get(tenant, vec![name.clone()]).await?;
+        let none = || VaultError::Store(StoreError::NotFound(format!("secret `{name}`")));
+        let sealed = &found.first().ok_or_else(none)?.sealed;
+        let text = String::from_utf8_lossy(sealed).into_owned();
+        SecretText::new(text).map_err(|e| VaultError::Keys(e.to_string()))
+    }
+
     async fn rotate(&self) -> Result<Rotated, VaultError> {
         Ok(Rotated { key_id: "none".into(), rotated: 0 })
     }
@@ -197,6 +205,7 @@ impl Host {
             uploads: Slots::uploads(),
             streams: Slots::streams(),
             forecasts: Slots::forecasts(),
+            webhooks: Slots::webhooks(),
         };
         let tasks = TaskTracker::new();
         tasks.spawn(async move { serve(api, Listener::plain(listener)).await.unwrap() });
@@ -293,7 +302,13 @@ async fn fill(store: &Arc<dyn Store>, tenant: &str, number: u8) -> Belongings {
         };
         store.trigger_create(id, trigger, at.into()).await.unwrap();
         let run = RunId::new(at);
-        let start = NewRun { id: run, task: name(task), input: Payload::json("1"), idempotency_key: None };
+        let start = NewRun {
+            id: run,
+            task: name(task),
+            input: Payload::json("1"),
+            idempotency_key: None,
+            options: StartOptions::default(),
+        };
         store.runs_start(id, vec![start], at.into()).await.unwrap()[0].as_ref().unwrap();
         runs.push(run);
     }

@@ -37,7 +37,10 @@ async fn what_is_the_neighbours_is_as_if_it_were_not() {
     let (run, no_run) = (host.a.runs[0].to_string(), RunId::new(now()).to_string());
     same(on, "RunService/GetRun", &run, &no_run, |id| proto::GetRunRequest { id }).await;
     same(on, "RunService/WatchRun", &run, &no_run, |id| proto::WatchRunRequest { id }).await;
+    same(on, "RunService/PauseRun", &run, &no_run, |id| proto::PauseRunRequest { id }).await;
+    same(on, "RunService/ResumeRun", &run, &no_run, |id| proto::ResumeRunRequest { id }).await;
     same(on, "RunService/CancelRun", &run, &no_run, |id| proto::CancelRunRequest { id }).await;
+    same(on, "RunService/RetryRun", &run, &no_run, |id| proto::RetryRunRequest { id, latest: false }).await;
     for follow in [false, true] {
         let message = |id| proto::StreamLogsRequest { id, follow };
         same(on, "RunService/StreamLogs", &run, &no_run, message).await;
@@ -139,6 +142,9 @@ async fn the_neighbours_names_are_as_if_they_were_not() {
     ask("StartRun", "mine").await;
     ask("CreateTrigger", "mine").await;
     same(on, "TaskService/GetTask", "mine", "nonesuch", |name| proto::GetTaskRequest { name }).await;
+    let pause = |name| proto::PauseTaskRequest { name, ..Default::default() };
+    same(on, "TaskService/PauseTask", "mine", "nonesuch", pause).await;
+    same(on, "TaskService/ResumeTask", "mine", "nonesuch", |name| proto::ResumeTaskRequest { name }).await;
     same(on, "TaskService/DeleteTask", "mine", "nonesuch", |name| proto::DeleteTaskRequest { name }).await;
     let revisions = |name| proto::ListRevisionsRequest { name, ..Default::default() };
     same(on, "TaskService/ListRevisions", "mine", "nonesuch", revisions).await;
@@ -151,13 +157,18 @@ async fn the_neighbours_names_are_as_if_they_were_not() {
     same(on, "RunService/ListRuns", "mine", "nonesuch", runs).await;
     let runs = |trigger| proto::ListRunsRequest { trigger, ..Default::default() };
     same(on, "RunService/ListRuns", "mine-hourly", "nonesuch", runs).await;
+    let filter = |task| Some(proto::RunFilter { task, ..Default::default() });
+    let cancel = |task| proto::CancelRunsRequest { filter: filter(task), ..Default::default() };
+    same(on, "RunService/CancelRuns", "mine", "nonesuch", cancel).await;
+    let retry = |task| proto::RetryRunsRequest { filter: filter(task), ..Default::default() };
+    same(on, "RunService/RetryRuns", "mine", "nonesuch", retry).await;
     let forecast = |task| proto::ForecastRequest { task, hours: 1 };
     same(on, "ForecastService/Forecast", "mine", "nonesuch", forecast).await;
     let triggers = |task| proto::ListTriggersRequest { task, ..Default::default() };
     same(on, "TriggerService/ListTriggers", "mine", "nonesuch", triggers).await;
     let theirs = "mine-hourly";
     same(on, "TriggerService/GetTrigger", theirs, "nonesuch", |name| proto::GetTriggerRequest { name }).await;
-    let pause = |name| proto::PauseTriggerRequest { name, note: String::new() };
+    let pause = |name| proto::PauseTriggerRequest { name, ..Default::default() };
     same(on, "TriggerService/PauseTrigger", theirs, "nonesuch", pause).await;
     same(on, "TriggerService/ResumeTrigger", theirs, "nonesuch", |name| proto::ResumeTriggerRequest { name })
         .await;
@@ -181,7 +192,8 @@ async fn the_same_names_are_each_ones_own() {
     let on = host.connect_from(2).await;
     let as_b = |message| request(message, Some("inn_owner_b"), None);
     let mut triggers = proto::trigger_service_client::TriggerServiceClient::new(on.clone());
-    let pause = proto::PauseTriggerRequest { name: "mine-hourly".into(), note: "b's".into() };
+    let pause =
+        proto::PauseTriggerRequest { name: "mine-hourly".into(), note: "b's".into(), ..Default::default() };
     triggers.pause_trigger(as_b(pause)).await.unwrap();
     let as_b = |message| request(message, Some("inn_owner_b"), None);
     let mut tasks = proto::task_service_client::TaskServiceClient::new(on.clone());

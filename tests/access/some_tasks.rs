@@ -50,6 +50,9 @@ async fn other_tasks_are_as_if_they_were_not() {
     same(on, "TaskService/GetTask", tasks, |name| proto::GetTaskRequest { name }).await;
     let revisions = |name| proto::ListRevisionsRequest { name, ..Default::default() };
     same(on, "TaskService/ListRevisions", tasks, revisions).await;
+    let pause = |name| proto::PauseTaskRequest { name, ..Default::default() };
+    same(on, "TaskService/PauseTask", tasks, pause).await;
+    same(on, "TaskService/ResumeTask", tasks, |name| proto::ResumeTaskRequest { name }).await;
     same(on, "RunService/StartRun", tasks, |task| proto::StartRunRequest { task, ..Default::default() })
         .await;
     same(on, "RunService/ListRuns", tasks, |task| proto::ListRunsRequest { task, ..Default::default() })
@@ -62,7 +65,7 @@ async fn other_tasks_are_as_if_they_were_not() {
     same(on, "TriggerService/GetTrigger", triggers, |name| proto::GetTriggerRequest { name }).await;
     let skips = |trigger| proto::ListSkipsRequest { trigger, ..Default::default() };
     same(on, "TriggerService/ListSkips", triggers, skips).await;
-    let pause = |name| proto::PauseTriggerRequest { name, note: String::new() };
+    let pause = |name| proto::PauseTriggerRequest { name, ..Default::default() };
     same(on, "TriggerService/PauseTrigger", triggers, pause).await;
     same(on, "TriggerService/ResumeTrigger", triggers, |name| proto::ResumeTriggerRequest { name }).await;
     let of_trigger = |trigger| proto::ListBackfillsRequest { trigger, ..Default::default() };
@@ -82,7 +85,15 @@ async fn other_tasks_are_as_if_they_were_not() {
         listed.len() == 2 && listed.iter().all(|backfill| backfill.trigger == "mine-hourly"),
         "{listed:?}"
     );
+    let filter = |task| Some(proto::RunFilter { task, ..Default::default() });
+    let cancel = |task| proto::CancelRunsRequest { filter: filter(task), ..Default::default() };
+    same(on, "RunService/CancelRuns", tasks, cancel).await;
+    let retry = |task| proto::RetryRunsRequest { filter: filter(task), ..Default::default() };
+    same(on, "RunService/RetryRuns", tasks, retry).await;
+    same(on, "RunService/PauseRun", runs, |id| proto::PauseRunRequest { id }).await;
+    same(on, "RunService/ResumeRun", runs, |id| proto::ResumeRunRequest { id }).await;
     same(on, "RunService/CancelRun", runs, |id| proto::CancelRunRequest { id }).await;
+    same(on, "RunService/RetryRun", runs, |id| proto::RetryRunRequest { id, latest: false }).await;
     let other = host.store.run_get(host.a.tenant, host.a.runs[1]).await.unwrap();
     assert!(!other.state.is_final(), "{other:?}");
     host.stop().await;

@@ -88,6 +88,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
         uploads: Slots::uploads(),
         streams: Slots::streams(),
         forecasts: Slots::forecasts(),
+        webhooks: Slots::webhooks(),
     };
     let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
@@ -120,6 +121,10 @@ struct NoVault;
 #[async_trait]
 impl Vault for NoVault {
     async fn set(&self, _: TenantId, _: Name, _: SecretText, _: Change) -> Result<SecretInfo, VaultError> {
+        Err(VaultError::Keys("there are no secrets here".into()))
+    }
+
+    async fn text(&self, _: TenantId, _: &Name) -> Result<SecretText, VaultError> {
         Err(VaultError::Keys("there are no secrets here".into()))
     }
 

@@ -10,7 +10,7 @@ use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::holiday::{Holiday, HolidayCalendar, HolidayCalendarInfo, HolidayDates};
-use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
+use innkeeper_domain::host::{FleetPause, Host, HostState, HostStatus, Labels};
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::QuotaUse;
@@ -172,6 +172,10 @@ impl Shared {
             state: RunState::Queued,
             attempt: 0,
             idempotency_key: start.idempotency_key,
+            priority: start.options.priority.unwrap_or(5),
+            concurrency_key: None,
+            passage: innkeeper_domain::gate::Passage::default(),
+            waits_for: None,
             input: start.input,
             output: None,
             failure: None,
@@ -181,6 +185,10 @@ impl Shared {
             available_at: at,
             started_at: None,
             finished_at: None,
+            start_by: None,
+            end_by: None,
+            reopened_at: None,
+            labels: Labels::default(),
             attempts: Vec::new(),
         })
     }

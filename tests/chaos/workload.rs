@@ -242,6 +242,7 @@ fn request(start: &Start) -> proto::StartRunRequest {
         task: start.task.clone(),
         input: Some(input),
         idempotency_key: start.key.clone(),
+        ..proto::StartRunRequest::default()
     }
 }
 
@@ -314,7 +315,11 @@ pub async fn ask(client: &Client, name: String, asked: Asked) -> Call<(String, A
     let mut triggers = client.triggers();
     let answer = match asked {
         Asked::Pause => {
-            let request = proto::PauseTriggerRequest { name: name.clone(), note: "chaos".into() };
+            let request = proto::PauseTriggerRequest {
+                name: name.clone(),
+                note: "chaos".into(),
+                ..proto::PauseTriggerRequest::default()
+            };
             triggers.pause_trigger(request).await
         }
         _ => triggers.resume_trigger(proto::ResumeTriggerRequest { name: name.clone() }).await,

@@ -8,6 +8,7 @@ use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::backfill::Again;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Schedule};
 use innkeeper_domain::component::Digest;
+use innkeeper_domain::deadline::Deadlines;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::holiday::Holiday;
 use innkeeper_domain::host::{Host, HostState, Labels, Role};
@@ -16,13 +17,16 @@ use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::{Quota, Quotas};
+use innkeeper_domain::rule::{AfterRule, EventRule, Gather, Rule, WEBHOOK_TOLERANCE, WebhookRule, When};
 use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress, RunState};
 use innkeeper_domain::task::TaskSpec;
-use innkeeper_domain::tenant::{TenantState, TenantUpdate};
+use innkeeper_domain::tenant::{TenantPause, TenantState, TenantUpdate};
 use innkeeper_domain::trigger::{CatchUp, OverlapPolicy, TriggerSpec};
+use innkeeper_domain::webhook::Scheme;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{
-    Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTenant, NewTrigger, RunFilter,
+    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnRevision,
+    QueuedRuns, RunFilter, StartOptions,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -61,7 +65,7 @@ pub struct Generator {
 type Make = fn(&mut Generator) -> Option<Operation>;
 
 /// How often each kind of operation comes.
-const KINDS: [(u64, Make); 69] = [
+const KINDS: [(u64, Make); 82] = [
     (1, |g| g.random.pick(&["default", "other", "none"]).map(Operation::TenantGet)),
     (1, Generator::tenant_create),
     (2, Generator::tenant_update),
@@ -127,7 +131,10 @@ const KINDS: [(u64, Make); 69] = [
     (1, |g| Some(Operation::TaskRevisions { tenant: g.tenant(), name: g.name(), size: g.size() })),
     (6, Generator::trigger_create),
     (1, |g| Some(Operation::TriggerGet { tenant: g.tenant(), name: g.trigger_name() })),
-    (3, |g| Some(Operation::TriggerPause { tenant: g.tenant(), name: g.trigger_name(), note: g.text() })),
+    (3, |g| {
+        let queued = g.random.pick(&[QueuedRuns::Keep, QueuedRuns::Cancel])?;
+        Some(Operation::TriggerPause { tenant: g.tenant(), name: g.trigger_name(), note: g.text(), queued })
+    }),
     (3, |g| Some(Operation::TriggerResume { tenant: g.tenant(), name: g.trigger_name() })),
     (1, |g| Some(Operation::TriggerDelete { tenant: g.tenant(), name: g.trigger_name() })),
     (1, |g| {
@@ -143,15 +150,49 @@ const KINDS: [(u64, Make); 69] = [
         let trigger = g.random.chance(50).then(|| g.trigger_name());
         Some(Operation::BackfillList { tenant: g.tenant(), trigger, size: g.size() })
     }),
+    (6, |g| {
+        let topic =
+            |g: &mut Generator| g.random.pick(&["a", "a.b", "c"]).expect("some").parse().expect("a topic");
+        let event = |g: &mut Generator| NewEvent {
+            id: format!("e{}", g.random.below(200)),
+            topic: topic(g),
+            data: Payload::json(g.size().to_string()),
+        };
+        let events = (0..=g.random.below(3)).map(|_| event(g)).collect();
+        Some(Operation::EventsPublish { tenant: g.tenant(), events })
+    }),
+    (1, |g| {
+        let after = g.random.below(20);
+        Some(Operation::EventsAfter { tenant: g.tenant(), after, limit: g.size() })
+    }),
+    (8, |g| Some(Operation::Deliver { ids: g.random.number() })),
+    (4, |g| {
+        let id = RunId(uuid_at(g.now, g.random.number()));
+        let occurrence = g.random.pick(&["1", "2", "3", ""])?;
+        Some(Operation::TriggerFire { tenant: g.tenant(), trigger: g.trigger_name(), id, occurrence })
+    }),
     (10, |g| Some(Operation::Backfill { ids: g.random.number(), times: g.size() })),
     (2, |g| {
         let stale = g.random.pick(&g.advances)?;
         Some(Operation::Advance(vec![stale]))
     }),
     (14, Generator::runs_start),
+    (1, |g| {
+        let queued = g.random.pick(&[QueuedRuns::Keep, QueuedRuns::Keep, QueuedRuns::Cancel])?;
+        Some(Operation::TaskPause { tenant: g.tenant(), name: g.name(), note: g.text(), queued })
+    }),
+    (3, |g| Some(Operation::TaskResume { tenant: g.tenant(), name: g.name() })),
+    (1, |g| Some(Operation::RunPause { tenant: g.tenant(), id: g.run() })),
+    (2, |g| Some(Operation::RunResume { tenant: g.tenant(), id: g.run() })),
     (2, |g| Some(Operation::RunGet { tenant: g.tenant(), id: g.run() })),
     (3, Generator::run_list),
     (4, |g| Some(Operation::RunCancel { tenant: g.tenant(), id: g.run() })),
+    (2, |g| Some(Operation::RunsCancel { tenant: g.tenant(), ids: vec![g.run(), g.run()] })),
+    (5, |g| {
+        let on = g.random.pick(&[OnRevision::Pinned, OnRevision::Current])?;
+        Some(Operation::RunsRetry { tenant: g.tenant(), ids: vec![g.run(), g.run(), g.run()], on })
+    }),
+    (5, |_| Some(Operation::RunsExpire)),
     (2, |g| {
         let after = (g.random.below(3) as u32, g.random.below(4) as u32);
         Some(Operation::RunLogs { tenant: g.tenant(), id: g.run(), after, limit: g.size() })
@@ -173,6 +214,9 @@ const KINDS: [(u64, Make); 69] = [
         Some(Operation::HostRelease { host: g.any_host(), keep: kept })
     }),
     (2, Generator::host_state_or_list),
+    // Seldom for long.
+    (1, |g| Some(Operation::FleetPause(g.random.chance(30).then(|| g.text())))),
+    (3, |_| Some(Operation::FleetPause(None))),
 ];
 
 /// How many uploads there can be, some of them more than a tenant may begin.
@@ -380,7 +424,13 @@ impl Generator {
         let value = self.random.chance(70).then_some(1 << 40);
         let quota =
             self.random.pick(Quota::ALL).filter(|quota| !changes || *quota != Quota::LeastInterval)?;
+        let pause = TenantPause { note: self.text(), at: self.now };
         let update = TenantUpdate {
+            pause: self
+                .random
+                .chance(30)
+                .then(|| self.random.chance(50).then_some(pause))
+                .filter(|_| !changes),
             state: self.random.chance(50).then(|| (state, self.text())),
             weight: weight.filter(|_| !changes),
             quotas: [(quota, value)].into(),
@@ -432,11 +482,24 @@ impl Generator {
     fn task_spec(&mut self) -> TaskSpec {
         let mut spec = TaskSpec::new(self.digest());
         spec.requires = self.labels();
+        spec.labels = self.labels();
+        (spec.start_deadline, spec.deadline) = (self.deadline(), self.deadline());
+        spec.cancel_grace = Duration::from_secs(self.random.below(20));
         spec.timeout = Duration::from_millis(1 + self.random.below(100_000));
         spec.config.insert("KEY".into(), self.text().replace('\0', ""));
         if self.random.chance(10) {
             spec.secrets.insert("SECRET".into(), self.name());
         }
+        if self.random.chance(30) {
+            spec.concurrency = Some(1 + self.random.below(2) as u32);
+        }
+        if self.random.chance(30) {
+            spec.concurrency_key = Some("input".into());
+        }
+        if self.random.chance(15) {
+            spec.rate = self.random.pick(&["1/s", "3/m", "2/h"]).and_then(|rate| rate.parse().ok());
+        }
+        spec.priority = self.random.pick(&[5, 5, 5, 0, 9]).unwrap_or(5);
         spec
     }
 
@@ -489,13 +552,17 @@ impl Generator {
                 anchor: self.now,
             },
         };
+        if self.random.chance(40) {
+            return self.unscheduled_create();
+        }
         let spec = TriggerSpec {
-            overlap: self.random.pick(&[OverlapPolicy::Skip, OverlapPolicy::AllowAll])?,
+            overlap: self.random.pick(OverlapPolicy::ALL)?,
             catch_up: self.random.pick(&[CatchUp::Latest, CatchUp::All, CatchUp::None])?,
             catch_up_window: self.random.pick(&[Duration::from_secs(60), 24 * HOURS])?,
             not_after: self.random.chance(10).then(|| time::after(self.now, Duration::from_secs(60))),
             max_runs: self.random.chance(10).then(|| 1 + self.random.below(3)),
             exclude: self.random.chance(15).then(|| self.name()).into_iter().collect(),
+            labels: self.labels(),
             ..TriggerSpec::new(schedule)
         };
         let input = self.payload();
@@ -507,13 +574,59 @@ impl Generator {
         Some(Operation::TriggerCreate { tenant: self.tenant(), trigger })
     }
 
+    /// A trigger that something other than the clock starts runs of.
+    fn unscheduled_create(&mut self) -> Option<Operation> {
+        let event = |pattern: &str, gather| EventRule {
+            gather,
+            ..EventRule::new(pattern.parse().expect("a pattern"))
+        };
+        let wait = Duration::from_secs(5);
+        let rule: Rule = match self.random.below(7) {
+            0 => event("a.*", Some(Gather::Batch { size: 2, wait })).into(),
+            1 => event("**", Some(Gather::Debounce { quiet: wait, most: 2 * wait })).into(),
+            2 => event("innkeeper.run.*", None).into(),
+            3 => EventRule { filter: Some("data > 2".into()), ..event("*", None) }.into(),
+            4 => {
+                let (secret, tolerance) = (self.name(), WEBHOOK_TOLERANCE);
+                WebhookRule { scheme: Scheme::Github, secret, tolerance }.into()
+            }
+            _ => AfterRule { task: self.name(), when: self.random.pick(When::ALL)? }.into(),
+        };
+        let spec = TriggerSpec {
+            overlap: self.random.pick(&[OverlapPolicy::Skip, OverlapPolicy::AllowAll])?,
+            max_runs: self.random.chance(10).then(|| 1 + self.random.below(3)),
+            ..TriggerSpec::new(rule)
+        };
+        let id = TriggerId(uuid_at(self.now, self.random.number()));
+        let (task, given) = (self.name(), self.random.chance(50).then(|| self.name()));
+        self.triggers.push(given.clone().unwrap_or_else(|| name(&format!("{task}-1"))));
+        let trigger = NewTrigger { id, task, name: given, spec, input: Payload::default(), first: None };
+        Some(Operation::TriggerCreate { tenant: self.tenant(), trigger })
+    }
+
+    fn deadline(&mut self) -> Option<Duration> {
+        self.random.chance(15).then(|| Duration::from_micros(1 + self.random.below(60_000_000)))
+    }
+
+    fn options(&mut self) -> StartOptions {
+        let deadlines = Deadlines { start: self.deadline(), end: self.deadline() };
+        let priority = self.random.pick(&[None, None, Some(0), Some(9)]).flatten();
+        StartOptions { deadlines, labels: self.labels(), priority }
+    }
+
     fn runs_start(&mut self) -> Option<Operation> {
         let mut starts = Vec::new();
         for _ in 0..=self.random.below(4) {
             let id = RunId(uuid_at(self.now, self.random.number()));
             let key = self.random.chance(40).then(|| self.random.pick(&["k1", "k2", "schlüssel"])).flatten();
             let input = if key.is_some() { Payload::json(self.size().to_string()) } else { self.payload() };
-            starts.push(NewRun { id, task: self.name(), input, idempotency_key: key.map(Into::into) });
+            starts.push(NewRun {
+                id,
+                task: self.name(),
+                input,
+                idempotency_key: key.map(Into::into),
+                options: self.options(),
+            });
         }
         Some(Operation::RunsStart { tenant: self.tenant(), starts })
     }
@@ -524,6 +637,9 @@ impl Generator {
             task: self.random.chance(30).then(|| self.name()),
             trigger: self.random.chance(20).then(|| self.trigger_name()),
             states: RunState::ALL.into_iter().filter(|_| self.random.chance(30)).collect(),
+            failure_kinds: FailureKind::ALL.into_iter().filter(|_| self.random.chance(10)).collect(),
+            ended_since: self.random.chance(20).then(|| time::before(self.now, Duration::from_secs(60))),
+            labels: self.labels(),
         };
         Some(Operation::RunList { tenant: self.tenant(), filter, size: 1 + self.random.below(20) as usize })
     }
@@ -623,6 +739,8 @@ impl Generator {
             uploads_since: since(),
             audit_since: since(),
             usage_since: since(),
+            events_since: since(),
+            events_held_since: since(),
         };
         Some(Operation::Retain { keep, limit: 1 + self.random.below(20) as usize })
     }

@@ -4,16 +4,17 @@ use crate::generate::upload_digests;
 use crate::operation::{Operation, Step, TENANTS, TenantPlace};
 use crate::side::Side;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::{AdmissionState, FiringTerms, admit_firing};
+use innkeeper_domain::admit::{AdmissionState, FiringTerms, Standing, admit_firing};
 use innkeeper_domain::bill::Bill;
+use innkeeper_domain::gate::{GateKind, Hold};
 use innkeeper_domain::ids::RunId;
-use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use innkeeper_domain::limits::{STORED_BYTES_PER_EVENT, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::{Run, RunEvent, RunState};
 use innkeeper_domain::trigger::Trigger;
 use innkeeper_store::{Advance, Page, RunFilter, StoreError, UsageFilter};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// Runs as they were seen last, to see that each only does what runs can.
@@ -49,6 +50,7 @@ impl Side {
             }
             add(Operation::TriggerList { tenant, task: None, only: None, size }).await;
             add(Operation::BackfillList { tenant, trigger: None, size }).await;
+            add(Operation::EventsAfter { tenant, after: 0, limit: size }).await;
             add(Operation::SecretList { tenant, size }).await;
             add(Operation::HolidaysList { tenant, size }).await;
             add(Operation::TriggerPlans { tenant, task: None, only: None, size }).await;
@@ -94,9 +96,42 @@ impl Side {
                 let log = self.store.run_logs(*id, run.id, (0, 0), usize::MAX).await.expect("a log");
                 sum += log.iter().map(|line| STORED_BYTES_PER_LINE + line.text.len() as u64).sum::<u64>();
             }
+            let events = self.store.events_after(*id, 0, usize::MAX >> 1).await.expect("events");
+            sum += events
+                .iter()
+                .map(|event| STORED_BYTES_PER_EVENT + event.data.bytes.len() as u64)
+                .sum::<u64>();
             let used = self.store.tenant_use(*id, Timestamp::UNIX_EPOCH).await.expect("what is used").0;
             if used.get(&Quota::StoredBytes) != Some(&sum) {
                 return Err(format!("{sum} bytes are stored by the rows, and it says {used:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots and the waiting of all gates are those of the runs.
+    pub async fn check_gates(&self) -> Result<(), String> {
+        for (place, tenant) in self.tenants.iter().enumerate() {
+            let mut found: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+            for status in self.store.gates_list(*tenant, usize::MAX).await.expect("gates") {
+                let sum = found.entry((status.kind, status.task, status.key)).or_default();
+                *sum = (sum.0 + status.gate.taken, sum.1 + status.gate.held);
+            }
+            found.retain(|_, numbers| *numbers != (0, 0));
+            let mut expected: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+            for run in self.runs(place).await.iter().filter(|run| !run.state.is_final()) {
+                for kind in GateKind::ALL.iter().copied() {
+                    let key = Some(&run.concurrency_key).filter(|_| kind == GateKind::Key);
+                    let key = key.cloned().flatten().unwrap_or_default();
+                    let (taken, held) = (run.passage.passed.has(kind), run.passage.hold == Hold::At(kind));
+                    if taken || held {
+                        let sum = expected.entry((kind, run.task_id, key)).or_default();
+                        *sum = (sum.0 + u64::from(taken), sum.1 + u64::from(held));
+                    }
+                }
+            }
+            if found != expected {
+                return Err(format!("gates have {found:?}, by the runs it is {expected:?}"));
             }
         }
         Ok(())
@@ -112,7 +147,16 @@ impl Side {
                     continue;
                 };
                 let unfinished_of_trigger = self.unfinished(tenant, &trigger.name).await;
-                let state = AdmissionState { unfinished_of_trigger, ..AdmissionState::default() };
+                let paused = self.store.fleet_paused().await.expect("an answer").is_some();
+                let standing = Standing { paused, ..Standing::default() };
+                let task = self.store.task_get(self.tenants[tenant], &trigger.task).await.expect("its task");
+                let task_paused = task.paused.is_some();
+                let state = AdmissionState {
+                    unfinished_of_trigger,
+                    tenant: standing,
+                    task_paused,
+                    ..AdmissionState::default()
+                };
                 let terms = FiringTerms::of(&trigger.spec, trigger.started);
                 expected += admit_firing(terms, state, &decision.firing).runs.len() as u32;
             }
@@ -124,7 +168,9 @@ impl Side {
     pub async fn check_skips(&self) -> Result<(), String> {
         for tenant in 0..TENANTS.len() {
             let runs = self.runs(tenant).await;
-            for trigger in self.triggers(tenant).await {
+            // Events can have the same time.
+            let triggers = self.triggers(tenant).await.into_iter();
+            for trigger in triggers.filter(|trigger| trigger.spec.rule.schedule().is_some()) {
                 let skips = self.store.trigger_skips(self.tenants[tenant], &trigger.name, ALL).await;
                 for skip in skips.expect("skips").items {
                     let is_in = |run: &&Run| skip.from <= run.nominal_at && run.nominal_at <= skip.to;
@@ -144,7 +190,7 @@ impl Side {
 
     async fn unfinished(&self, tenant: TenantPlace, trigger: &Name) -> u64 {
         let states = RunState::ALL.into_iter().filter(|state| !state.is_final()).collect();
-        let filter = RunFilter { task: None, only: None, trigger: Some(trigger.clone()), states };
+        let filter = RunFilter { trigger: Some(trigger.clone()), states, ..RunFilter::default() };
         let runs: Result<_, StoreError> = self.store.run_list(self.tenants[tenant], filter, ALL).await;
         runs.expect("runs").items.iter().filter(|run| run.backfill.is_none()).count() as u64
     }
@@ -192,6 +238,8 @@ fn check(before: Option<&Run>, run: &Run) -> Result<(), String> {
         RunEvent::LeaseEnded { again: true },
         RunEvent::LeaseEnded { again: false },
         RunEvent::Cancelled,
+        RunEvent::Expired,
+        RunEvent::Reopened,
     ];
     let can_be = events.iter().any(|event| before.state.next(*event) == Ok(run.state));
     if before.state != run.state && !can_be {
@@ -201,11 +249,15 @@ fn check(before: Option<&Run>, run: &Run) -> Result<(), String> {
     if run.attempt != before.attempt + u32::from(claimed) {
         return fail("attempts are counted by claims");
     }
-    if before.state.is_final() && (before.state, before.finished_at) != (run.state, run.finished_at) {
+    let reopened = before.reopened_at != run.reopened_at;
+    if !reopened
+        && before.state.is_final()
+        && (before.state, before.finished_at) != (run.state, run.finished_at)
+    {
         return fail("a run that is over stays so");
     }
-    let pinned = |run: &Run| (run.task_id, run.revision, run.nominal_at, run.created_at);
-    if pinned(before) != pinned(run) {
+    let pinned = |run: &Run| (run.task_id, run.nominal_at, run.created_at, run.labels.to_string());
+    if pinned(before) != pinned(run) || (!reopened && before.revision != run.revision) {
         return fail("a run is pinned to what it was created for");
     }
     Ok(())

@@ -13,7 +13,8 @@ use innkeeper_domain::run::Lease;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::tenant::TenantUpdate;
 use innkeeper_store::{
-    Advance, AttemptNews, Finish, Keep, NewRun, NewTask, NewTenant, NewTrigger, RunFilter,
+    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnRevision,
+    QueuedRuns, RunFilter,
 };
 use std::collections::BTreeSet;
 
@@ -181,6 +182,7 @@ pub enum Operation {
         tenant: TenantPlace,
         name: Name,
         note: String,
+        queued: QueuedRuns,
     },
     TriggerResume {
         tenant: TenantPlace,
@@ -257,6 +259,26 @@ pub enum Operation {
         ids: u64,
         times: usize,
     },
+    EventsPublish {
+        tenant: TenantPlace,
+        events: Vec<NewEvent>,
+    },
+    EventsAfter {
+        tenant: TenantPlace,
+        after: u64,
+        limit: usize,
+    },
+    /// What the delivery does. The runs' ids come from the seed.
+    Deliver {
+        ids: u64,
+    },
+    /// Of a webhook's trigger, or what is refused.
+    TriggerFire {
+        tenant: TenantPlace,
+        trigger: Name,
+        id: RunId,
+        occurrence: &'static str,
+    },
     /// A decision that was made before.
     Advance(Vec<Advance>),
     RunsStart {
@@ -273,6 +295,35 @@ pub enum Operation {
         size: usize,
     },
     RunCancel {
+        tenant: TenantPlace,
+        id: RunId,
+    },
+    RunsCancel {
+        tenant: TenantPlace,
+        ids: Vec<RunId>,
+    },
+    RunsRetry {
+        tenant: TenantPlace,
+        ids: Vec<RunId>,
+        on: OnRevision,
+    },
+    /// All whose time has passed.
+    RunsExpire,
+    TaskPause {
+        tenant: TenantPlace,
+        name: Name,
+        note: String,
+        queued: QueuedRuns,
+    },
+    TaskResume {
+        tenant: TenantPlace,
+        name: Name,
+    },
+    RunPause {
+        tenant: TenantPlace,
+        id: RunId,
+    },
+    RunResume {
         tenant: TenantPlace,
         id: RunId,
     },
@@ -307,6 +358,8 @@ pub enum Operation {
         keep: Vec<Lease>,
     },
     HostList,
+    /// With a note, or over.
+    FleetPause(Option<String>),
     HostSetState {
         name: Name,
         state: HostState,

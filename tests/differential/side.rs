@@ -7,10 +7,13 @@ use innkeeper_domain::audit::{Actor, AuditEntry, Change};
 use innkeeper_domain::backfill::{BackfillSpec, stretch, timetable};
 use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Component, Digest, Shape};
+use innkeeper_domain::event::{Deciders, Item, deliver};
+use innkeeper_domain::expression::Compiled;
 use innkeeper_domain::firing::{Rules, fire};
 use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::tenant::Tenant;
@@ -87,6 +90,7 @@ impl Side {
         match &step.operation {
             Operation::Schedule { ids } => self.schedule(now, *ids).await,
             Operation::Backfill { ids, times } => self.backfill(now, *ids, *times).await,
+            Operation::Deliver { ids } => self.deliver(now, *ids).await,
             Operation::RunsClaim { host, labels, limit } => {
                 let mut claimed = self.store.runs_claim(*host, labels, *limit, now).await;
                 // The tenant's id is the store's choice; its name is not.
@@ -128,6 +132,25 @@ impl Side {
                 let new = NewBackfill { id, trigger, trigger_id, spec, times };
                 let plan = s.backfill_plan(of(tenant), new.clone()).await;
                 text((plan, s.backfill_create(of(tenant), new, change(now)).await))
+            }
+            O::EventsPublish { tenant, events } => {
+                let mut change = change(now);
+                change.now = now;
+                text(s.events_publish(of(tenant), events.clone(), change).await)
+            }
+            O::EventsAfter { tenant, after, limit } => {
+                text((s.events_after(of(tenant), *after, *limit).await, s.events_head(of(tenant)).await))
+            }
+            O::TriggerFire { tenant, trigger, id, occurrence } => {
+                let trigger = match s.trigger_get(of(tenant), trigger).await {
+                    Ok(trigger) => trigger,
+                    Err(error) => return text(error),
+                };
+                let input = Payload::json("12");
+                let firing =
+                    NewFiring { run_id: *id, occurrence: (*occurrence).into(), nominal_at: now, input };
+                let fired = s.trigger_fire(of(tenant), trigger.id, firing, now).await;
+                text((fired, s.trigger_by_id(trigger.id).await.map(|(_, trigger)| trigger)))
             }
             O::BackfillCancel { tenant, id } => text(s.backfill_cancel(of(tenant), *id, change(now)).await),
             O::BackfillList { tenant, trigger, size } => {
@@ -171,6 +194,8 @@ impl Side {
             })),
             O::HostRelease { host, keep } => text(s.host_release(*host, keep.clone(), now).await),
             O::HostList => text(s.host_list().await),
+            O::FleetPause(None) => text((s.fleet_unpause(change(now)).await, s.fleet_paused().await)),
+            O::FleetPause(Some(note)) => text(s.fleet_pause(note.clone(), change(now)).await),
             O::HostSetState { name, state } => text(s.host_set_state(name, *state, change(now)).await),
             O::Retain { keep, limit } => text(self.retain(*keep, *limit).await),
             others => self.ask_more(others, now).await,
@@ -205,8 +230,8 @@ impl Side {
                 text(s.trigger_create(of(tenant), trigger.clone(), change(now)).await)
             }
             O::TriggerGet { tenant, name } => text(s.trigger_get(of(tenant), name).await),
-            O::TriggerPause { tenant, name, note } => {
-                text(s.trigger_pause(of(tenant), name, note.clone(), change(now)).await)
+            O::TriggerPause { tenant, name, note, queued } => {
+                text(s.trigger_pause(of(tenant), name, note.clone(), *queued, change(now)).await)
             }
             O::TriggerResume { tenant, name } => text(s.trigger_resume(of(tenant), name, change(now)).await),
             O::TriggerDelete { tenant, name } => text(s.trigger_delete(of(tenant), name, change(now)).await),
@@ -226,6 +251,17 @@ impl Side {
                 pages(*size, |page| s.run_list(of(tenant), filter.clone(), page)).await
             }
             O::RunCancel { tenant, id } => text(s.run_cancel(of(tenant), *id, change(now)).await),
+            O::RunsCancel { tenant, ids } => text(s.runs_cancel(of(tenant), ids.clone(), change(now)).await),
+            O::RunsRetry { tenant, ids, on } => {
+                text(s.runs_retry(of(tenant), ids.clone(), *on, change(now)).await)
+            }
+            O::RunsExpire => text(s.runs_expire(now, 10_000).await),
+            O::TaskPause { tenant, name, note, queued } => {
+                text(s.task_pause(of(tenant), name, note.clone(), *queued, change(now)).await)
+            }
+            O::TaskResume { tenant, name } => text(s.task_resume(of(tenant), name, change(now)).await),
+            O::RunPause { tenant, id } => text(s.run_pause(of(tenant), *id, change(now)).await),
+            O::RunResume { tenant, id } => text(s.run_resume(of(tenant), *id, change(now)).await),
             O::RunLogs { tenant, id, after, limit } => {
                 text(s.run_logs(of(tenant), *id, *after, *limit).await)
             }
@@ -366,6 +402,33 @@ impl Side {
             created.push(self.store.backfill_advance(step, now).await);
         }
         Answer { text: text((due, created)), learned: Learned { runs, ..Learned::default() } }
+    }
+
+    async fn deliver(&self, now: Timestamp, ids: u64) -> Answer {
+        let mut pending = match self.store.events_pending(now, DUE_MAX).await {
+            Err(error) => return Answer { text: text(error), ..Answer::default() },
+            Ok(pending) => pending,
+        };
+        pending.sort_by_key(|pending| pending.id);
+        let (mut number, mut created, mut runs) = (ids, Vec::new(), Vec::new());
+        let compiled = Compiled::default();
+        for pending in &pending {
+            let deciders = Deciders::read(&pending.spec.rule, &compiled).expect("good expressions");
+            let delivery = deliver(pending.waiting(), &deciders, now);
+            let new_id = |_: &Item| {
+                number = number.wrapping_add(1);
+                RunId(uuid_at(now, number))
+            };
+            let run_ids: Vec<RunId> = delivery.items.iter().map(new_id).collect();
+            runs.extend(run_ids.clone());
+            let (id, tenant, cursor) = (pending.id, pending.tenant, pending.cursor);
+            created.push(
+                self.store.events_deliver(Deliver { id, tenant, cursor, delivery, run_ids }, now).await,
+            );
+        }
+        // Each side has its own.
+        pending.iter_mut().for_each(|pending| pending.tenant = TenantId(uuid::Uuid::nil()));
+        Answer { text: text((pending, created)), learned: Learned { runs, ..Learned::default() } }
     }
 
     /// What [`Operation::Schedule`] will decide.

@@ -59,7 +59,11 @@ async fn what_passed_during_a_pause_is_skipped_and_then_it_goes_on() {
     let clock = Arc::new(ManualClock::new(at(0)));
     let trigger = engine.trigger(CatchUp::All, 10, 0).await;
     let scheduler = scheduler_of(&engine, &clock);
-    engine.store.trigger_pause(engine.tenant.id, &trigger, String::new(), at(5).into()).await.unwrap();
+    engine
+        .store
+        .trigger_pause(engine.tenant.id, &trigger, String::new(), QueuedRuns::Keep, at(5).into())
+        .await
+        .unwrap();
     clock.set(at(100));
     assert_eq!(scheduler.step().await, Ok(None));
     engine.store.trigger_resume(engine.tenant.id, &trigger, at(105).into()).await.unwrap();

@@ -300,7 +300,7 @@ impl Check<'_> {
                 Some(often) => self.fail(Rule::Once, format!("`{name}` has {at} {often} times")),
                 None => self.fail(
                     Rule::Every,
-                    format!("`{name}` doesn't account for {at}: {}", seen.trigger.spec.schedule),
+                    format!("`{name}` doesn't account for {at}: {}", seen.trigger.spec.rule),
                 ),
             }
         }

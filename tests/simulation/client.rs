@@ -10,7 +10,7 @@ use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_engine::clock::Clock;
-use innkeeper_store::{NewRun, NewTrigger, Store, StoreError};
+use innkeeper_store::{NewRun, NewTrigger, QueuedRuns, StartOptions, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -81,9 +81,11 @@ impl Clients {
                     async move {
                         let now = asked.process.now().into();
                         match act {
-                            Act::Pause => {
-                                asked.store.trigger_pause(tenant, &name, String::new(), now).await.map(drop)
-                            }
+                            Act::Pause => asked
+                                .store
+                                .trigger_pause(tenant, &name, String::new(), QueuedRuns::Keep, now)
+                                .await
+                                .map(drop),
                             Act::Resume => asked.store.trigger_resume(tenant, &name, now).await.map(drop),
                             Act::Delete => asked.store.trigger_delete(tenant, &name, now).await.map(drop),
                         }
@@ -111,7 +113,13 @@ impl Clients {
                     async move {
                         let now = asked.process.now();
                         let input = Payload::default();
-                        let new = NewRun { id: RunId::new(now), task, input, idempotency_key: Some(key) };
+                        let new = NewRun {
+                            id: RunId::new(now),
+                            task,
+                            input,
+                            idempotency_key: Some(key),
+                            options: StartOptions::default(),
+                        };
                         let started = asked.store.runs_start(tenant, vec![new], now.into()).await?;
                         started.into_iter().next().ok_or(StoreError::Corrupt("no answer".into()))
                     }

@@ -16,7 +16,7 @@ use innkeeper_domain::bill::Bill;
 use innkeeper_domain::component::{Component, Digest};
 use innkeeper_domain::forecast::Plan;
 use innkeeper_domain::holiday::{Holiday, HolidayCalendar, HolidayCalendarInfo, HolidayDates};
-use innkeeper_domain::host::{Host, HostState, HostStatus, Labels};
+use innkeeper_domain::host::{FleetPause, Host, HostState, HostStatus, Labels};
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TokenId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::QuotaUse;

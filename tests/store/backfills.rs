@@ -162,7 +162,7 @@ pub async fn a_backfill_waits_for_what_passes(f: Fixture) {
     f.passed(&[]).await;
     let (tenant, trigger) = (f.tenant.id, name("work-1"));
     let id = f.backfill((20, 90), 2, Again::None).await;
-    f.store.trigger_pause(tenant, &trigger, String::new(), at(400).into()).await.unwrap();
+    f.store.trigger_pause(tenant, &trigger, String::new(), QueuedRuns::Keep, at(400).into()).await.unwrap();
     assert_eq!((f.go_on(400).await, f.found(id).await.waits_for), (0, Some(SkipReason::Paused)));
     assert_eq!(f.steps(401).await, [], "it doesn't try again at once");
     f.store.trigger_resume(tenant, &trigger, at(402).into()).await.unwrap();
@@ -254,7 +254,10 @@ pub async fn what_the_trigger_comes_to_is_not_backfilled(f: Fixture) {
         "{refused:?}"
     );
     // One that is paused comes to none of them: it skips them when it is resumed.
-    f.store.trigger_pause(f.tenant.id, &name("work-1"), String::new(), at(400).into()).await.unwrap();
+    f.store
+        .trigger_pause(f.tenant.id, &name("work-1"), String::new(), QueuedRuns::Keep, at(400).into())
+        .await
+        .unwrap();
     f.store.backfill_create(f.tenant.id, new.clone(), at(400).into()).await.unwrap();
     // Another trigger of that name.
     f.store.trigger_delete(f.tenant.id, &name("work-1"), at(401).into()).await.unwrap();
@@ -319,6 +322,8 @@ pub async fn an_old_backfill_goes(f: Fixture) {
         uploads_since: at(0),
         audit_since: Timestamp::MIN,
         usage_since: Timestamp::MIN,
+        events_since: Timestamp::MIN,
+        events_held_since: Timestamp::MIN,
     };
     assert_eq!(f.store.retention_step(keep(401), 9).await.unwrap().definitions, 0);
     assert_eq!(f.store.retention_step(keep(402), 9).await.unwrap().definitions, 1);
@@ -360,4 +365,20 @@ async fn a_backfill_keeps_its_concurrency_over_a_fleet() {
     let runs = one.store.run_list(one.tenant.id, RunFilter::default(), page(999, None)).await.unwrap().items;
     let times: std::collections::BTreeSet<_> = runs.iter().map(|run| run.nominal_at).collect();
     assert_eq!((runs.len(), times.len()), (89, 89));
+}
+
+pub async fn a_retried_run_counts_for_its_backfill(f: Fixture) {
+    f.passed(&[]).await;
+    let id = f.backfill((20, 20), 1, Again::None).await;
+    f.go_on(400).await;
+    let claimed = f.claim(1).await;
+    let run = claimed[0].lease.run;
+    f.finish(&claimed[0], failed(FailureKind::Trap), None).await.unwrap();
+    assert_eq!((f.counts(id).await, f.found(id).await.state), ([1, 0, 0, 0, 1, 0], BackfillState::Finished));
+    let ids = vec![run];
+    f.store.runs_retry(f.tenant.id, ids, OnRevision::Pinned, at(450).into()).await.unwrap();
+    assert_eq!((f.counts(id).await, f.found(id).await.state), ([1, 0, 1, 0, 0, 0], BackfillState::Finished));
+    let claimed = f.claim(1).await;
+    f.finish(&claimed[0], output("1"), None).await.unwrap();
+    assert_eq!((f.counts(id).await, f.found(id).await.state), ([1, 0, 0, 1, 0, 0], BackfillState::Finished));
 }

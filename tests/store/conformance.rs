@@ -2,8 +2,14 @@
 
 #[path = "backfills.rs"]
 mod backfills;
+#[path = "events.rs"]
+mod events;
+#[path = "firings.rs"]
+mod firings;
 #[path = "fleet.rs"]
 mod fleet;
+#[path = "gates.rs"]
+mod gates;
 #[path = "holidays.rs"]
 mod holidays;
 #[path = "limits.rs"]
@@ -12,6 +18,8 @@ mod limits;
 mod records;
 #[path = "retention.rs"]
 mod retention;
+#[path = "runs.rs"]
+mod runs;
 #[path = "tenants.rs"]
 mod tenants;
 #[path = "triggers.rs"]
@@ -20,11 +28,15 @@ mod triggers;
 mod uploads;
 
 pub use backfills::*;
+pub use events::*;
+pub use firings::*;
 pub use fleet::*;
+pub use gates::*;
 pub use holidays::*;
 pub use limits::*;
 pub use records::*;
 pub use retention::*;
+pub use runs::*;
 pub use tenants::*;
 pub use triggers::*;
 pub use uploads::*;
@@ -120,7 +132,13 @@ impl Fixture {
 
     fn new_run(&self, input: &str, key: Option<&str>) -> NewRun {
         let (id, input) = (RunId::new(at(2)), Payload::json(input));
-        NewRun { id, task: name("work"), input, idempotency_key: key.map(Into::into) }
+        NewRun {
+            id,
+            task: name("work"),
+            input,
+            idempotency_key: key.map(Into::into),
+            options: StartOptions::default(),
+        }
     }
 
     pub async fn start(&self, input: &str) -> RunId {
@@ -158,7 +176,7 @@ impl Fixture {
             name: None,
             spec,
             input,
-            first: Reckoning::plain(at(10), at(2)),
+            first: Some(Reckoning::plain(at(10), at(2))),
         };
         self.store.trigger_create(self.tenant.id, new, at(2).into()).await.expect("a trigger").id
     }
@@ -509,7 +527,7 @@ pub async fn tenants_do_not_see_each_other(f: Fixture) {
         f.store.task_get(other, &work).await.map(|_| ()),
         f.store.task_delete(other, &work, at(2).into()).await.map(|_| ()),
         f.store.trigger_get(other, &first).await.map(|_| ()),
-        f.store.trigger_pause(other, &first, String::new(), at(2).into()).await.map(|_| ()),
+        f.store.trigger_pause(other, &first, String::new(), QueuedRuns::Keep, at(2).into()).await.map(|_| ()),
         f.store.trigger_delete(other, &first, at(2).into()).await.map(|_| ()),
         f.store.run_get(other, run).await.map(|_| ()),
         f.store.run_cancel(other, run, at(2).into()).await.map(|_| ()),

@@ -39,7 +39,7 @@ impl Fixture {
         first: i64,
     ) -> Result<TriggerId, StoreError> {
         let (id, input, first) =
-            (TriggerId::new(at(2)), Payload::json("12"), Reckoning::plain(at(first), at(2)));
+            (TriggerId::new(at(2)), Payload::json("12"), Some(Reckoning::plain(at(first), at(2))));
         let (task, spec) = (name("work"), excluding(calendars));
         let new = NewTrigger { id, task, name: Some(name(trigger)), spec, input, first };
         Ok(self.store.trigger_create(self.tenant.id, new, at(2).into()).await?.id)
@@ -135,7 +135,7 @@ pub async fn a_forecast_is_given_what_is_not_finished(f: Fixture) {
     for trigger in ["a", "c", "d", "e"] {
         f.excluding(trigger, &[], 10).await.unwrap();
     }
-    s.trigger_pause(tenant, &name("a"), "why".into(), at(5).into()).await.unwrap();
+    s.trigger_pause(tenant, &name("a"), "why".into(), QueuedRuns::Keep, at(5).into()).await.unwrap();
     s.trigger_delete(tenant, &name("c"), at(5).into()).await.unwrap();
     f.advance(f.store.trigger_get(tenant, &name("d")).await.unwrap().id, 10, &[10], vec![], None).await;
     let other = NewTask { id: TaskId::new(at(1)), name: name("other"), spec: TaskSpec::new(digest()) };

@@ -126,7 +126,7 @@ pub async fn triggers_and_components_are_counted(f: Fixture) {
         name: None,
         spec: TriggerSpec::new(schedule.clone()),
         input: Payload::default(),
-        first: Reckoning::plain(at(10), at(2)),
+        first: Some(Reckoning::plain(at(10), at(2))),
     };
     let create = async || f.store.trigger_create(f.tenant.id, new(TriggerId::new(at(2))), at(2).into()).await;
     let refused = create().await.unwrap_err();
@@ -173,6 +173,8 @@ pub async fn stored_bytes_are_those_of_the_rows(f: Fixture) {
         uploads_since: at(0),
         audit_since: at(0),
         usage_since: at(0),
+        events_since: Timestamp::MIN,
+        events_held_since: Timestamp::MIN,
     };
     // Long logs go in pieces, and runs after them.
     for second in [0, 9_000] {
@@ -226,6 +228,8 @@ pub async fn over_the_stored_bytes_runs_wait_for_room(f: Fixture) {
         uploads_since: at(0),
         audit_since: at(0),
         usage_since: at(0),
+        events_since: Timestamp::MIN,
+        events_held_since: Timestamp::MIN,
     };
     while !f.store.retention_step(keep, 9).await.unwrap().is_empty() {}
     assert_eq!(f.claim(9).await.len(), 3);
@@ -342,6 +346,8 @@ pub async fn what_ends_goes_on_its_bill(f: Fixture) {
         uploads_since: at(0),
         audit_since: at(0),
         usage_since: at(DAY),
+        events_since: Timestamp::MIN,
+        events_held_since: Timestamp::MIN,
     };
     assert_eq!(f.store.retention_step(keep, 9).await.unwrap().bills, 1);
     assert_eq!(f.bills().await.len(), 1);
@@ -388,6 +394,8 @@ pub async fn a_deleted_tenant_leaves_nothing(f: Fixture) {
         uploads_since: at(0),
         audit_since: at(0),
         usage_since: at(0),
+        events_since: Timestamp::MIN,
+        events_held_since: Timestamp::MIN,
     };
     let sweep = async || {
         let mut sum = 0;

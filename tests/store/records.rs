@@ -109,12 +109,17 @@ pub async fn every_change_is_on_record(f: Fixture) {
         name: None,
         spec,
         input,
-        first: Reckoning::plain(at(20), at(19)),
+        first: Some(Reckoning::plain(at(20), at(19))),
     };
     let first = name("work-1");
     recorded(&f, "trigger `work-1`", mine, s.trigger_create(id, new, by(19))).await;
-    let (_, before, after) =
-        recorded(&f, "trigger `work-1`", mine, s.trigger_pause(id, &first, "why".into(), by(20))).await;
+    let (_, before, after) = recorded(
+        &f,
+        "trigger `work-1`",
+        mine,
+        s.trigger_pause(id, &first, "why".into(), QueuedRuns::Keep, by(20)),
+    )
+    .await;
     assert_eq!(
         (&before["state"], &after["state"], &after["note"]),
         (&json!("active"), &json!("paused"), &json!("why"))
@@ -169,7 +174,7 @@ pub async fn what_changes_nothing_is_not_on_record(f: Fixture) {
         assert!(s.task_update(id, &work, big, None, by(4)).await.is_err());
         assert!(s.task_rollback(id, &work, 7, by(4)).await.is_err());
         assert!(s.task_delete(id, &none, by(4)).await.is_err());
-        assert!(s.trigger_pause(id, &none, String::new(), by(4)).await.is_err());
+        assert!(s.trigger_pause(id, &none, String::new(), QueuedRuns::Keep, by(4)).await.is_err());
         assert!(s.trigger_delete(id, &none, by(4)).await.is_err());
         assert!(s.run_cancel(id, RunId::new(at(9)), by(4)).await.is_err());
         assert!(s.host_set_state(&none, HostState::Cordoned, by(4)).await.is_err());

@@ -3,13 +3,15 @@
 use super::*;
 
 /// Keeps everything.
-const KEEP: Keep = Keep {
+pub const KEEP: Keep = Keep {
     runs_since: Timestamp::UNIX_EPOCH,
     logs_since: Timestamp::UNIX_EPOCH,
     skips_since: Timestamp::UNIX_EPOCH,
     uploads_since: Timestamp::UNIX_EPOCH,
     audit_since: Timestamp::MIN,
     usage_since: Timestamp::MIN,
+    events_since: Timestamp::MIN,
+    events_held_since: Timestamp::MIN,
 };
 
 /// All steps until nothing is left: their sum, and how many they were.

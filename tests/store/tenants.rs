@@ -92,6 +92,7 @@ pub async fn a_tenant_is_made_changed_and_deleted(f: Fixture) {
     assert_eq!(names.iter().map(|tenant| tenant.name.as_str()).collect::<Vec<_>>(), ["acme", "default"]);
 
     let update = TenantUpdate {
+        pause: None,
         state: Some((TenantState::Suspended, "unpaid".into())),
         weight: None,
         quotas: [(Quota::Triggers, None), (Quota::FanOut, Some(9))].into(),
@@ -140,6 +141,7 @@ pub async fn a_deleted_tenant_has_nothing_and_its_runs_are_ended(f: Fixture) {
         task: name("work"),
         input: Payload::default(),
         idempotency_key: None,
+        options: StartOptions::default(),
     };
     let started = f.store.runs_start(id, vec![work], at(5).into()).await.unwrap();
     assert_eq!(started, [Err(StartError::NoTask(name("work")))]);
@@ -372,7 +374,7 @@ pub async fn lists_show_only_what_is_of_some_tasks(f: Fixture) {
     let tasks = all(1, |page| s.task_list(id, Some(some.clone()), page)).await;
     assert_eq!(tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), ["play", "rest"]);
     let runs = |only: Option<BTreeSet<Name>>, task: Option<Name>, trigger: Option<Name>| {
-        let filter = RunFilter { only, task, trigger, states: vec![] };
+        let filter = RunFilter { only, task, trigger, ..RunFilter::default() };
         async move {
             let runs = s.run_list(id, filter, page(9, None)).await?.items;
             Ok::<_, StoreError>(runs.into_iter().map(|run| run.task.to_string()).collect::<BTreeSet<_>>())

@@ -5,9 +5,9 @@ use super::*;
 use innkeeper_domain::calendar::{CronSchedule, Dialect};
 
 impl Fixture {
-    async fn create(&self, spec: TriggerSpec, first: Reckoning) -> TriggerId {
+    pub async fn create(&self, spec: TriggerSpec, first: impl Into<Option<Reckoning>>) -> TriggerId {
         let (id, input) = (TriggerId::new(at(2)), Payload::default());
-        let new = NewTrigger { id, task: name("work"), name: None, spec, input, first };
+        let new = NewTrigger { id, task: name("work"), name: None, spec, input, first: first.into() };
         self.store.trigger_create(self.tenant.id, new, at(2).into()).await.expect("a trigger").id
     }
 
@@ -90,7 +90,8 @@ pub async fn a_run_keeps_the_skips_before_and_after_it_apart(f: Fixture) {
 pub async fn after_a_pause_nothing_is_created(f: Fixture) {
     let (tenant, trigger) = (f.tenant.id, name("work-1"));
     let id = f.trigger(OverlapPolicy::Skip).await;
-    let paused = f.store.trigger_pause(tenant, &trigger, "why".into(), at(9).into()).await.unwrap();
+    let paused =
+        f.store.trigger_pause(tenant, &trigger, "why".into(), QueuedRuns::Keep, at(9).into()).await.unwrap();
     assert_eq!(paused.state, TriggerState::Paused { note: "why".into(), at: at(9) });
     // A decision that was made before the pause comes after it.
     assert_eq!(f.advance(id, 10, &[10], vec![], Some(20)).await, 0);
@@ -109,7 +110,10 @@ pub async fn a_trigger_without_more_times_has_finished(f: Fixture) {
     f.advance(id, 10, &[10], vec![], None).await;
     let trigger = f.store.trigger_get(f.tenant.id, &name("work-1")).await.unwrap();
     assert_eq!((trigger.state, trigger.next_at), (TriggerState::Finished, None));
-    let pause = f.store.trigger_pause(f.tenant.id, &name("work-1"), String::new(), at(11).into()).await;
+    let pause = f
+        .store
+        .trigger_pause(f.tenant.id, &name("work-1"), String::new(), QueuedRuns::Keep, at(11).into())
+        .await;
     assert!(matches!(pause, Err(StoreError::Conflict(_))));
     assert_eq!(f.store.trigger_delete(f.tenant.id, &name("work-1"), at(12).into()).await, Ok(1));
 }
@@ -133,7 +137,7 @@ pub async fn a_fixed_delay_goes_on_when_its_run_has_ended(f: Fixture) {
 pub async fn a_fixed_delay_goes_on_when_its_run_is_cancelled_and_while_it_is_paused(f: Fixture) {
     let (id, tenant, trigger) = (f.delayed(None).await, f.tenant.id, name("work-1"));
     f.advance(id, 60, &[60], vec![], Some(9_000)).await;
-    f.store.trigger_pause(tenant, &trigger, String::new(), at(70).into()).await.unwrap();
+    f.store.trigger_pause(tenant, &trigger, String::new(), QueuedRuns::Keep, at(70).into()).await.unwrap();
     let runs = f.store.run_list(tenant, RunFilter::default(), page(9, None)).await.unwrap().items;
     f.store.run_cancel(tenant, runs[0].id, at(80).into()).await.unwrap();
     assert_eq!(f.seen().await.1, Some(140));

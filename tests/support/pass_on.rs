@@ -87,6 +87,14 @@ macro_rules! pass_on_the_rest {
                 tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
             ) -> Task;
             fn task_rollback(tenant: TenantId, name: &Name, revision: u32, change: Change) -> Task;
+            fn task_pause(
+                tenant: TenantId,
+                name: &Name,
+                note: String,
+                queued: QueuedRuns,
+                change: Change
+            ) -> (Task, u64);
+            fn task_resume(tenant: TenantId, name: &Name, change: Change) -> Task;
             fn task_get(tenant: TenantId, name: &Name) -> Task;
             fn task_list(tenant: TenantId, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Task>;
             fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
@@ -106,6 +114,16 @@ macro_rules! pass_on_the_rest {
             fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
             => {}
         );
+        pass_on!($type, EventStore:
+            fn events_publish(
+                tenant: TenantId, events: Vec<innkeeper_store::NewEvent>, change: Change
+            ) -> Vec<Result<innkeeper_store::Published, innkeeper_store::PublishError>>;
+            fn events_after(tenant: TenantId, after: u64, limit: usize) -> Vec<innkeeper_domain::event::Event>;
+            fn events_head(tenant: TenantId) -> u64;
+            fn events_pending(now: Timestamp, limit: usize) -> Vec<innkeeper_store::Pending>;
+            fn events_deliver(deliver: innkeeper_store::Deliver, now: Timestamp) -> u32;
+            => {}
+        );
         pass_on!($type, RetentionStore:
             fn retention_step(keep: Keep, limit: usize) -> Swept;
             => {}
@@ -120,6 +138,9 @@ macro_rules! pass_on_hosts {
             fn host_renew(host: HostId, lease_until: Timestamp) -> ();
             fn host_orders(host: HostId) -> Orders;
             fn host_list() -> Vec<HostStatus>;
+            fn fleet_pause(note: String, change: Change) -> FleetPause;
+            fn fleet_unpause(change: Change) -> ();
+            fn fleet_paused() -> Option<FleetPause>;
             fn host_set_state(name: &Name, state: HostState, change: Change) -> Vec<HostStatus>;
             => { $($own)* }
         );
@@ -134,7 +155,7 @@ macro_rules! pass_on_triggers {
             fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
             fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
             fn trigger_plans(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Plan>;
-            fn trigger_pause(tenant: TenantId, name: &Name, note: String, change: Change) -> Trigger;
+            fn trigger_pause(tenant: TenantId, name: &Name, note: String, queued: QueuedRuns, change: Change) -> Trigger;
             fn trigger_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
             fn trigger_skips(tenant: TenantId, name: &Name, page: Page) -> Paged<SkipRange>;
             fn triggers_due(now: Timestamp, limit: usize) -> Vec<DueTrigger>;
@@ -142,6 +163,10 @@ macro_rules! pass_on_triggers {
             fn triggers_next() -> Option<Timestamp>;
             fn triggers_outdated(edition: &str, limit: usize) -> Vec<Outdated>;
             fn triggers_retime(retimings: Vec<Retiming>) -> ();
+            fn trigger_by_id(id: innkeeper_domain::ids::TriggerId) -> (TenantId, Trigger);
+            fn trigger_fire(
+                tenant: TenantId, trigger: innkeeper_domain::ids::TriggerId, firing: innkeeper_store::NewFiring, now: Timestamp
+            ) -> innkeeper_store::Fired;
             => { $($own)* }
         );
     };
@@ -153,6 +178,12 @@ macro_rules! pass_on_runs {
         pass_on!($type, RunStore:
             fn run_list(tenant: TenantId, filter: RunFilter, page: Page) -> Paged<Run>;
             fn run_cancel(tenant: TenantId, id: RunId, change: Change) -> Run;
+            fn runs_cancel(tenant: TenantId, ids: Vec<RunId>, change: Change) -> Cancelled;
+            fn runs_retry(tenant: TenantId, ids: Vec<RunId>, on: OnRevision, change: Change) -> Retried;
+            fn runs_expire(now: Timestamp, limit: usize) -> u64;
+            fn run_pause(tenant: TenantId, id: RunId, change: Change) -> Run;
+            fn run_resume(tenant: TenantId, id: RunId, change: Change) -> Run;
+            fn gates_list(tenant: TenantId, limit: usize) -> Vec<GateStatus>;
             fn run_logs(tenant: TenantId, id: RunId, after: (u32, u32), limit: usize) -> Vec<LogLine>;
             fn runs_next_ready(labels: &Labels, after: Timestamp) -> Option<Timestamp>;
             fn runs_news(news: Vec<AttemptNews>) -> ();

@@ -164,7 +164,7 @@ async fn an_older_schema_is_brought_to_this_one() {
         transfer::restore(Cursor::new(old.clone()), &target.place, unseen()).await.unwrap();
         drop(target.open().await);
         let new = tables(&target.backup().await);
-        assert_eq!(new["task"], tables(&old)["task"]);
+        assert_eq!(new["task_revision"], tables(&old)["task_revision"]);
         assert!(new["run"].0.as_array().unwrap().contains(&"requires".into()));
         assert_eq!(new["upload"].1, [""; 0]);
     }

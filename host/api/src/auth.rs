@@ -367,7 +367,7 @@ fn named(found: Found) -> Option<(TenantId, Name)> {
     found.tenant.map(|tenant| (tenant.id, tenant.name))
 }
 
-fn peer_address(request: &Parts) -> IpAddr {
+pub(crate) fn peer_address(request: &Parts) -> IpAddr {
     let extensions = &request.extensions;
     let peer = extensions.get::<Peer>().map(|peer| peer.address);
     let address = peer.or_else(|| extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr));

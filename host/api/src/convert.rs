@@ -4,9 +4,10 @@ use crate::proto;
 use crate::status::invalid;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::host::Labels;
-use innkeeper_domain::limits::{INPUT_BYTES_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
+use innkeeper_domain::limits::{INPUT_BYTES_MAX, NOTE_CHARS_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::task::check_priority;
 use innkeeper_store::Page;
 use std::time::Duration;
 use tonic::Status;
@@ -47,6 +48,11 @@ pub(crate) fn from_payload(payload: Payload) -> proto::Payload {
     proto::Payload { content_type: payload.content_type, bytes: payload.bytes }
 }
 
+/// Labels, from `KEY=VALUE` texts.
+pub(crate) fn labels(texts: &[String]) -> Result<Labels, Status> {
+    Labels::parse(texts.iter().map(String::as_str)).map_err(invalid)
+}
+
 pub(crate) fn from_labels(labels: &Labels) -> Vec<String> {
     labels.0.iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
@@ -74,6 +80,22 @@ pub(crate) fn from_duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
+/// A duration that may be absent.
+pub(crate) fn optional_duration(
+    duration: Option<prost_types::Duration>,
+    what: &str,
+) -> Result<Option<Duration>, Status> {
+    duration.map(|given| self::duration(Some(given), Duration::ZERO, what)).transpose()
+}
+
+/// A note, within its bound.
+pub(crate) fn note(text: String) -> Result<String, Status> {
+    if text.chars().count() > NOTE_CHARS_MAX {
+        return Err(invalid(format!("a note has at most {NOTE_CHARS_MAX} characters")));
+    }
+    Ok(text)
+}
+
 /// A duration; `default` if it is absent.
 pub(crate) fn duration(
     duration: Option<prost_types::Duration>,
@@ -82,4 +104,11 @@ pub(crate) fn duration(
 ) -> Result<Duration, Status> {
     let Some(duration) = duration else { return Ok(default) };
     Duration::try_from(duration).map_err(|_| invalid(format!("{what} is negative or too long")))
+}
+
+/// A priority; whether it is in range is checked with what it belongs to.
+pub(crate) fn priority(priority: Option<u32>) -> Result<Option<u8>, Status> {
+    let small = priority.map(|priority| u8::try_from(priority).unwrap_or(u8::MAX));
+    small.map_or(Ok(()), check_priority).map_err(invalid)?;
+    Ok(small)
 }

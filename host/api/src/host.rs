@@ -1,12 +1,12 @@
 //! The processes that serve.
 
 use crate::caller::Known;
-use crate::convert::{from_duration, from_instant, from_labels, name};
+use crate::convert::{from_duration, from_instant, from_labels, name, note};
 use crate::proto::host::State;
 use crate::proto::host_service_server::HostService;
 use crate::status::{invalid, of_store};
 use crate::{Api, proto};
-use innkeeper_domain::host::{HostState, HostStatus};
+use innkeeper_domain::host::{FleetPause, HostState, HostStatus};
 use innkeeper_domain::{Timestamp, time};
 use tonic::{Request, Response, Status};
 
@@ -38,7 +38,27 @@ impl HostService for Api {
     ) -> Result<Response<proto::ListHostsResponse>, Status> {
         Known::of(&request)?;
         let hosts = from_hosts(self.store.host_list().await.map_err(of_store)?, (self.now)());
-        Ok(Response::new(proto::ListHostsResponse { hosts }))
+        let pause = self.store.fleet_paused().await.map_err(of_store)?.map(from_pause);
+        Ok(Response::new(proto::ListHostsResponse { hosts, pause }))
+    }
+
+    async fn pause_fleet(
+        &self,
+        request: Request<proto::PauseFleetRequest>,
+    ) -> Result<Response<proto::FleetPause>, Status> {
+        let known = Known::of(&request)?;
+        let note = note(request.into_inner().note)?;
+        let pause = self.store.fleet_pause(note, known.change((self.now)())).await.map_err(of_store)?;
+        Ok(Response::new(from_pause(pause)))
+    }
+
+    async fn unpause_fleet(
+        &self,
+        request: Request<proto::UnpauseFleetRequest>,
+    ) -> Result<Response<proto::UnpauseFleetResponse>, Status> {
+        let known = Known::of(&request)?;
+        self.store.fleet_unpause(known.change((self.now)())).await.map_err(of_store)?;
+        Ok(Response::new(proto::UnpauseFleetResponse {}))
     }
 
     async fn set_host_state(
@@ -70,6 +90,10 @@ fn from_state(state: HostState) -> State {
         HostState::Cordoned => State::Cordoned,
         HostState::Draining => State::Draining,
     }
+}
+
+fn from_pause(pause: FleetPause) -> proto::FleetPause {
+    proto::FleetPause { note: pause.note, at: Some(from_instant(pause.at)) }
 }
 
 fn from_hosts(hosts: Vec<HostStatus>, now: Timestamp) -> Vec<proto::Host> {

@@ -11,6 +11,7 @@ mod caller;
 mod component;
 mod convert;
 mod denials;
+mod event;
 mod forecast;
 mod gate;
 mod holiday;
@@ -23,6 +24,7 @@ pub mod proto;
 mod quota;
 mod run;
 mod run_convert;
+mod run_steps;
 pub mod secret;
 mod server;
 pub mod slots;
@@ -32,8 +34,10 @@ mod tenant;
 mod token;
 mod trigger;
 mod trigger_convert;
+mod trigger_rule;
 mod upload;
 mod usage;
+pub mod webhook;
 
 pub use server::{ServeError, serve};
 
@@ -78,4 +82,6 @@ pub struct Api {
     pub streams: Slots,
     /// Forecasts and planned backfills that may be.
     pub forecasts: Slots,
+    /// Webhooks whose bodies may be in memory.
+    pub webhooks: Slots,
 }

@@ -1,19 +1,21 @@
 //! Runs.
 
 use crate::caller::Caller;
-use crate::convert::{input, name, optional_name, page};
+use crate::convert::{input, labels, name, optional_duration, page, priority};
 use crate::proto::run_service_server::RunService;
 use crate::proto::start_runs_response::{Error, Result as StartResult, Started, result::Result as Kind};
-use crate::run_convert::{from_line, from_run, state};
+use crate::run_convert::{from_line, from_run};
+use crate::run_steps::{Wanted, on};
 use crate::slots::Slot;
 use crate::status::{invalid, of_quota, of_start, of_store};
 use crate::{Api, proto};
 use futures::stream::{BoxStream, StreamExt, unfold};
+use innkeeper_domain::deadline::Deadlines;
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, STARTS_PER_CALL_MAX};
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::run::Run;
-use innkeeper_store::{NewRun, RunFilter, RunWatch};
+use innkeeper_domain::run::{Run, RunState};
+use innkeeper_store::{NewRun, RunWatch, StartOptions};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -98,19 +100,8 @@ impl RunService for Api {
     ) -> Result<Response<proto::ListRunsResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let filter = RunFilter {
-            task: optional_name(&request.task, "the task")?,
-            trigger: optional_name(&request.trigger, "the trigger")?,
-            only: caller.only(),
-            states: request.states().map(state).collect::<Result<_, _>>()?,
-        };
+        let filter = self.filter(&caller, Wanted::from(&request)).await?;
         let page = page(request.page_size, request.page_token)?;
-        if let Some(task) = &filter.task {
-            caller.task(task)?;
-        }
-        if let Some(trigger) = &filter.trigger {
-            self.may_see_trigger(&caller, trigger).await?;
-        }
         let found = self.store.run_list(caller.tenant, filter, page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListRunsResponse {
             runs: found.items.into_iter().map(|run| proto::Run { input: None, ..from_run(run) }).collect(),
@@ -157,6 +148,65 @@ impl RunService for Api {
         Ok(Response::new(from_run(run)))
     }
 
+    async fn cancel_runs(
+        &self,
+        request: Request<proto::CancelRunsRequest>,
+    ) -> Result<Response<proto::CancelRunsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.cancel_step(&caller, request.into_inner()).await?))
+    }
+
+    async fn retry_run(
+        &self,
+        request: Request<proto::RetryRunRequest>,
+    ) -> Result<Response<proto::Run>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let id = run_id(&request.id)?;
+        let before = self.store.run_get(caller.tenant, id).await.map_err(of_store)?;
+        caller.run(&before.task, id)?;
+        let change = caller.change((self.now)());
+        let retried = self.store.runs_retry(caller.tenant, vec![id], on(request.latest), change).await;
+        let retried = retried.map_err(of_store)?;
+        if let Some(rejection) = retried.refused {
+            return Err(of_start(&rejection.into()));
+        }
+        if retried.reopened.is_empty() {
+            return Err(not_retried(&before));
+        }
+        Ok(Response::new(from_run(self.store.run_get(caller.tenant, id).await.map_err(of_store)?)))
+    }
+
+    async fn retry_runs(
+        &self,
+        request: Request<proto::RetryRunsRequest>,
+    ) -> Result<Response<proto::RetryRunsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.retry_step(&caller, request.into_inner()).await?))
+    }
+
+    async fn pause_run(
+        &self,
+        request: Request<proto::PauseRunRequest>,
+    ) -> Result<Response<proto::Run>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = run_id(&request.into_inner().id)?;
+        self.may_see_run(&caller, id).await?;
+        let run = self.store.run_pause(caller.tenant, id, caller.change((self.now)())).await;
+        Ok(Response::new(from_run(run.map_err(of_store)?)))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<proto::ResumeRunRequest>,
+    ) -> Result<Response<proto::Run>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = run_id(&request.into_inner().id)?;
+        self.may_see_run(&caller, id).await?;
+        let run = self.store.run_resume(caller.tenant, id, caller.change((self.now)())).await;
+        Ok(Response::new(from_run(run.map_err(of_store)?)))
+    }
+
     type StreamLogsStream = BoxStream<'static, Result<proto::StreamLogsResponse, Status>>;
 
     async fn stream_logs(
@@ -196,17 +246,38 @@ impl Api {
                 "an idempotency key has at most {IDEMPOTENCY_KEY_CHARS_MAX} characters"
             )));
         }
+        let deadlines = Deadlines {
+            start: optional_duration(start.start_deadline, "the start deadline")?,
+            end: optional_duration(start.deadline, "the deadline")?,
+        };
+        deadlines.check().map_err(invalid)?;
         Ok(NewRun {
             id: RunId::new((self.now)()),
             task: name(&start.task, "the task")?,
             input: input(start.input)?,
             idempotency_key: Some(key).filter(|key| !key.is_empty()),
+            options: StartOptions {
+                deadlines,
+                labels: labels(&start.labels)?,
+                priority: priority(start.priority)?,
+            },
         })
     }
 }
 
 fn failed(status: &Status) -> Kind {
     Kind::Error(Error { code: status.code().into(), message: status.message().into() })
+}
+
+/// Why a run can't be tried again.
+fn not_retried(run: &Run) -> Status {
+    Status::failed_precondition(match run.state {
+        RunState::Succeeded => "the run succeeded; start another one to do it again".to_string(),
+        RunState::Failed | RunState::Cancelled => {
+            format!("the run's task `{}` is deleted; start a run of another one", run.task)
+        }
+        state => format!("the run is {state}; only one that failed or was cancelled can be tried again"),
+    })
 }
 
 fn run_id(text: &str) -> Result<RunId, Status> {

@@ -1,9 +1,10 @@
 //! Between the protocol's runs and the domain's.
 
-use crate::convert::{from_duration, from_instant, from_payload};
+use crate::convert::{from_duration, from_instant, from_labels, from_payload};
 use crate::proto::{self, log_line::Level, run::State};
 use crate::status::invalid;
 use innkeeper_domain::failure::Failure;
+use innkeeper_domain::gate::Hold;
 use innkeeper_domain::run::{Attempt, LogLevel, LogLine, Run, RunState};
 use tonic::Status;
 
@@ -31,7 +32,21 @@ fn from_state(state: RunState) -> State {
 }
 
 pub(crate) fn from_run(run: Run) -> proto::Run {
+    let waits_for = match (run.waits_for, run.passage.hold) {
+        (Some(waits_for), _) => waits_for.to_string(),
+        (None, Hold::Free) => String::new(),
+        (None, Hold::At(kind)) => kind.to_string(),
+        (None, Hold::ByHand) => "paused".into(),
+    };
     proto::Run {
+        priority: run.priority.into(),
+        // A text is told apart from a number by the sign before it.
+        concurrency_key: run
+            .concurrency_key
+            .map(|key| key.trim_start_matches('"').into())
+            .unwrap_or_default(),
+        paused: run.passage.hold == Hold::ByHand,
+        waits_for,
         id: run.id.to_string(),
         task: run.task.to_string(),
         revision: run.revision,
@@ -50,6 +65,10 @@ pub(crate) fn from_run(run: Run) -> proto::Run {
         available_at: Some(from_instant(run.available_at)),
         started_at: run.started_at.map(from_instant),
         finished_at: run.finished_at.map(from_instant),
+        start_by: run.start_by.map(from_instant),
+        end_by: run.end_by.map(from_instant),
+        reopened_at: run.reopened_at.map(from_instant),
+        labels: from_labels(&run.labels),
         attempts: run.attempts.into_iter().map(from_attempt).collect(),
     }
 }

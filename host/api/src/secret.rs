@@ -27,6 +27,9 @@ pub trait Vault: Send + Sync + 'static {
         change: Change,
     ) -> Result<SecretInfo, VaultError>;
 
+    /// The text that the tenant has under this name. `Store` with `NotFound`; `Keys` if it can't be opened.
+    async fn text(&self, tenant: TenantId, name: &Name) -> Result<SecretText, VaultError>;
+
     /// Seals every tenant's secrets with the current key, which is a new one if the host makes its keys itself.
     /// Whatever cuts it off, no secret is lost, and the next call goes on.
     async fn rotate(&self) -> Result<Rotated, VaultError>;
@@ -54,7 +57,7 @@ pub enum VaultError {
     Machine(String),
 }
 
-fn of_vault(error: VaultError) -> Status {
+pub(crate) fn of_vault(error: VaultError) -> Status {
     match error {
         VaultError::Store(error) => of_store(error),
         VaultError::Keys(words) => Status::failed_precondition(words),

@@ -8,6 +8,7 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::backfill_service_server::BackfillServiceServer;
 use crate::proto::component_service_server::ComponentServiceServer;
+use crate::proto::event_service_server::EventServiceServer;
 use crate::proto::forecast_service_server::ForecastServiceServer;
 use crate::proto::holiday_service_server::HolidayServiceServer;
 use crate::proto::host_service_server::HostServiceServer;
@@ -19,6 +20,7 @@ use crate::proto::tenant_service_server::TenantServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
 use crate::proto::trigger_service_server::TriggerServiceServer;
 use crate::proto::usage_service_server::UsageServiceServer;
+use crate::webhook::WebhookLayer;
 use innkeeper_domain::limits::{CALL_TIMEOUT, MESSAGE_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,12 +63,15 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .accept_http1(true)
+        .layer(WebhookLayer { api: api.clone(), gate: Arc::clone(&gate) })
         .layer(AuthLayer { api: api.clone(), gate: Arc::clone(&gate) })
         .add_service(health)
         .add_service(reflection)
         .add_service(bounded!(AuditServiceServer))
         .add_service(bounded!(BackfillServiceServer))
         .add_service(bounded!(ComponentServiceServer))
+        .add_service(bounded!(EventServiceServer))
         .add_service(bounded!(ForecastServiceServer))
         .add_service(bounded!(HolidayServiceServer))
         .add_service(bounded!(HostServiceServer))

@@ -4,7 +4,7 @@
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{
     CONNECTIONS_MAX, FORECASTS_MAX, FORECASTS_PER_TENANT_MAX, STREAMS_PER_CONNECTION_MAX,
-    STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX,
+    STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX, WEBHOOKS_MAX, WEBHOOKS_PER_TENANT_MAX,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +48,11 @@ impl Slots {
     /// For forecasts and planned backfills, each with a thread of its own.
     pub fn forecasts() -> Self {
         Self::new("forecasts and planned backfills", FORECASTS_MAX, FORECASTS_PER_TENANT_MAX)
+    }
+
+    /// For webhooks, each with its body in memory.
+    pub fn webhooks() -> Self {
+        Self::new("webhooks", WEBHOOKS_MAX, WEBHOOKS_PER_TENANT_MAX)
     }
 
     fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {

@@ -1,17 +1,21 @@
 //! Tasks.
 
 use crate::caller::Caller;
-use crate::convert::{duration, from_duration, from_instant, from_labels, name, page};
+use crate::convert::{
+    duration, from_duration, from_instant, from_labels, labels, name, optional_duration, page, priority,
+};
 use crate::proto::task_service_server::TaskService;
 use crate::status::{invalid, of_store};
 use crate::{Api, proto};
 use innkeeper_domain::failure::FailureKind;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{TaskId, TenantId};
-use innkeeper_domain::limits::{MEMORY_DEFAULT, TIMEOUT_DEFAULT};
+use innkeeper_domain::limits::{
+    CANCEL_GRACE, MEMORY_DEFAULT, NOTE_CHARS_MAX, PRIORITY_DEFAULT, TIMEOUT_DEFAULT,
+};
 use innkeeper_domain::retry::{Backoff, RetryPolicy};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
-use innkeeper_store::NewTask;
+use innkeeper_store::{NewTask, QueuedRuns};
 use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 
@@ -64,9 +68,15 @@ impl TaskService for Api {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
+        let labels = labels(&request.labels)?;
         let found = self.store.task_list(caller.tenant, caller.only(), page).await.map_err(of_store)?;
         Ok(Response::new(proto::ListTasksResponse {
-            tasks: found.items.into_iter().map(from_task).collect(),
+            tasks: found
+                .items
+                .into_iter()
+                .filter(|task| task.spec.labels.offer(&labels))
+                .map(from_task)
+                .collect(),
             next_page_token: found.next.unwrap_or_default(),
         }))
     }
@@ -97,6 +107,35 @@ impl TaskService for Api {
         let name = name(&request.name, "the task")?;
         let task =
             self.store.task_rollback(tenant, &name, request.revision, caller.change((self.now)())).await;
+        Ok(Response::new(from_task(task.map_err(of_store)?)))
+    }
+
+    async fn pause_task(
+        &self,
+        request: Request<proto::PauseTaskRequest>,
+    ) -> Result<Response<proto::PauseTaskResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let name = name(&request.name, "the task")?;
+        caller.task(&name)?;
+        if request.note.chars().count() > NOTE_CHARS_MAX {
+            return Err(invalid(format!("a note has at most {NOTE_CHARS_MAX} characters")));
+        }
+        let queued = if request.cancel_queued { QueuedRuns::Cancel } else { QueuedRuns::Keep };
+        let change = caller.change((self.now)());
+        let paused = self.store.task_pause(caller.tenant, &name, request.note, queued, change).await;
+        let (task, cancelled_runs) = paused.map_err(of_store)?;
+        Ok(Response::new(proto::PauseTaskResponse { task: Some(from_task(task)), cancelled_runs }))
+    }
+
+    async fn resume_task(
+        &self,
+        request: Request<proto::ResumeTaskRequest>,
+    ) -> Result<Response<proto::Task>, Status> {
+        let caller = Caller::of(&request)?;
+        let name = name(&request.into_inner().name, "the task")?;
+        caller.task(&name)?;
+        let task = self.store.task_resume(caller.tenant, &name, caller.change((self.now)())).await;
         Ok(Response::new(from_task(task.map_err(of_store)?)))
     }
 
@@ -133,6 +172,18 @@ impl Api {
                 .into_iter()
                 .map(|(key, secret)| Ok((key, name(&secret, "the secret")?)))
                 .collect::<Result<_, Status>>()?,
+            start_deadline: optional_duration(spec.start_deadline, "the start deadline")?,
+            deadline: optional_duration(spec.deadline, "the deadline")?,
+            cancel_grace: duration(spec.cancel_grace, CANCEL_GRACE, "the grace to a cancel")?,
+            labels: labels(&spec.labels)?,
+            concurrency: Some(spec.concurrency).filter(|runs| *runs > 0),
+            concurrency_key: Some(spec.concurrency_key).filter(|key| !key.is_empty()),
+            key_concurrency: spec.key_concurrency.max(1),
+            rate: match spec.rate.as_str() {
+                "" => None,
+                rate => Some(rate.parse().map_err(invalid)?),
+            },
+            priority: priority(spec.priority)?.unwrap_or(PRIORITY_DEFAULT),
         };
         spec.check().map_err(invalid)?;
         Ok(spec)
@@ -175,6 +226,15 @@ fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
         allow_http: spec.allow_http.iter().map(ToString::to_string).collect(),
         requires: from_labels(&spec.requires),
         secrets: spec.secrets.into_iter().map(|(key, secret)| (key, secret.into())).collect(),
+        start_deadline: spec.start_deadline.map(from_duration),
+        deadline: spec.deadline.map(from_duration),
+        cancel_grace: Some(from_duration(spec.cancel_grace)),
+        labels: from_labels(&spec.labels),
+        concurrency: spec.concurrency.unwrap_or_default(),
+        concurrency_key: spec.concurrency_key.unwrap_or_default(),
+        key_concurrency: spec.key_concurrency,
+        rate: spec.rate.map(|rate| rate.to_string()).unwrap_or_default(),
+        priority: Some(spec.priority.into()),
     }
 }
 
@@ -186,6 +246,8 @@ fn from_task(task: Task) -> proto::Task {
         spec: Some(from_spec(task.spec)),
         created_at: Some(from_instant(task.created_at)),
         updated_at: Some(from_instant(task.updated_at)),
+        paused_at: task.paused.as_ref().map(|pause| from_instant(pause.at)),
+        pause_note: task.paused.map(|pause| pause.note).unwrap_or_default(),
     }
 }
 

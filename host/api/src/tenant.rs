@@ -1,7 +1,7 @@
 //! Tenants.
 
 use crate::caller::{Caller, Known};
-use crate::convert::{from_instant, name, page};
+use crate::convert::{from_instant, name, note, page};
 use crate::proto::tenant::State;
 use crate::proto::tenant_service_server::TenantService;
 use crate::quota::{quota_values, set_values};
@@ -9,7 +9,7 @@ use crate::status::{invalid, of_store};
 use crate::{Api, proto};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::quota::Quotas;
-use innkeeper_domain::tenant::{Tenant, TenantState, TenantUpdate};
+use innkeeper_domain::tenant::{Tenant, TenantPause, TenantState, TenantUpdate};
 use innkeeper_store::{NewTenant, StoreError};
 use tonic::{Request, Response, Status};
 
@@ -89,6 +89,23 @@ impl TenantService for Api {
         Ok(Response::new(from_tenant(&tenant.map_err(of_store)?)))
     }
 
+    async fn pause_tenant(
+        &self,
+        request: Request<proto::PauseTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let caller = Caller::of(&request)?;
+        let (note, at) = (note(request.into_inner().note)?, (self.now)());
+        self.set_pause(&caller, Some(TenantPause { note, at })).await
+    }
+
+    async fn unpause_tenant(
+        &self,
+        request: Request<proto::UnpauseTenantRequest>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let caller = Caller::of(&request)?;
+        self.set_pause(&caller, None).await
+    }
+
     async fn delete_tenant(
         &self,
         request: Request<proto::DeleteTenantRequest>,
@@ -98,6 +115,23 @@ impl TenantService for Api {
         self.store.tenant_delete(&name, known.change((self.now)())).await.map_err(of_store)?;
         Ok(Response::new(proto::DeleteTenantResponse {}))
     }
+}
+
+impl Api {
+    async fn set_pause(
+        &self,
+        caller: &Caller,
+        pause: Option<TenantPause>,
+    ) -> Result<Response<proto::Tenant>, Status> {
+        let update = TenantUpdate { pause: Some(pause), ..TenantUpdate::default() };
+        let change = caller.change((self.now)());
+        let tenant = self.store.tenant_update(&caller.of.name, update, change).await.map_err(of_store)?;
+        Ok(Response::new(from_tenant(&tenant)))
+    }
+}
+
+pub(crate) fn from_pause(pause: &TenantPause) -> proto::TenantPause {
+    proto::TenantPause { note: pause.note.clone(), at: Some(from_instant(pause.at)) }
 }
 
 fn from_tenant(tenant: &Tenant) -> proto::Tenant {
@@ -112,5 +146,6 @@ fn from_tenant(tenant: &Tenant) -> proto::Tenant {
         note: tenant.note.clone(),
         weight: tenant.weight,
         created_at: Some(from_instant(tenant.created_at)),
+        pause: tenant.pause.as_ref().map(from_pause),
     }
 }

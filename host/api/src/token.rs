@@ -5,6 +5,7 @@ use crate::caller::Caller;
 use crate::convert::{from_instant, instant, name, page};
 use crate::proto::token_service_server::TokenService;
 use crate::status::{invalid, of_store};
+use crate::tenant::from_pause;
 use crate::{Api, proto};
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::ids::{TenantId, TokenId};
@@ -103,6 +104,8 @@ impl TokenService for Api {
             tenant: tenant.into(),
             host: self.name.to_string(),
             version: self.version.into(),
+            tenant_state: caller.of.state.to_string(),
+            tenant_pause: caller.of.pause.as_ref().map(from_pause),
         }))
     }
 }

@@ -1,19 +1,21 @@
 //! Triggers.
 
 use crate::caller::Caller;
-use crate::convert::{from_instant, input, instant, name, optional_name, page};
+use crate::convert::{from_instant, input, instant, name, note, optional_name, page};
 use crate::proto::trigger_service_server::TriggerService;
+use crate::secret::of_vault;
 use crate::status::{invalid, of_quota, of_store};
 use crate::trigger_convert::{NEXT_TIMES_SHOWN, from_skip_count, from_trigger, spec, times_after};
 use crate::{Api, proto};
 use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::holiday::{HolidayDates, Holidays};
 use innkeeper_domain::ids::{TenantId, TriggerId};
-use innkeeper_domain::limits::{NEXT_TIMES_MAX, NOTE_CHARS_MAX};
+use innkeeper_domain::limits::NEXT_TIMES_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
+use innkeeper_domain::rule::Rule;
 use innkeeper_domain::trigger::{SkipRange, Trigger, TriggerSpec};
-use innkeeper_store::NewTrigger;
+use innkeeper_store::{NewTrigger, QueuedRuns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -43,6 +45,9 @@ impl TriggerService for Api {
             && let Some(gap) = spec.least_gap(now).map_err(invalid)?
         {
             quotas.check_interval(gap).map_err(of_quota)?;
+        }
+        if let Rule::Webhook(rule) = &spec.rule {
+            self.vault.text(tenant, &rule.secret).await.map_err(of_vault)?;
         }
         let trigger = NewTrigger { id, task, name, spec, input, first };
         let trigger =
@@ -113,12 +118,11 @@ impl TriggerService for Api {
         let tenant = caller.tenant;
         let request = request.into_inner();
         let name = name(&request.name, "the trigger")?;
-        if request.note.chars().count() > NOTE_CHARS_MAX {
-            return Err(invalid(format!("a note has at most {NOTE_CHARS_MAX} characters")));
-        }
+        let note = note(request.note)?;
+        let queued = if request.cancel_queued { QueuedRuns::Cancel } else { QueuedRuns::Keep };
         self.may_see_trigger(&caller, &name).await?;
-        let trigger =
-            self.store.trigger_pause(tenant, &name, request.note, caller.change((self.now)())).await;
+        let change = caller.change((self.now)());
+        let trigger = self.store.trigger_pause(tenant, &name, note, queued, change).await;
         Ok(Response::new(self.shown(tenant, trigger.map_err(of_store)?).await?))
     }
 

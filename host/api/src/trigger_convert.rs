@@ -1,6 +1,8 @@
 //! Between the protocol's triggers and the domain's.
 
-use crate::convert::{duration, from_duration, from_instant, from_payload, instant, name};
+use crate::convert::{
+    duration, from_duration, from_instant, from_labels, from_payload, instant, labels, name, priority,
+};
 use crate::proto;
 use crate::proto::schedule::{Cron, FixedDelay, Interval, Kind};
 use crate::proto::trigger::{SkipCount, State};
@@ -20,7 +22,8 @@ pub(crate) const NEXT_TIMES_SHOWN: usize = 5;
 
 /// What a new trigger says; not checked yet.
 pub(crate) fn spec(request: &proto::CreateTriggerRequest, now: Timestamp) -> Result<TriggerSpec, Status> {
-    let mut spec = TriggerSpec::new(schedule(request.schedule.as_ref(), now)?);
+    let mut spec = TriggerSpec::new(crate::trigger_rule::rule(request, now)?);
+    spec.priority = priority(request.priority)?;
     if !request.overlap.is_empty() {
         spec.overlap = request.overlap.parse().map_err(invalid)?;
     }
@@ -37,12 +40,13 @@ pub(crate) fn spec(request: &proto::CreateTriggerRequest, now: Timestamp) -> Res
             return Err(invalid(format!("holiday calendar `{calendar}` is excluded twice")));
         }
     }
+    spec.labels = labels(&request.labels)?;
     Ok(spec)
 }
 
-fn schedule(schedule: Option<&proto::Schedule>, now: Timestamp) -> Result<Schedule, Status> {
+pub(crate) fn schedule(schedule: Option<&proto::Schedule>, now: Timestamp) -> Result<Schedule, Status> {
     match schedule.and_then(|schedule| schedule.kind.as_ref()) {
-        None => Err(invalid("the schedule is missing")),
+        None => Err(invalid("the rule is missing: a schedule, events, another task, or a webhook")),
         Some(Kind::Cron(cron)) => {
             let dialect = match cron.dialect.as_str() {
                 "" => Dialect::Crontab,
@@ -72,7 +76,7 @@ fn schedule(schedule: Option<&proto::Schedule>, now: Timestamp) -> Result<Schedu
     }
 }
 
-fn from_schedule(schedule: &Schedule) -> proto::Schedule {
+pub(crate) fn from_schedule(schedule: &Schedule) -> proto::Schedule {
     let kind = match schedule {
         Schedule::Cron(cron) => Kind::Cron(Cron {
             expression: cron.expression.clone(),
@@ -102,13 +106,18 @@ pub(crate) fn from_trigger(trigger: Trigger, holidays: &Holidays) -> proto::Trig
         TriggerState::Paused { note, .. } => (State::Paused, note),
         TriggerState::Finished => (State::Finished, String::new()),
     };
-    proto::Trigger {
+    let mut shown = proto::Trigger {
         id: trigger.id.to_string(),
         name: trigger.name.to_string(),
         task: trigger.task.to_string(),
-        schedule: Some(from_schedule(&trigger.spec.schedule)),
+        schedule: None,
+        event: None,
+        after: None,
+        webhook: None,
+        behind: trigger.behind,
         input: Some(from_payload(trigger.input)),
         overlap: trigger.spec.overlap.to_string(),
+        priority: trigger.spec.priority.map(Into::into),
         catch_up: trigger.spec.catch_up.to_string(),
         catch_up_window: Some(from_duration(trigger.spec.catch_up_window)),
         state: state.into(),
@@ -124,9 +133,12 @@ pub(crate) fn from_trigger(trigger: Trigger, holidays: &Holidays) -> proto::Trig
         jitter: Some(from_duration(trigger.spec.jitter)),
         next_start_at: next_start_at.map(from_instant),
         skips_by_reason: Vec::new(),
-        description: trigger.spec.schedule.words().unwrap_or_default(),
+        description: trigger.spec.rule.words().unwrap_or_default(),
+        labels: from_labels(&trigger.spec.labels),
         exclude: trigger.spec.exclude.iter().map(ToString::to_string).collect(),
-    }
+    };
+    crate::trigger_rule::show(&trigger.spec.rule, &mut shown);
+    shown
 }
 
 /// The next nominal times, and when the first of them is started.

@@ -24,6 +24,10 @@ pub enum FailureKind {
     Trap,
     /// Over the attempt's timeout.
     Timeout,
+    /// The run's first attempt had not begun by the start deadline.
+    StartDeadline,
+    /// The run was not over by its deadline.
+    Deadline,
     /// Over the run's memory.
     Memory,
     /// Over the bound of the output.
@@ -42,11 +46,13 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Guest,
         Self::Exit,
         Self::Trap,
         Self::Timeout,
+        Self::StartDeadline,
+        Self::Deadline,
         Self::Memory,
         Self::OutputTooLarge,
         Self::Cancelled,
@@ -63,6 +69,8 @@ impl FailureKind {
             Self::Exit => "exit",
             Self::Trap => "trap",
             Self::Timeout => "timeout",
+            Self::StartDeadline => "start-deadline",
+            Self::Deadline => "deadline",
             Self::Memory => "memory",
             Self::OutputTooLarge => "output-too-large",
             Self::Cancelled => "cancelled",
@@ -83,7 +91,7 @@ impl fmt::Display for FailureKind {
 /// Text that names no failure kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a failure kind; they are guest, exit, trap, timeout, memory, output-too-large, cancelled, host-lost, quota, secret, internal"
+    "`{0}` is not a failure kind; they are guest, exit, trap, timeout, start-deadline, deadline, memory, output-too-large, cancelled, host-lost, quota, secret, internal"
 )]
 pub struct FailureKindError(String);
 

@@ -115,6 +115,13 @@ pub struct Host {
     pub capacity: u32,
 }
 
+/// That no host of a fleet is to begin anything, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetPause {
+    pub note: String,
+    pub at: Timestamp,
+}
+
 /// What is known of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostStatus {
@@ -149,6 +156,23 @@ impl Labels {
     /// Whether a host with these labels has all that is required.
     pub fn offer(&self, required: &Labels) -> bool {
         required.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// These and the `later` ones, which win where both have a key.
+    pub fn with(&self, later: &Labels) -> Labels {
+        let all = self.0.iter().chain(&later.0);
+        Labels(all.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    /// What [`Display`](fmt::Display) has written, of however many; for those of a run, which come from three places.
+    pub fn of_written(text: &str) -> Labels {
+        let written = text.split(',').filter_map(|label| label.split_once('='));
+        Labels(written.map(|(key, value)| (key.into(), value.into())).collect())
     }
 
     /// Reads `KEY=VALUE` texts.
@@ -213,6 +237,9 @@ mod tests {
             assert_eq!(host.offer(&required.parse().unwrap()), offered, "{required}");
         }
         assert_eq!(host.to_string(), "gpu=a100,zone=eu");
+        assert_eq!(Labels::of_written(&host.to_string()), host);
+        let later: Labels = "zone=us,disk=ssd".parse().unwrap();
+        assert_eq!(host.with(&later).to_string(), "disk=ssd,gpu=a100,zone=us");
     }
 
     #[test]

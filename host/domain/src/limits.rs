@@ -134,6 +134,45 @@ pub const BACKFILL_WAIT: Duration = Duration::from_secs(2);
 /// Times at each end of its range that the plan of a backfill shows.
 pub const BACKFILL_TIMES_SHOWN: usize = 5;
 
+// Events, and what starts runs beside the clock.
+
+/// Characters of a topic, or of a pattern of topics.
+pub const TOPIC_CHARS_MAX: usize = 200;
+/// Segments of a topic.
+pub const TOPIC_SEGMENTS_MAX: usize = 8;
+/// Bytes of an event's data.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Characters of an event's id.
+pub const EVENT_ID_CHARS_MAX: usize = 128;
+/// Events that are published by one call.
+pub const EVENTS_PER_CALL_MAX: usize = 500;
+/// What an event counts among stored bytes, beside its data.
+pub const STORED_BYTES_PER_EVENT: u64 = 256;
+/// How long events are kept, if nothing else is said.
+pub const EVENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How much longer than others events are kept that a trigger hasn't had yet, as a factor.
+pub const EVENTS_HELD_FACTOR: u32 = 4;
+/// Events that one decision about one trigger looks at.
+pub const EVENTS_PER_DECISION: usize = 500;
+/// Bytes of their data, and one event more.
+pub const EVENT_BYTES_PER_DECISION: usize = 4 * 1024 * 1024;
+/// Triggers that one look at the events goes through.
+pub const EVENT_TRIGGERS_PER_LOOK: usize = 32;
+/// Bytes of data of the events that are gathered into one run.
+pub const EVENT_BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Runs in a row of which each was started by an event of the one before.
+pub const CAUSE_DEPTH_MAX: u32 = 16;
+/// Triggers of a tenant that come after tasks.
+pub const AFTER_TRIGGERS_PER_TENANT_MAX: usize = 10_000;
+/// Events that are gathered into one run.
+pub const EVENT_BATCH_MAX: usize = 200;
+/// The longest time that events wait to be gathered into one run.
+pub const EVENT_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// The most that the time of a webhook's signature may be away from the host's.
+pub const WEBHOOK_TOLERANCE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of an occurrence's name.
+pub const OCCURRENCE_BYTES_MAX: usize = 256;
+
 // Forecasts.
 
 /// The hours that a forecast looks ahead, when the request doesn't say.
@@ -170,6 +209,18 @@ pub const CONTENT_TYPE_CHARS_MAX: usize = 255;
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 /// Unfinished runs of one task; a start beyond it is refused.
 pub const UNFINISHED_RUNS_PER_TASK_MAX: u64 = 1_000_000;
+/// Runs of a trigger with the overlap policy `buffer-all` that wait for the one before them.
+pub const BUFFERED_RUNS_MAX: u64 = 1_000;
+/// Runs of a task, or of one of its keys, that its limits may let execute at one time.
+pub const CONCURRENCY_MAX: u32 = 100_000;
+/// Runs in the time of a rate.
+pub const RATE_COUNT_MAX: u32 = 100_000;
+/// A run's priority if nobody gives it another, and the highest; the lowest is 0.
+pub const PRIORITY_DEFAULT: u8 = 5;
+pub const PRIORITY_MAX: u8 = 9;
+/// Gates of one tenant that are looked at before the next tenant's are, and how often a claim goes round.
+pub const GATES_PER_LOOK: usize = 64;
+pub const GATE_ROUNDS_MAX: usize = 8;
 /// Starts in one call.
 pub const STARTS_PER_CALL_MAX: usize = 1_000;
 /// Tries of one run.
@@ -182,8 +233,19 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// What an attempt gets when its task doesn't say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
-/// How long a cancelled guest may take to end by itself.
+/// How long a cancelled guest may take to end by itself, when its task doesn't say.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// The longest that a task may say.
+pub const CANCEL_GRACE_MAX: Duration = Duration::from_secs(300);
+/// The shortest deadline of a run.
+pub const DEADLINE_MIN: Duration = Duration::from_millis(1);
+/// The longest deadline of a run.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// How long after an attempt should be over, by its run's deadline or a cancel, it is ended under its host, which ought
+/// to have done so. Longer than a host that works takes to commit an end.
+pub const OVERDUE_GRACE: Duration = Duration::from_secs(15);
+/// Runs that one step of a bulk cancel or retry goes through, and that one look for passed deadlines ends.
+pub const RUNS_PER_STEP_MAX: usize = 500;
 /// The longest wait between two attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -394,3 +456,20 @@ pub const EXPRESSION_INPUT_BYTES_MAX: usize = 64 * 1024;
 pub const EXPRESSION_JOIN_BYTES_MAX: usize = 4 * 1024;
 /// How often loops may do so.
 pub const EXPRESSION_JOINS_MAX: usize = 8;
+
+// Webhooks.
+
+/// Webhooks that a host takes at one time, each with its body in memory.
+pub const WEBHOOKS_MAX: usize = 64;
+/// How many of them may be one tenant's.
+pub const WEBHOOKS_PER_TENANT_MAX: usize = 16;
+/// How long a body may take to come.
+pub const WEBHOOK_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a sender can wait for the output.
+pub const WEBHOOK_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a connection of HTTP/1 may last: for one request with its body and its answer.
+pub const HTTP1_CONNECTION_LIFE: Duration = Duration::from_secs(150);
+/// Bytes of a delivery's id.
+pub const WEBHOOK_ID_CHARS_MAX: usize = 256;
+/// Signatures of one request that are looked at.
+pub const WEBHOOK_SIGNATURES_MAX: usize = 8;

@@ -20,6 +20,8 @@ pub enum Quota {
     CpuPerDay,
     /// Starts by hand in a second, and as many at once.
     StartsPerSecond,
+    /// Attempts that begin in a second, and as many at once; further runs wait.
+    BeginsPerSecond,
     /// Bytes of components, uploads under way, and runs with their inputs, outputs and logs; not those of tasks,
     /// triggers and secrets. Beyond it uploads and starts are refused, due times are skipped, and queued runs wait
     /// until there is room; attempts that execute then go on, and what they add is over it.
@@ -43,6 +45,7 @@ words!(
     RunMemory = "run-memory",
     CpuPerDay = "cpu-per-day",
     StartsPerSecond = "starts-per-second",
+    BeginsPerSecond = "begins-per-second",
     StoredBytes = "stored-bytes",
     Triggers = "triggers",
     Components = "components",
@@ -68,6 +71,7 @@ impl Quota {
             Self::CpuPerDay | Self::LeastInterval => Unit::Time,
             Self::ConcurrentRuns
             | Self::StartsPerSecond
+            | Self::BeginsPerSecond
             | Self::Triggers
             | Self::Components
             | Self::FanOut => Unit::Count,
@@ -163,6 +167,7 @@ impl QuotaExceeded {
             Quota::CpuPerDay => format!("{used} of today's {limit} are used; it begins anew at midnight UTC"),
             Quota::ConcurrentRuns
             | Quota::StartsPerSecond
+            | Quota::BeginsPerSecond
             | Quota::StoredBytes
             | Quota::Triggers
             | Quota::Components => format!("{used} of {limit} are used, {asked} more were asked for"),

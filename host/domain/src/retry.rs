@@ -15,8 +15,8 @@ pub struct RetryPolicy {
     /// Tries in all, the first one included.
     pub max_attempts: u32,
     pub backoff: Backoff,
-    /// The kinds of failure that are tried again. `cancelled` never is, and `host-lost` has a count of
-    /// its own: neither can be listed. `quota` and `secret` are only if they are named: somebody has to do
+    /// The kinds of failure that are tried again. `cancelled` and passed deadlines never are, and `host-lost` has a
+    /// count of its own: none of them can be listed. `quota` and `secret` are only if they are named: somebody has to do
     /// something about those first.
     pub on: BTreeSet<FailureKind>,
 }
@@ -49,7 +49,10 @@ impl Default for RetryPolicy {
 }
 
 fn can_be_listed(kind: FailureKind) -> bool {
-    !matches!(kind, FailureKind::Cancelled | FailureKind::HostLost)
+    !matches!(
+        kind,
+        FailureKind::Cancelled | FailureKind::HostLost | FailureKind::StartDeadline | FailureKind::Deadline
+    )
 }
 
 /// Whether it is tried again where the policy names no kinds.

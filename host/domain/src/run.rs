@@ -1,6 +1,8 @@
 //! Runs, their attempts, and the one function that knows how a run's state changes.
 
 use crate::failure::{Failure, FailureKind, Outcome, Usage};
+use crate::gate::{Passage, WaitsFor};
+use crate::host::Labels;
 use crate::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TriggerId};
 use crate::name::Name;
 use crate::payload::Payload;
@@ -43,6 +45,10 @@ pub enum RunEvent {
     },
     /// Somebody cancelled it while no attempt was executing.
     Cancelled,
+    /// A deadline passed while no attempt was executing.
+    Expired,
+    /// Somebody wants it tried again, though it is over.
+    Reopened,
 }
 
 impl RunEvent {
@@ -79,6 +85,8 @@ impl RunState {
         match (self, event) {
             (S::Queued | S::Waiting, E::Claimed) => Ok(S::Running),
             (S::Queued | S::Waiting, E::Cancelled) => Ok(S::Cancelled),
+            (S::Queued | S::Waiting, E::Expired) => Ok(S::Failed),
+            (S::Failed | S::Cancelled, E::Reopened) => Ok(S::Queued),
             (S::Running, E::AttemptSucceeded) => Ok(S::Succeeded),
             (S::Running, E::AttemptFailed { again: true }) => Ok(S::Waiting),
             (S::Running, E::AttemptFailed { again: false }) => Ok(S::Failed),
@@ -89,7 +97,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing can happen to the run any more.
+    /// Whether nothing happens to the run any more, unless somebody reopens it.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
@@ -145,6 +153,14 @@ pub struct Run {
     /// Attempts begun so far.
     pub attempt: u32,
     pub idempotency_key: Option<String>,
+    /// 0 to 9; the highest begin first.
+    pub priority: u8,
+    /// What its task's concurrency key is for its input.
+    pub concurrency_key: Option<String>,
+    /// What it has to pass before it can be claimed, and has passed.
+    pub passage: Passage,
+    /// What it waits for, beside its time. Left out of lists.
+    pub waits_for: Option<WaitsFor>,
     pub input: Payload,
     /// What the last attempt gave, once the run succeeded.
     pub output: Option<Payload>,
@@ -156,9 +172,17 @@ pub struct Run {
     pub created_at: Timestamp,
     /// When it may be executed: later than `created_at` while it waits for its next attempt.
     pub available_at: Timestamp,
-    /// When its last attempt began.
+    /// When its last attempt began; none if none has since it was reopened.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// When its first attempt must have begun.
+    pub start_by: Option<Timestamp>,
+    /// When it must be over.
+    pub end_by: Option<Timestamp>,
+    /// When somebody last wanted it tried again though it was over.
+    pub reopened_at: Option<Timestamp>,
+    /// Its task's, its trigger's and its start's.
+    pub labels: Labels,
     pub attempts: Vec<Attempt>,
 }
 
@@ -214,6 +238,8 @@ pub struct Claimed {
     pub idempotency_key: Option<String>,
     pub input: Payload,
     pub started_at: Timestamp,
+    /// When the run must be over, and the attempt with it.
+    pub end_by: Option<Timestamp>,
 }
 
 /// How grave a line of a log is.
@@ -267,7 +293,7 @@ pub struct LogLine {
 mod tests {
     use super::*;
 
-    const EVENTS: [RunEvent; 8] = [
+    const EVENTS: [RunEvent; 9] = [
         RunEvent::Claimed,
         RunEvent::AttemptSucceeded,
         RunEvent::AttemptFailed { again: true },
@@ -276,6 +302,7 @@ mod tests {
         RunEvent::LeaseEnded { again: true },
         RunEvent::LeaseEnded { again: false },
         RunEvent::Cancelled,
+        RunEvent::Expired,
     ];
 
     #[test]
@@ -284,6 +311,14 @@ mod tests {
             let moves = EVENTS.into_iter().filter(|event| state.next(*event).is_ok()).count();
             assert_eq!(moves == 0, state.is_final(), "{state}");
             assert_eq!(state.as_str().parse::<RunState>().unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn what_failed_or_was_cancelled_can_be_reopened() {
+        for state in RunState::ALL {
+            let reopened = state.next(RunEvent::Reopened).is_ok();
+            assert_eq!(reopened, state.is_final() && state != RunState::Succeeded, "{state}");
         }
     }
 

@@ -1,11 +1,14 @@
 //! Tasks: a named definition, every change of which is a new revision.
 
 use crate::component::Digest;
+use crate::deadline::{DeadlineError, Deadlines};
+use crate::expression::{Expression, ExpressionError};
 use crate::host::{LabelError, Labels};
 use crate::ids::TaskId;
 use crate::limits::*;
 use crate::name::Name;
 use crate::permission::HttpGrant;
+use crate::rate::Rate;
 use crate::retry::{RetryError, RetryPolicy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,61 @@ pub struct TaskSpec {
     /// Secrets that are shown to it like config, by the config key that each is shown under.
     #[serde(default)]
     pub secrets: BTreeMap<String, Name>,
+    /// How long after a run is due its first attempt must have begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_deadline: Option<Duration>,
+    /// How long after a run is due it must be over, retries included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Duration>,
+    /// How long a cancelled attempt may take to end by itself.
+    #[serde(default = "cancel_grace_default", skip_serializing_if = "is_cancel_grace_default")]
+    pub cancel_grace: Duration,
+    /// What its runs are labelled with; a trigger's and a start's of the same key go before.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// How many of its runs may execute at one time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// An expression over the input: of runs for which it is the same, `key_concurrency` may execute at one time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    #[serde(default = "key_concurrency_default", skip_serializing_if = "is_one")]
+    pub key_concurrency: u32,
+    /// How many of its attempts may begin in some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Of its runs, unless they are given another; of a tenant's runs that are ready the highest begin first.
+    #[serde(default = "priority_default", skip_serializing_if = "is_priority_default")]
+    pub priority: u8,
+}
+
+fn cancel_grace_default() -> Duration {
+    CANCEL_GRACE
+}
+
+fn is_cancel_grace_default(grace: &Duration) -> bool {
+    *grace == CANCEL_GRACE
+}
+
+fn key_concurrency_default() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+fn priority_default() -> u8 {
+    PRIORITY_DEFAULT
+}
+
+fn is_priority_default(priority: &u8) -> bool {
+    *priority == PRIORITY_DEFAULT
+}
+
+/// Checks a run's priority.
+pub fn check_priority(priority: u8) -> Result<(), TaskSpecError> {
+    if priority > PRIORITY_MAX { Err(TaskSpecError::Priority(priority)) } else { Ok(()) }
 }
 
 /// A definition that can't be.
@@ -63,8 +121,20 @@ pub enum TaskSpecError {
     Secrets(usize),
     #[error("`{0}` is a key of the config and of a secret; it can be one of them")]
     SecretKey(String),
+    #[error("a concurrency of {0} was asked for; it may be 1 to {CONCURRENCY_MAX}, or none for no limit")]
+    Concurrency(u32),
+    #[error("the concurrency key can't be read: {0}")]
+    ConcurrencyKey(ExpressionError),
+    #[error("the concurrency of a key was given, but no key (an expression over the input)")]
+    NoConcurrencyKey,
+    #[error("a priority of {0} was asked for; it may be 0 to {PRIORITY_MAX}, the highest")]
+    Priority(u8),
     #[error(transparent)]
-    Requires(#[from] LabelError),
+    Labels(#[from] LabelError),
+    #[error("a grace of {0:?} to a cancel was asked for; it may be at most {CANCEL_GRACE_MAX:?}")]
+    CancelGrace(Duration),
+    #[error(transparent)]
+    Deadline(#[from] DeadlineError),
     #[error(transparent)]
     Retry(#[from] RetryError),
 }
@@ -82,7 +152,21 @@ impl TaskSpec {
             allow_http: BTreeSet::new(),
             requires: Labels::default(),
             secrets: BTreeMap::new(),
+            start_deadline: None,
+            deadline: None,
+            cancel_grace: CANCEL_GRACE,
+            labels: Labels::default(),
+            concurrency: None,
+            concurrency_key: None,
+            key_concurrency: 1,
+            rate: None,
+            priority: PRIORITY_DEFAULT,
         }
+    }
+
+    /// How long its runs may take.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines { start: self.start_deadline, end: self.deadline }
     }
 
     /// Checks every bound.
@@ -117,7 +201,24 @@ impl TaskSpec {
         if let Some(key) = self.secrets.keys().find(|key| self.config.contains_key(*key)) {
             return Err(TaskSpecError::SecretKey(key.clone()));
         }
+        if self.cancel_grace > CANCEL_GRACE_MAX {
+            return Err(TaskSpecError::CancelGrace(self.cancel_grace));
+        }
+        let concurrencies = self.concurrency.into_iter().chain([self.key_concurrency]);
+        for concurrency in concurrencies {
+            if !(1..=CONCURRENCY_MAX).contains(&concurrency) {
+                return Err(TaskSpecError::Concurrency(concurrency));
+            }
+        }
+        match &self.concurrency_key {
+            Some(key) => drop(Expression::parse_key(key).map_err(TaskSpecError::ConcurrencyKey)?),
+            None if self.key_concurrency != 1 => return Err(TaskSpecError::NoConcurrencyKey),
+            None => {}
+        }
+        check_priority(self.priority)?;
         self.requires.check()?;
+        self.labels.check()?;
+        self.deadlines().check()?;
         Ok(self.retry.check()?)
     }
 }
@@ -133,6 +234,15 @@ pub struct Task {
     pub created_at: Timestamp,
     /// When the current revision was made.
     pub updated_at: Timestamp,
+    /// Since when nothing of it begins, if so.
+    pub paused: Option<TaskPause>,
+}
+
+/// A task's pause. It is none of its revisions': whatever changes, it stays until somebody resumes the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPause {
+    pub note: String,
+    pub at: Timestamp,
 }
 
 /// One revision of a task. Revisions don't change.
@@ -159,6 +269,12 @@ mod tests {
         assert!(big.check().unwrap_err().to_string().contains("memory"));
         let key = TaskSpec { config: [("a=b".into(), String::new())].into(), ..good.clone() };
         assert_eq!(key.check(), Err(TaskSpecError::ConfigKey("a=b".into())));
+        let limits = TaskSpec { concurrency: Some(0), ..good.clone() };
+        assert_eq!(limits.check(), Err(TaskSpecError::Concurrency(0)));
+        let keyless = TaskSpec { key_concurrency: 2, ..good.clone() };
+        assert_eq!(keyless.check(), Err(TaskSpecError::NoConcurrencyKey));
+        let urgent = TaskSpec { priority: 10, ..good.clone() };
+        assert_eq!(urgent.check(), Err(TaskSpecError::Priority(10)));
         let nul = TaskSpec { arguments: vec!["a\0".into()], ..good };
         assert_eq!(nul.check(), Err(TaskSpecError::Nul));
     }
@@ -169,6 +285,9 @@ mod tests {
             "component": Digest([1; 32]), "timeout": {"secs": 1, "nanos": 0}, "memory": 65536
         });
         let spec: TaskSpec = serde_json::from_value(old).unwrap();
-        assert_eq!(spec.retry, RetryPolicy::default());
+        assert_eq!((&spec.retry, spec.cancel_grace), (&RetryPolicy::default(), CANCEL_GRACE));
+        assert_eq!((spec.key_concurrency, spec.priority, spec.concurrency), (1, PRIORITY_DEFAULT, None));
+        let written = serde_json::to_value(&spec).unwrap();
+        assert!(written.get("priority").is_none(), "what is as before is written as before");
     }
 }

@@ -15,10 +15,19 @@ pub struct Tenant {
     pub state: TenantState,
     /// Why it is suspended.
     pub note: String,
+    /// Whether its owner has paused it, beside `state`, which is the admin's.
+    pub pause: Option<TenantPause>,
     /// Its share when there is more to execute than hosts can, in proportion to the others'; from 1.
     pub weight: u32,
     pub quotas: Quotas,
     pub created_at: Timestamp,
+}
+
+/// That nothing of a tenant is to begin, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantPause {
+    pub note: String,
+    pub at: Timestamp,
 }
 
 /// Where a tenant stands.
@@ -36,6 +45,7 @@ words!(TenantState, "a tenant's state", Active = "active", Suspended = "suspende
 pub struct TenantUpdate {
     /// With the note that goes with it.
     pub state: Option<(TenantState, String)>,
+    pub pause: Option<Option<TenantPause>>,
     pub weight: Option<u32>,
     /// The quotas to set, and to take away.
     pub quotas: std::collections::BTreeMap<crate::quota::Quota, Option<u64>>,
@@ -56,10 +66,10 @@ impl TenantUpdate {
         if let Some(weight) = self.weight.filter(|weight| !(1..=TENANT_WEIGHT_MAX).contains(weight)) {
             return Err(TenantError::Weight(weight));
         }
-        match &self.state {
-            Some((_, note)) if note.chars().count() > NOTE_CHARS_MAX => Err(TenantError::Note),
-            _ => Ok(()),
-        }
+        let suspended = self.state.as_ref().map(|(_, note)| note);
+        let paused = self.pause.iter().flatten().map(|pause| &pause.note);
+        let is_long = |note: &String| note.chars().count() > NOTE_CHARS_MAX;
+        if suspended.into_iter().chain(paused).any(is_long) { Err(TenantError::Note) } else { Ok(()) }
     }
 
     /// The tenant with the differences.
@@ -68,6 +78,7 @@ impl TenantUpdate {
             tenant.state = state;
             tenant.note = note;
         }
+        tenant.pause = self.pause.unwrap_or(tenant.pause);
         tenant.weight = self.weight.unwrap_or(tenant.weight);
         for (quota, value) in self.quotas {
             match value {
@@ -91,6 +102,7 @@ mod tests {
             name: "a".parse().unwrap(),
             state: TenantState::Suspended,
             note: "unpaid".into(),
+            pause: Some(TenantPause { note: "holidays".into(), at: Timestamp::UNIX_EPOCH }),
             weight: 3,
             quotas: Quotas([(Quota::Triggers, 1), (Quota::FanOut, 2)].into()),
             created_at: Timestamp::UNIX_EPOCH,
@@ -100,6 +112,8 @@ mod tests {
         let changed = TenantUpdate { quotas, ..TenantUpdate::default() }.apply(tenant);
         assert_eq!(changed.quotas, Quotas([(Quota::Triggers, 9)].into()));
         assert_eq!((changed.weight, changed.note.as_str()), (3, "unpaid"));
+        let resumed = TenantUpdate { pause: Some(None), ..TenantUpdate::default() }.apply(changed);
+        assert_eq!((resumed.pause, resumed.state), (None, TenantState::Suspended));
         let heavy = TenantUpdate { weight: Some(0), ..TenantUpdate::default() };
         assert_eq!(heavy.check(), Err(TenantError::Weight(0)));
     }

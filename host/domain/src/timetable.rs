@@ -62,7 +62,7 @@ impl Timetable {
     pub fn new(id: TriggerId, spec: &TriggerSpec, zones: &dyn Zones) -> Result<Self, ScheduleError> {
         let (high, low) = id.0.as_u64_pair();
         Ok(Self {
-            calendar: spec.schedule.calendar_in(zones)?,
+            calendar: spec.schedule()?.calendar_in(zones)?,
             not_before: spec.not_before,
             not_after: spec.not_after,
             jitter: spec.jitter,

@@ -2,10 +2,12 @@
 
 use crate::calendar::{Schedule, ScheduleError, Zones};
 use crate::holiday::Holidays;
+use crate::host::{LabelError, Labels};
 use crate::ids::{TaskId, TriggerId};
-use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, JITTER_MAX, TRIGGER_EXCLUDES_MAX};
+use crate::limits::{INPUT_BYTES_MAX, INTERVAL_MAX, JITTER_MAX, PRIORITY_MAX, TRIGGER_EXCLUDES_MAX};
 use crate::name::Name;
 use crate::payload::{Payload, PayloadError};
+use crate::rule::{Rule, RuleError};
 use crate::timetable::{Reckoning, Timetable};
 use crate::word::words;
 use jiff::Timestamp;
@@ -20,8 +22,21 @@ pub enum OverlapPolicy {
     /// The new one is skipped.
     #[default]
     Skip,
+    /// One waits until the one that is unfinished is over; others are skipped.
+    BufferOne,
+    /// They wait for each other, in order, up to a bound.
+    BufferAll,
+    /// The unfinished ones are cancelled, and the new one begins when they are over.
+    CancelOther,
     /// Both run.
     AllowAll,
+}
+
+impl OverlapPolicy {
+    /// Whether its runs wait for each other.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::BufferOne | Self::BufferAll | Self::CancelOther)
+    }
 }
 
 /// What happens to firings that were missed, while the host was down say.
@@ -43,7 +58,7 @@ pub enum CatchUp {
 pub enum SkipReason {
     /// A run of the same trigger was unfinished.
     Overlap,
-    /// Missed, and a newer one was due as well: catch-up mode `latest`.
+    /// Missed, and a newer one was due as well: catch-up mode `latest`. Of events, a newer one came within the debounce.
     Superseded,
     /// Missed, with catch-up mode `none`.
     Missed,
@@ -51,7 +66,7 @@ pub enum SkipReason {
     TooLate,
     /// The task had as many unfinished runs as it may have.
     QueueFull,
-    /// The trigger was paused.
+    /// The trigger was paused, or its tenant, or the whole fleet.
     Paused,
     /// The tenant was suspended.
     TenantSuspended,
@@ -59,9 +74,25 @@ pub enum SkipReason {
     Quota,
     /// It was on a holiday of a calendar that the trigger excludes.
     Holiday,
+    /// It was outside the trigger's window.
+    OutsideWindow,
+    /// Too many runs in a row had each been started by an event of the one before.
+    Loop,
+    /// Events that were not kept long enough to come to the trigger.
+    Expired,
+    /// No input could be made of the event, or of the run that has ended.
+    NoInput,
 }
 
-words!(OverlapPolicy, "an overlap policy", Skip = "skip", AllowAll = "allow-all");
+words!(
+    OverlapPolicy,
+    "an overlap policy",
+    Skip = "skip",
+    BufferOne = "buffer-one",
+    BufferAll = "buffer-all",
+    CancelOther = "cancel-other",
+    AllowAll = "allow-all"
+);
 words!(CatchUp, "a catch-up mode", Latest = "latest", All = "all", None = "none");
 words!(
     SkipReason,
@@ -74,13 +105,18 @@ words!(
     Paused = "paused",
     TenantSuspended = "tenant-suspended",
     Quota = "quota",
-    Holiday = "holiday"
+    Holiday = "holiday",
+    OutsideWindow = "outside-window",
+    Loop = "loop",
+    Expired = "expired",
+    NoInput = "no-input"
 );
 
 /// What a trigger says. Kept as JSON beside its input: a field added later has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerSpec {
-    pub schedule: Schedule,
+    #[serde(flatten)]
+    pub rule: Rule,
     #[serde(default)]
     pub overlap: OverlapPolicy,
     #[serde(default)]
@@ -104,6 +140,12 @@ pub struct TriggerSpec {
     /// Holiday calendars; nominal times on their dates are skipped.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exclude: BTreeSet<Name>,
+    /// What its runs are labelled with, beside its task's.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Of its runs; its task's if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }
 
 fn catch_up_window_default() -> Duration {
@@ -115,6 +157,12 @@ fn catch_up_window_default() -> Duration {
 pub enum TriggerSpecError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    #[error("{0} was asked for; only what has a schedule can have it")]
+    NotScheduled(&'static str),
+    #[error("an input was given; what starts its runs is their input")]
+    InputOfEvents,
     #[error("a catch-up window of {0:?} was asked for; it may be at most {INTERVAL_MAX:?}")]
     CatchUpWindow(Duration),
     #[error(transparent)]
@@ -125,6 +173,8 @@ pub enum TriggerSpecError {
     NeverFiresInWindow(Timestamp, Timestamp),
     #[error("its end, {end}, is before its start, {start}")]
     Window { start: Timestamp, end: Timestamp },
+    #[error("its end, {end}, is past; it is {now}")]
+    Over { end: Timestamp, now: Timestamp },
     #[error("at most 0 runs were asked for; it may be 1 or more")]
     NoRuns,
     #[error("a jitter of {0:?} was asked for; it may be at most {JITTER_MAX:?}")]
@@ -135,16 +185,26 @@ pub enum TriggerSpecError {
         "{0} holiday calendars are excluded; at most {TRIGGER_EXCLUDES_MAX} can be: put their dates into one"
     )]
     Excludes(usize),
+    #[error(transparent)]
+    Labels(#[from] LabelError),
+    #[error("a priority of {0} was asked for; it may be 0 to {PRIORITY_MAX}, the highest")]
+    Priority(u8),
     #[error("all its times that can be foreseen after {0} are holidays that it excludes: it would never run")]
     OnlyHolidays(Timestamp),
 }
 
 impl TriggerSpec {
-    /// A trigger with nothing said but its schedule.
-    pub fn new(schedule: Schedule) -> Self {
+    /// A trigger with nothing said but its rule.
+    pub fn new(rule: impl Into<Rule>) -> Self {
+        let rule = rule.into();
+        let overlap = match rule {
+            Rule::Schedule(_) => OverlapPolicy::Skip,
+            // What each of them is about happens once.
+            Rule::Event(_) | Rule::After(_) | Rule::Webhook(_) => OverlapPolicy::AllowAll,
+        };
         Self {
-            schedule,
-            overlap: OverlapPolicy::default(),
+            rule,
+            overlap,
             catch_up: CatchUp::default(),
             catch_up_window: catch_up_window_default(),
             not_before: None,
@@ -152,17 +212,20 @@ impl TriggerSpec {
             max_runs: None,
             jitter: Duration::ZERO,
             exclude: BTreeSet::new(),
+            labels: Labels::default(),
+            priority: None,
         }
     }
 
-    /// Checks every bound, and that it fires at all after `now`; returns its first time as trigger `id`.
+    /// Checks every bound, and that it fires at all after `now`; returns its first time as trigger `id`, if it has a
+    /// schedule.
     pub fn check(
         &self,
         id: TriggerId,
         input: &Payload,
         zones: &dyn Zones,
         now: Timestamp,
-    ) -> Result<Reckoning, TriggerSpecError> {
+    ) -> Result<Option<Reckoning>, TriggerSpecError> {
         if self.catch_up_window > INTERVAL_MAX {
             return Err(TriggerSpecError::CatchUpWindow(self.catch_up_window));
         }
@@ -172,30 +235,68 @@ impl TriggerSpec {
         if !self.jitter.is_zero() && self.delay().is_some() {
             return Err(TriggerSpecError::JitterOfDelay);
         }
+        if let Some(priority) = self.priority.filter(|priority| *priority > PRIORITY_MAX) {
+            return Err(TriggerSpecError::Priority(priority));
+        }
         if self.max_runs == Some(0) {
             return Err(TriggerSpecError::NoRuns);
         }
         if self.exclude.len() > TRIGGER_EXCLUDES_MAX {
             return Err(TriggerSpecError::Excludes(self.exclude.len()));
         }
+        self.labels.check()?;
         if let (Some(start), Some(end)) = (self.not_before, self.not_after)
             && end < start
         {
             return Err(TriggerSpecError::Window { start, end });
         }
         input.check("the input", INPUT_BYTES_MAX)?;
+        if self.rule.schedule().is_none() {
+            return self.check_unscheduled(input, now).map(|()| None);
+        }
         let timetable = Timetable::new(id, self, zones)?;
         match (timetable.next_after(now), self.not_after) {
-            (Some(next), _) => Ok(Reckoning {
+            (Some(next), _) => Ok(Some(Reckoning {
                 next: timetable.upcoming(next),
                 covered: timetable.covered(now),
                 edition: self.edition(zones).into(),
-            }),
+            })),
             (None, Some(end)) => {
                 Err(TriggerSpecError::NeverFiresInWindow(self.not_before.map_or(now, |s| s.max(now)), end))
             }
             (None, None) => Err(TriggerSpecError::NeverFires(now)),
         }
+    }
+
+    /// What only schedules have is refused.
+    fn check_unscheduled(&self, input: &Payload, now: Timestamp) -> Result<(), TriggerSpecError> {
+        self.rule.check()?;
+        if !input.bytes.is_empty() && self.rule.follows_events() {
+            return Err(TriggerSpecError::InputOfEvents);
+        }
+        let extras = [
+            (!self.jitter.is_zero(), "jitter"),
+            (!self.exclude.is_empty(), "a holiday calendar to exclude"),
+            (self.catch_up != CatchUp::default(), "a catch-up mode"),
+            (self.catch_up_window != catch_up_window_default(), "a catch-up window"),
+        ];
+        if let Some((_, what)) = extras.into_iter().find(|(asked, _)| *asked) {
+            return Err(TriggerSpecError::NotScheduled(what));
+        }
+        match self.not_after {
+            Some(end) if end < now => Err(TriggerSpecError::Over { end, now }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its schedule.
+    pub fn schedule(&self) -> Result<&Schedule, ScheduleError> {
+        self.rule.schedule().ok_or_else(|| ScheduleError::NoSchedule(self.rule.to_string()))
+    }
+
+    /// Whether an instant is in its window.
+    pub fn is_within_window(&self, at: Timestamp) -> bool {
+        self.not_before.is_none_or(|start| start <= at) && self.not_after.is_none_or(|end| at <= end)
     }
 
     /// Checks that not all its times after `now` are on these holidays, which are those that it excludes.
@@ -219,26 +320,28 @@ impl TriggerSpec {
 
     /// The edition of these zones, if what it says depends on it; else empty.
     pub fn edition<'a>(&self, zones: &'a dyn Zones) -> &'a str {
-        match &self.schedule {
-            Schedule::Cron(cron) if cron.zone != "UTC" => zones.edition(),
+        match &self.rule {
+            Rule::Schedule(Schedule::Cron(cron)) if cron.zone != "UTC" => zones.edition(),
             _ => "",
         }
     }
 
     /// How long after the end of each run the next is due, if that is how it is scheduled.
     pub fn delay(&self) -> Option<Duration> {
-        match self.schedule {
-            Schedule::FixedDelay { delay, .. } => Some(delay),
+        match self.rule {
+            Rule::Schedule(Schedule::FixedDelay { delay, .. }) => Some(delay),
             _ => None,
         }
     }
 
     /// The least time between two of its firings after `now`: of an interval the interval, of a cron pattern what
-    /// [`Calendar::least_gap`](crate::calendar::Calendar::least_gap) guarantees; none if it fires once at most.
+    /// [`Calendar::least_gap`](crate::calendar::Calendar::least_gap) guarantees; none if it fires once at most, or has no
+    /// schedule.
     pub fn least_gap(&self, now: Timestamp) -> Result<Option<Duration>, ScheduleError> {
-        let calendar = self.schedule.calendar()?;
-        Ok(match self.schedule {
-            Schedule::Interval { every: gap, .. } | Schedule::FixedDelay { delay: gap, .. } => Some(gap),
+        let Some(schedule) = self.rule.schedule() else { return Ok(None) };
+        let calendar = schedule.calendar()?;
+        Ok(match schedule {
+            Schedule::Interval { every: gap, .. } | Schedule::FixedDelay { delay: gap, .. } => Some(*gap),
             Schedule::Once { .. } => None,
             Schedule::Cron(_) => calendar.least_gap(now),
         })
@@ -278,6 +381,8 @@ pub struct Trigger {
     /// Nominal times that have no run.
     pub skipped: u64,
     pub created_at: Timestamp,
+    /// How many events of its tenant it hasn't dealt with yet, if it follows events.
+    pub behind: Option<u64>,
 }
 
 /// Nominal times in a row that have no run, for one reason. `from` and `to` are both among them.
@@ -298,93 +403,5 @@ impl SkipRange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::calendar::{BundledZones, CronSchedule, Dialect};
-    use crate::time;
-
-    fn check(spec: &TriggerSpec, now: Timestamp) -> Result<Timestamp, TriggerSpecError> {
-        let id = TriggerId(uuid::Uuid::nil());
-        spec.check(id, &Payload::default(), &BundledZones, now).map(|first| first.next.nominal)
-    }
-
-    #[test]
-    fn words_read_back_and_unknown_ones_say_what_is_known() {
-        assert_eq!("allow-all".parse(), Ok(OverlapPolicy::AllowAll));
-        let err = "maybe".parse::<CatchUp>().unwrap_err().to_string();
-        assert_eq!(err, "`maybe` is not a catch-up mode; known are: latest, all, none");
-    }
-
-    #[test]
-    fn a_time_in_the_past_never_fires() {
-        let now = Timestamp::from_second(100).unwrap();
-        let past = TriggerSpec::new(Schedule::Once { at: Timestamp::UNIX_EPOCH });
-        assert_eq!(check(&past, now), Err(TriggerSpecError::NeverFires(now)));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let hour = |hours: u64| time::after(now, Duration::from_secs(3600 * hours));
-        let good = TriggerSpec::new(Schedule::Interval { every: Duration::from_secs(3600), anchor: now });
-        let check = |spec: TriggerSpec| check(&spec, now);
-        assert_eq!(check(good.clone()), Ok(hour(1)));
-        let (start, end) = (hour(5), hour(4));
-        let backwards = TriggerSpec { not_before: Some(start), not_after: Some(end), ..good.clone() };
-        assert_eq!(check(backwards), Err(TriggerSpecError::Window { start, end }));
-        let too_short =
-            TriggerSpec { not_after: Some(time::before(hour(1), Duration::from_secs(1))), ..good.clone() };
-        assert!(check(too_short).unwrap_err().to_string().contains("it would never fire"));
-        let one = TriggerSpec { not_before: Some(hour(1)), not_after: Some(hour(1)), ..good.clone() };
-        assert_eq!(check(one), Ok(hour(1)));
-        assert_eq!(check(TriggerSpec { max_runs: Some(0), ..good.clone() }), Err(TriggerSpecError::NoRuns));
-        let jitter = TriggerSpec { jitter: Duration::from_secs(60), ..good };
-        assert_eq!(check(jitter.clone()), Ok(hour(1)));
-        let delay = Schedule::FixedDelay { delay: Duration::from_secs(60), anchor: now };
-        assert_eq!(
-            check(TriggerSpec { schedule: delay, ..jitter.clone() }),
-            Err(TriggerSpecError::JitterOfDelay)
-        );
-        let exclude = (0..9).map(|n| format!("calendar-{n}").parse().unwrap()).collect();
-        assert_eq!(check(TriggerSpec { exclude, ..jitter }), Err(TriggerSpecError::Excludes(9)));
-    }
-
-    #[test]
-    fn what_is_only_due_on_holidays_would_never_run() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let read = crate::holiday::read(b"2026-12-25").unwrap();
-        let holidays = Holidays::of([std::sync::Arc::new(crate::holiday::HolidayDates::of(&read))]);
-        let check = |schedule| TriggerSpec::new(schedule).check_holidays(&holidays, &BundledZones, now);
-        let at = |text: &str| Schedule::Once { at: text.parse().unwrap() };
-        let never = check(at("2026-12-25T12:00:00Z")).unwrap_err();
-        assert!(never.to_string().contains("it would never run"), "{never}");
-        assert_eq!(check(at("2026-12-26T12:00:00Z")), Ok(()));
-        let anchor = "2026-12-25T00:00:00Z".parse().unwrap();
-        assert_eq!(check(Schedule::FixedDelay { delay: Duration::from_secs(60), anchor }), Ok(()));
-    }
-
-    #[test]
-    fn what_was_stored_before_there_was_more_still_reads() {
-        let old = r#"{"schedule":{"kind":"cron","expression":"0 3 * * *","zone":"UTC"},"overlap":"skip"}"#;
-        let spec: TriggerSpec = serde_json::from_str(old).unwrap();
-        assert_eq!((spec.max_runs, spec.jitter, spec.not_after), (None, Duration::ZERO, None));
-    }
-
-    #[test]
-    fn the_least_gap_is_the_smallest_not_the_first() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let cron = |expression: &str, zone: &str| {
-            let schedule = Schedule::Cron(CronSchedule::new(expression, Dialect::Crontab, zone));
-            TriggerSpec::new(schedule).least_gap(now).unwrap().map(|gap| gap.as_secs())
-        };
-        assert_eq!(cron("* * * * *", "UTC"), Some(60));
-        assert_eq!(cron("*/7 * * * * *", "UTC"), Some(4), "from second 56 to the next minute");
-        assert_eq!(cron("0,5 12 * * *", "UTC"), Some(300));
-        assert_eq!(cron("0 3 * * *", "Europe/Berlin"), Some(23 * 3600), "the day that loses an hour");
-        assert_eq!(cron("0 0 1 1 *", "UTC"), Some(365 * 86_400));
-        assert!(cron("0 0 29 2 *", "UTC").unwrap() >= 4 * 365 * 86_400);
-        let every = Schedule::Interval { every: Duration::from_secs(9), anchor: now };
-        assert_eq!(TriggerSpec::new(every).least_gap(now), Ok(Some(Duration::from_secs(9))));
-        assert_eq!(TriggerSpec::new(Schedule::Once { at: now }).least_gap(now), Ok(None));
-    }
-}
+#[path = "trigger_tests.rs"]
+mod tests;

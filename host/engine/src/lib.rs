@@ -5,6 +5,7 @@
 
 pub mod backfill;
 pub mod clock;
+pub mod delivery;
 pub mod dispatcher;
 pub mod executor;
 pub mod retention;

@@ -5,7 +5,8 @@
 
 use crate::clock::Clock;
 use innkeeper_domain::limits::{
-    AUDIT_KEPT, LOGS_KEPT, RETENTION_STEP, RUNS_KEPT, SKIPS_KEPT, UPLOAD_KEPT, USAGE_KEPT,
+    AUDIT_KEPT, EVENTS_HELD_FACTOR, EVENTS_KEPT, LOGS_KEPT, RETENTION_STEP, RUNS_KEPT, SKIPS_KEPT,
+    UPLOAD_KEPT, USAGE_KEPT,
 };
 use innkeeper_domain::time;
 use innkeeper_store::{Keep, Store, StoreError, Swept};
@@ -34,6 +35,8 @@ pub struct Kept {
     pub audit: Duration,
     /// What tenants have used.
     pub usage: Duration,
+    /// Events; those that a trigger hasn't dealt with yet so many times as long.
+    pub events: Duration,
 }
 
 impl Default for Kept {
@@ -45,6 +48,7 @@ impl Default for Kept {
             uploads: UPLOAD_KEPT,
             audit: AUDIT_KEPT,
             usage: USAGE_KEPT,
+            events: EVENTS_KEPT,
         }
     }
 }
@@ -99,6 +103,8 @@ impl Retention {
             uploads_since: since(self.kept.uploads),
             audit_since: since(self.kept.audit),
             usage_since: since(self.kept.usage),
+            events_since: since(self.kept.events),
+            events_held_since: since(self.kept.events.saturating_mul(EVENTS_HELD_FACTOR)),
         };
         self.store.retention_step(keep, RETENTION_STEP).await
     }
@@ -113,11 +119,12 @@ fn add(sum: &mut Swept, swept: Swept) {
     sum.of_tenants += swept.of_tenants;
     sum.audit += swept.audit;
     sum.bills += swept.bills;
+    sum.events += swept.events;
 }
 
 fn report(cleared: Swept) {
     if !cleared.is_empty() {
-        let Swept { runs, logs, skips, uploads, definitions, of_tenants, audit, bills } = cleared;
+        let Swept { runs, logs, skips, uploads, definitions, of_tenants, audit, bills, events } = cleared;
         tracing::info!(
             runs,
             logs,
@@ -127,6 +134,7 @@ fn report(cleared: Swept) {
             of_tenants,
             audit,
             bills,
+            events,
             "what was old is cleared away"
         );
     }

@@ -16,11 +16,12 @@ use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::host::{Labels, Role as HostRole};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::{CANCEL_GRACE, DRAIN_GRACE, LEASE};
+use innkeeper_domain::limits::{DRAIN_GRACE, LEASE};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_engine::backfill::Backfiller;
 use innkeeper_engine::clock::{Clock, ClockOf, SystemClock};
+use innkeeper_engine::delivery::Deliverer;
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::executor::{Executor, NoExecutor};
 use innkeeper_engine::retention::{Kept, Retention};
@@ -180,7 +181,6 @@ impl Host {
                 artifacts: config.data.join("artifacts"),
                 keys: keys.ring.clone(),
                 capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
-                cancel_grace: CANCEL_GRACE,
                 open_networks: config.open_networks,
                 components: Arc::new(Components(Arc::clone(&store))),
                 now: Arc::clone(&now),
@@ -216,6 +216,7 @@ impl Host {
         let vault = Arc::new(HostVault::new(Arc::clone(&store), keys, tasks.clone()));
         let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
         let backfiller = Backfiller::new(Arc::clone(&store), Arc::clone(&clock), Arc::new(BundledZones));
+        let deliverer = Deliverer::new(Arc::clone(&store), Arc::clone(&clock));
         let retention = Retention::new(Arc::clone(&store), Arc::clone(&clock), config.kept);
         let host = innkeeper_domain::host::Host {
             id: HostId::new(now()),
@@ -248,6 +249,8 @@ impl Host {
             let stopped = stop.clone();
             tasks.spawn(async move { backfiller.run(stopped).await });
             let stopped = stop.clone();
+            tasks.spawn(async move { deliverer.run(stopped).await });
+            let stopped = stop.clone();
             tasks.spawn(async move { retention.run(stopped).await });
         }
         let stopped = stop.clone();
@@ -277,6 +280,7 @@ impl Host {
                 uploads: Slots::uploads(),
                 streams: Slots::streams(),
                 forecasts: Slots::forecasts(),
+                webhooks: Slots::webhooks(),
             };
             let failed = stop.clone();
             tasks.spawn(async move {

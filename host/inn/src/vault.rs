@@ -11,7 +11,7 @@ use innkeeper_domain::limits::ROTATION_STEP;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::secret::{SealedSecret, SecretInfo, SecretText};
 use innkeeper_engine::secret::SecretOpener;
-use innkeeper_store::Store;
+use innkeeper_store::{Store, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,6 +121,13 @@ impl Vault for HostVault {
             store.secret_put(ring.seal(tenant, name, &text, nonce, change.now), change).await
         });
         Ok(put.await.map_err(machine)??)
+    }
+
+    async fn text(&self, tenant: TenantId, name: &Name) -> Result<SecretText, VaultError> {
+        let found = self.store.secrets_get(tenant, vec![name.clone()]).await?;
+        let none = || VaultError::Store(StoreError::NotFound(format!("secret `{name}`")));
+        let secret = found.first().ok_or_else(none)?;
+        self.ring.read().await.open(secret).map_err(|e| VaultError::Keys(e.to_string()))
     }
 
     async fn rotate(&self) -> Result<Rotated, VaultError> {

@@ -118,6 +118,7 @@ impl Runtime {
             idempotency_key: None,
             input: Input::json("{}"),
             started_at: now,
+            end_by: None,
         };
         Invocation {
             claimed,

@@ -43,7 +43,8 @@ impl Executor for Runtime {
         let mut store = self.store(invocation, port, &ready, begun + left);
         let claimed = &store.data().invocation.claimed;
         let mut meter = self.meters.begin(claimed.tenant_id, claimed.bounds.cpu);
-        let outcome = run(&mut store, ready, self.cancel_grace, &mut meter).await;
+        let cancel_grace = store.data().invocation.spec.cancel_grace;
+        let outcome = run(&mut store, ready, cancel_grace, &mut meter).await;
         let guest = store.data();
         guest.finish_log();
         let usage = Usage { wall: begun.elapsed(), cpu: meter.used(), peak_memory: guest.limiter.peak() };

@@ -35,7 +35,6 @@ use innkeeper_domain::time::Now;
 use network::Network;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use wasmtime::Engine;
 
 /// Where components come from, and where compiled ones are shared with other hosts. Errors are for people.
@@ -61,8 +60,6 @@ pub struct RuntimeConfig {
     pub keys: Keyring,
     /// Attempts that are executed at one time.
     pub capacity: u32,
-    /// How long a guest may go on after its run was cancelled.
-    pub cancel_grace: Duration,
     /// Networks that are closed to guests by default, and that the operator has opened.
     pub open_networks: Vec<Network>,
     pub components: Arc<dyn ComponentSource>,
@@ -85,7 +82,6 @@ pub struct Runtime {
     compiler: Arc<Compiler>,
     http: Arc<capability::http::Client>,
     meters: meter::Meters,
-    cancel_grace: Duration,
     now: Now,
     _ticker: Ticker,
 }
@@ -103,7 +99,6 @@ impl Runtime {
             http: Arc::new(capability::http::Client::new(config.open_networks)),
             engine,
             meters: meter::Meters::default(),
-            cancel_grace: config.cancel_grace,
             now: config.now,
             _ticker: ticker,
         })

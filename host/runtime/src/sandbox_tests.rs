@@ -86,7 +86,8 @@ impl Sandbox {
     fn upload(&self, bytes: Vec<u8>) -> TaskSpec {
         let digest = Digest(Sha256::digest(&bytes).into());
         self.uploads.bytes.lock().unwrap().insert(digest, bytes);
-        TaskSpec { timeout: Duration::from_secs(20), ..TaskSpec::new(digest) }
+        let cancel_grace = Duration::from_millis(200);
+        TaskSpec { timeout: Duration::from_secs(20), cancel_grace, ..TaskSpec::new(digest) }
     }
 
     async fn run(&self, spec: TaskSpec, input: &[u8], port: &Arc<Port>) -> AttemptEnd {
@@ -116,7 +117,6 @@ fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, keys: &[u8]) -> Run
         artifacts: folder.into(),
         keys: Keyring::new(keys.iter().map(|key| [*key; 32].into()).collect()).unwrap(),
         capacity: 4,
-        cancel_grace: Duration::from_millis(200),
         open_networks: Vec::new(),
         components: Arc::clone(uploads) as Arc<dyn ComponentSource>,
         now: Arc::new(epoch),
@@ -141,6 +141,7 @@ fn invocation(spec: TaskSpec, input: &[u8]) -> Invocation {
         idempotency_key: None,
         input: Payload { content_type: "text/plain".into(), bytes: input.into() },
         started_at: epoch(),
+        end_by: None,
     };
     Invocation { claimed, spec: Arc::new(spec), secrets: BTreeMap::new(), deadline }
 }

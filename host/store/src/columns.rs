@@ -4,6 +4,8 @@ use crate::{Page, Paged, StoreError, UsageFilter};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::bill::{Bill, day_number, day_of_number};
+use innkeeper_domain::failure::FailureKind;
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::AuditId;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::RunState;
@@ -51,6 +53,17 @@ pub(crate) fn in_states(states: &[RunState]) -> Option<String> {
     // SQLite uses the index `run_unsuccessful` only for its very words.
     let index = if states.iter().all(unsuccessful) { " AND r.state IN ('failed', 'cancelled')" } else { "" };
     Some(condition + index)
+}
+
+/// The condition that a run failed by one of these kinds; none for all.
+pub(crate) fn of_kinds(kinds: &[FailureKind]) -> Option<String> {
+    let words: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
+    (!words.is_empty()).then(|| format!("r.failure_kind IN ({})", words.join(", ")))
+}
+
+/// Each label as it is within `,` and all labels of a run and `,`.
+pub(crate) fn labels(labels: &Labels) -> impl Iterator<Item = String> {
+    labels.0.iter().map(|(key, value)| format!(",{key}={value},"))
 }
 
 /// The name that a page comes after, in a list by name; an empty one, which is before all, for the first.

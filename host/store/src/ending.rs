@@ -4,6 +4,7 @@
 use crate::{Finish, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::{Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::gate::Passage;
 use innkeeper_domain::ids::{BackfillId, TaskId, TenantId};
 use innkeeper_domain::limits::HOST_LOSSES_MAX;
 use innkeeper_domain::payload::Payload;
@@ -23,6 +24,7 @@ pub(crate) struct Leased {
     pub input_bytes: u64,
     /// Then no outcome is committed any more.
     pub tenant_deleted: bool,
+    pub passage: Passage,
 }
 
 /// What became of a run by the end of a lease.
@@ -31,6 +33,10 @@ pub(crate) struct AfterLease {
     pub tenant: TenantId,
     pub state: RunState,
     pub backfill: Option<BackfillId>,
+    /// Whether its end is an event.
+    pub tells: bool,
+    /// Whether it has given a slot of a gate back.
+    pub opens: bool,
 }
 
 /// What ends a lease.
@@ -42,6 +48,8 @@ pub(crate) enum LeaseEnd<'a> {
     HandedBack,
     /// Its host gave no sign of life.
     HostLost,
+    /// Its host lives, but has not ended it by its deadline or after a cancel.
+    Overdue,
 }
 
 /// What becomes of the run's row.
@@ -71,7 +79,18 @@ impl Ended<'_> {
 
 impl Leased {
     pub fn after(&self, state: RunState) -> AfterLease {
-        AfterLease { tenant: self.tenant, state, backfill: self.backfill }
+        AfterLease {
+            tenant: self.tenant,
+            state,
+            backfill: self.backfill,
+            tells: false,
+            opens: !self.passage.passed.is_empty(),
+        }
+    }
+
+    /// Where it stands among its gates then.
+    pub fn passage_after(&self, state: RunState) -> Passage {
+        if state.is_final() { self.passage.over() } else { self.passage.queued() }
     }
 
     /// Decides. `LeaseLost`: the tenant is deleted.
@@ -99,16 +118,43 @@ impl Leased {
                     lost: false,
                 })
             }
-            LeaseEnd::HandedBack => Ok(Ended {
-                state: next(RunEvent::LeaseEnded { again: true })?,
-                available_at: Some(now),
-                finished_at: None,
-                output: None,
-                failure: None,
-                attempt: None,
-                interrupted: true,
-                lost: false,
-            }),
+            LeaseEnd::HandedBack => {
+                let state = next(if self.cancel_requested {
+                    RunEvent::AttemptCancelled
+                } else {
+                    RunEvent::LeaseEnded { again: true }
+                })?;
+                Ok(Ended {
+                    state,
+                    available_at: Some(now),
+                    finished_at: finished(state),
+                    output: None,
+                    failure: None,
+                    attempt: None,
+                    interrupted: true,
+                    lost: false,
+                })
+            }
+            LeaseEnd::Overdue => {
+                let (event, kind, what) = if self.cancel_requested {
+                    (RunEvent::AttemptCancelled, FailureKind::Cancelled, "it was cancelled")
+                } else {
+                    let event = RunEvent::LeaseEnded { again: false };
+                    (event, FailureKind::Deadline, "it was not over by its deadline")
+                };
+                let state = next(event)?;
+                let message = format!("{what}, and its host did not end it");
+                Ok(Ended {
+                    state,
+                    available_at: None,
+                    finished_at: finished(state),
+                    output: None,
+                    failure: Some(Cow::Owned(Failure::new(kind, message))),
+                    attempt: Some(Usage::default()),
+                    interrupted: true,
+                    lost: false,
+                })
+            }
             LeaseEnd::HostLost => {
                 let losses = self.losses + 1;
                 let event = if self.cancel_requested {
@@ -128,6 +174,30 @@ impl Leased {
                     interrupted: true,
                     lost: true,
                 })
+            }
+        }
+    }
+}
+
+/// A deadline that passed while no attempt was executing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// That of the first attempt's beginning.
+    Start(Timestamp),
+    /// That of the whole run.
+    End(Timestamp),
+}
+
+impl Passed {
+    /// What the run fails with.
+    pub fn failure(self) -> Failure {
+        match self {
+            Self::Start(by) => {
+                let message = format!("no attempt had begun by {by}, its start deadline");
+                Failure::new(FailureKind::StartDeadline, message)
+            }
+            Self::End(by) => {
+                Failure::new(FailureKind::Deadline, format!("it was not over by {by}, its deadline"))
             }
         }
     }

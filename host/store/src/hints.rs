@@ -16,6 +16,8 @@ pub struct Hints {
     pub backfills_changed: Notify,
     /// Running runs were asked to end, or hosts to stop claiming.
     pub orders: Notify,
+    /// How often events may have come.
+    events: watch::Sender<u64>,
     watched: Mutex<HashMap<RunId, Watched>>,
     /// Tenants that may have only so many runs at one time, as the last claims saw it.
     limited: Mutex<HashSet<TenantId>>,
@@ -50,6 +52,16 @@ impl Hints {
         if let Some(watched) = self.watched().get(&run) {
             watched.changed.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Tells everybody who waits for events that some may have come.
+    pub(crate) fn events_changed(&self) {
+        self.events.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever events may have come.
+    pub fn watch_events(&self) -> watch::Receiver<u64> {
+        self.events.subscribe()
     }
 
     /// A claim saw that these tenants are limited, or not, in how many runs they have at one time.

@@ -6,9 +6,10 @@ use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{AuditEntry, AuditOutcome, Change};
 use innkeeper_domain::backfill::Backfill;
 use innkeeper_domain::component::Component;
+use innkeeper_domain::gate::Hold;
 use innkeeper_domain::holiday::HolidayCalendar;
-use innkeeper_domain::host::HostStatus;
-use innkeeper_domain::ids::{AuditId, TenantId};
+use innkeeper_domain::host::{FleetPause, HostStatus};
+use innkeeper_domain::ids::{AuditId, RunId, TenantId};
 use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Run;
@@ -19,8 +20,8 @@ use innkeeper_domain::trigger::{Trigger, TriggerState};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Ids of runs that a line about starts has.
-const STARTS_SHOWN: usize = 10;
+/// Ids of runs that a line about several has.
+const RUNS_SHOWN: usize = 10;
 
 /// Before and after of something; null where there was nothing.
 pub(crate) type Difference = (Value, Value);
@@ -55,6 +56,7 @@ pub(crate) fn tenant(tenant: &Tenant) -> Value {
     json!({
         "state": tenant.state.as_str(),
         "note": tenant.note,
+        "paused": tenant.pause.as_ref().map(|pause| &pause.note),
         "weight": tenant.weight,
         "quotas": tenant.quotas,
     })
@@ -88,7 +90,11 @@ pub(crate) fn component(component: &Component) -> Value {
 }
 
 pub(crate) fn task(task: &Task) -> Value {
-    json!({"id": task.id, "revision": task.revision, "spec": task.spec})
+    let mut value = json!({"id": task.id, "revision": task.revision, "spec": task.spec});
+    if let Some(pause) = &task.paused {
+        value["paused"] = json!(pause.note);
+    }
+    value
 }
 
 /// Without its input, which may be large.
@@ -123,7 +129,26 @@ pub(crate) fn backfill(backfill: &Backfill) -> Value {
 }
 
 pub(crate) fn run(run: &Run) -> Value {
-    json!({"task": run.task, "state": run.state.as_str(), "cancel_requested": run.cancel_requested})
+    let mut value =
+        json!({"task": run.task, "state": run.state.as_str(), "cancel_requested": run.cancel_requested});
+    if run.passage.hold == Hold::ByHand {
+        value["paused"] = json!(true);
+    }
+    value
+}
+
+/// What a call has done to several runs, in words and what of which.
+pub(crate) fn runs(what: &'static str, runs: &[RunId]) -> (String, Difference) {
+    let object = match runs {
+        [one] => format!("run {one}"),
+        several => format!("{} runs", several.len()),
+    };
+    let shown: Vec<&RunId> = runs.iter().take(RUNS_SHOWN).collect();
+    (object, (Value::Null, json!({ what: runs.len(), "ids": shown })))
+}
+
+pub(crate) fn fleet(pause: Option<&FleetPause>) -> Value {
+    pause.map_or(Value::Null, |pause| json!({"paused_at": pause.at.to_string(), "note": pause.note}))
 }
 
 pub(crate) fn hosts(hosts: &[HostStatus]) -> Value {
@@ -143,6 +168,6 @@ pub(crate) fn starts(
         1 => format!("task `{}`", made[0].task),
         several => format!("{several} tasks"),
     };
-    let ids: Vec<_> = made.iter().take(STARTS_SHOWN).map(|start| start.id).collect();
+    let ids: Vec<_> = made.iter().take(RUNS_SHOWN).map(|start| start.id).collect();
     Some((object, (Value::Null, json!({"runs": made.len(), "ids": ids}))))
 }

@@ -1,18 +1,21 @@
 //! What a claim takes from which queue, decided for every driver alike. Each tenant has a queue for every kind
-//! of host that its runs require.
+//! of host that its runs require, and every priority.
 
 use crate::standing::{cpu_is_left, is_within_stored};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::fairness::{Demand, share};
 use innkeeper_domain::ids::{RunId, TenantId};
 use innkeeper_domain::quota::{AttemptBounds, Quota, Quotas};
+use innkeeper_domain::rate::Rate;
 use innkeeper_domain::time::to_micros;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// A queue with runs that are ready.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub requires: String,
+    pub priority: u8,
     /// The run that has been ready for longest.
     pub first: (Timestamp, RunId),
     /// How many are ready; not counted beyond the room.
@@ -31,8 +34,10 @@ pub(crate) struct Claimant {
     pub stored: u64,
     /// Runs that execute, on all hosts.
     pub running: u64,
-    /// In the order in which they are served.
+    /// In the order in which they are served, once they are sorted: by priority, else as they are found.
     pub queues: Vec<Queue>,
+    /// See [`Rate::room`]; none without a quota of begins, or if nothing has begun.
+    pub on_time_at: Option<Timestamp>,
 }
 
 /// What is taken from a queue.
@@ -40,13 +45,32 @@ pub(crate) struct Claimant {
 pub(crate) struct Slice {
     pub tenant: TenantId,
     pub requires: String,
+    pub priority: u8,
     pub most: usize,
 }
 
 impl Claimant {
-    /// Whether it may have only so many runs at one time.
+    /// Whether it may have only so many runs at one time, or begin so many in a second.
     pub fn is_limited(&self) -> bool {
-        self.quotas.get(Quota::ConcurrentRuns).is_some()
+        self.quotas.get(Quota::ConcurrentRuns).is_some() || self.has_rate()
+    }
+
+    pub fn has_rate(&self) -> bool {
+        self.quotas.get(Quota::BeginsPerSecond).is_some()
+    }
+
+    /// How many of `wanted` attempts may begin now by its quota of begins.
+    fn begins(&self, now: Timestamp, wanted: usize) -> usize {
+        match self.quotas.get(Quota::BeginsPerSecond) {
+            None => wanted,
+            Some(limit) => Rate::a_second(limit).map_or(0, |rate| rate.room(self.on_time_at, now, wanted)),
+        }
+    }
+
+    /// What is kept of that when so many have begun; none if there is nothing to keep.
+    pub fn begun(&self, now: Timestamp, runs: u64) -> Option<Timestamp> {
+        let rate = self.quotas.get(Quota::BeginsPerSecond).and_then(Rate::a_second)?;
+        (runs > 0).then(|| rate.take(self.on_time_at, now, runs))
     }
 
     /// What its quotas leave to an attempt.
@@ -64,6 +88,7 @@ pub(crate) fn sort(claimants: &mut Vec<Claimant>) {
     claimants.retain(|one| {
         cpu_is_left(&one.quotas, one.cpu).and(is_within_stored(&one.quotas, one.stored)).is_ok()
     });
+    claimants.iter_mut().for_each(|one| one.queues.sort_by_key(|queue| Reverse(queue.priority)));
     claimants.sort_by_key(Claimant::first);
 }
 
@@ -71,7 +96,12 @@ pub(crate) fn sort(claimants: &mut Vec<Claimant>) {
 pub(crate) fn only_queue(claimants: &[Claimant], room: usize) -> Option<Slice> {
     let [one] = claimants else { return None };
     let [queue] = one.queues.as_slice() else { return None };
-    (!one.is_limited()).then(|| Slice { tenant: one.tenant, requires: queue.requires.clone(), most: room })
+    (!one.is_limited()).then(|| Slice {
+        tenant: one.tenant,
+        requires: queue.requires.clone(),
+        priority: queue.priority,
+        most: room,
+    })
 }
 
 /// Shares the room.
@@ -79,7 +109,7 @@ pub(crate) fn slices(claimants: &[Claimant], room: usize, now: Timestamp) -> Vec
     let demand = |one: &Claimant| Demand {
         weight: one.weight,
         running: one.running,
-        ready: one.queues.iter().map(|queue| queue.ready).sum(),
+        ready: one.begins(now, one.queues.iter().map(|queue| queue.ready).sum()),
         limit: one.quotas.get(Quota::ConcurrentRuns),
     };
     let demands: Vec<Demand> = claimants.iter().map(demand).collect();
@@ -90,7 +120,8 @@ pub(crate) fn slices(claimants: &[Claimant], room: usize, now: Timestamp) -> Vec
             let most = left.min(queue.ready);
             left -= most;
             if most > 0 {
-                slices.push(Slice { tenant: one.tenant, requires: queue.requires.clone(), most });
+                let (tenant, requires) = (one.tenant, queue.requires.clone());
+                slices.push(Slice { tenant, requires, priority: queue.priority, most });
             }
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Account {
     pub tenant: TenantId,
     pub name: Name,
     pub state: TenantState,
+    /// By its owner, or with the whole fleet.
+    pub paused: bool,
     pub quotas: Quotas,
     /// CPU time used today, in microseconds; 0 without that quota.
     pub cpu: u64,
@@ -52,8 +54,8 @@ pub(crate) fn is_within_stored(quotas: &Quotas, used: u64) -> Result<(), QuotaEx
 
 impl Account {
     /// One of which nothing is known to be used.
-    pub fn new(tenant: TenantId, name: Name, state: TenantState, quotas: Quotas) -> Self {
-        Self { tenant, name, state, quotas, cpu: 0, stored: 0, on_time_at: None, adds: 0 }
+    pub fn new(tenant: TenantId, name: Name, (state, paused): (TenantState, bool), quotas: Quotas) -> Self {
+        Self { tenant, name, state, paused, quotas, cpu: 0, stored: 0, on_time_at: None, adds: 0 }
     }
 
     /// Whether it has this quota.
@@ -66,6 +68,14 @@ impl Account {
         let used = self.stored.saturating_add(self.adds);
         let check = cpu_is_left(&self.quotas, self.cpu)
             .and_then(|()| self.quotas.check(Quota::StoredBytes, used, bytes_of_run(input)))
+            .and_then(|()| self.rate(now).map(|_| ()));
+        self.standing(check.err().map(|exceeded| (0, exceeded)))
+    }
+
+    /// How it stands to a run that is over and is to be tried again by hand: it is stored already.
+    pub fn for_retry(&self, now: Timestamp) -> Standing {
+        let check = cpu_is_left(&self.quotas, self.cpu)
+            .and_then(|()| is_within_stored(&self.quotas, self.stored))
             .and_then(|()| self.rate(now).map(|_| ()));
         self.standing(check.err().map(|exceeded| (0, exceeded)))
     }
@@ -88,9 +98,19 @@ impl Account {
         self.on_time_at = self.rate(now).unwrap_or(self.on_time_at);
     }
 
+    /// A run that was over is tried again by hand.
+    pub fn retried(&mut self, now: Timestamp) {
+        self.on_time_at = self.rate(now).unwrap_or(self.on_time_at);
+    }
+
     /// Runs of this input were started by a trigger.
     pub fn fired(&mut self, runs: usize, input: &Payload) {
         self.adds += bytes_of_run(input) * runs as u64;
+    }
+
+    /// A run of this input isn't started by its trigger after all.
+    pub fn not_fired(&mut self, input: &Payload) {
+        self.adds -= bytes_of_run(input);
     }
 
     /// What one start more makes of the rate.
@@ -106,6 +126,6 @@ impl Account {
     }
 
     fn standing(&self, over: Option<(u64, QuotaExceeded)>) -> Standing {
-        Standing { suspended: self.state == TenantState::Suspended, over }
+        Standing { suspended: self.state == TenantState::Suspended, paused: self.paused, over }
     }
 }

@@ -4,13 +4,14 @@ use crate::StoreError;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::component::{Component, Digest};
-use innkeeper_domain::ids::{BackfillId, TenantId, TokenId};
+use innkeeper_domain::ids::{BackfillId, RunId, TenantId, TokenId};
 use innkeeper_domain::limits::{
-    BACKFILLS_PER_TRIGGER_MAX, HOLIDAY_CALENDARS_PER_TENANT_MAX, SECRETS_PER_TENANT_MAX, TENANTS_MAX,
-    TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
+    AFTER_TRIGGERS_PER_TENANT_MAX, BACKFILLS_PER_TRIGGER_MAX, HOLIDAY_CALENDARS_PER_TENANT_MAX,
+    SECRETS_PER_TENANT_MAX, TENANTS_MAX, TOKENS_PER_TENANT_MAX, UPLOADS_BEGUN_MAX,
 };
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quotas;
+use innkeeper_domain::run::RunState;
 use innkeeper_domain::tenant::{Tenant, TenantState};
 use std::collections::BTreeSet;
 
@@ -67,6 +68,10 @@ pub(crate) fn too_many_backfills(trigger: &Name) -> StoreError {
         "trigger `{trigger}` has {BACKFILLS_PER_TRIGGER_MAX} active backfills, as many as it may have; wait for one to \
          finish, or cancel one"
     ))
+}
+
+pub(crate) fn is_over(run: RunId, state: RunState) -> StoreError {
+    StoreError::Conflict(format!("run {run} is over ({state}): there is nothing of it to pause"))
 }
 
 pub(crate) fn damaged(what: &str) -> StoreError {
@@ -206,6 +211,16 @@ pub(crate) fn holiday_calendar_used(name: &Name, trigger: &Name) -> StoreError {
     StoreError::Conflict(format!(
         "trigger `{trigger}` excludes holiday calendar `{name}`; delete the trigger first, or put other dates"
     ))
+}
+
+/// Refuses one more trigger that comes after a task.
+pub(crate) fn so_many_after(there: usize) -> Result<(), StoreError> {
+    if there < AFTER_TRIGGERS_PER_TENANT_MAX {
+        return Ok(());
+    }
+    Err(StoreError::Conflict(format!(
+        "there are {AFTER_TRIGGERS_PER_TENANT_MAX} triggers that come after tasks, as many as there can be; delete one first"
+    )))
 }
 
 /// The name that a deleted tenant has, so that others can have the one that it had. No name begins so.

@@ -1,8 +1,11 @@
 //! One connection, plain or TLS, that knows who is at its other end.
+//!
+//! A client of HTTP/2 must begin in time; from then on HTTP/2's own pings find out whether it is there. HTTP/1 has none,
+//! so that a connection of it has an end.
 
 use super::places::Place;
 use crate::peer::Peer;
-use innkeeper_domain::limits::HANDSHAKE_TIMEOUT;
+use innkeeper_domain::limits::{HANDSHAKE_TIMEOUT, HTTP1_CONNECTION_LIFE};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,8 +16,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-/// Bytes that every client of HTTP/2 begins with.
-const PREFACE_BYTES: usize = 24;
+/// What every client of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The bytes' way.
 pub enum Stream {
@@ -22,24 +25,55 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection that is ready for HTTP/2. Reading fails when its client doesn't begin in time; from then on,
-/// HTTP/2's own pings find out whether it is there.
+/// A connection that is ready for HTTP. Reading and writing fail when its time is over.
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-    beginning: Option<Beginning>,
+    phase: Phase,
     _place: Place,
 }
 
-struct Beginning {
-    missing: usize,
-    ends: Pin<Box<Sleep>>,
+enum Phase {
+    /// So many bytes of the preface have come.
+    Beginning {
+        seen: usize,
+        ends: Pin<Box<Sleep>>,
+    },
+    Http1 {
+        ends: Pin<Box<Sleep>>,
+    },
+    Http2,
 }
 
 impl Connection {
     pub fn new(stream: Stream, peer: Peer, place: Place) -> Self {
-        let beginning = Beginning { missing: PREFACE_BYTES, ends: Box::pin(sleep(HANDSHAKE_TIMEOUT)) };
-        Self { stream, peer, beginning: Some(beginning), _place: place }
+        let phase = Phase::Beginning { seen: 0, ends: Box::pin(sleep(HANDSHAKE_TIMEOUT)) };
+        Self { stream, peer, phase, _place: place }
+    }
+
+    /// What the client has sent tells what it speaks.
+    fn has_sent(&mut self, bytes: &[u8]) {
+        let Phase::Beginning { seen, .. } = &mut self.phase else { return };
+        let expected = &PREFACE[*seen..];
+        let common = bytes.len().min(expected.len());
+        *seen += common;
+        if bytes[..common] != expected[..common] {
+            self.phase = Phase::Http1 { ends: Box::pin(sleep(HTTP1_CONNECTION_LIFE)) };
+        } else if *seen == PREFACE.len() {
+            self.phase = Phase::Http2;
+        }
+    }
+
+    fn is_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let (ends, why) = match &mut self.phase {
+            Phase::Beginning { ends, .. } => (ends, "the client doesn't begin"),
+            Phase::Http1 { ends } => (ends, "the connection has lasted long enough"),
+            Phase::Http2 => return Ok(()),
+        };
+        match ends.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, why)),
+            Poll::Pending => Ok(()),
+        }
     }
 }
 
@@ -68,13 +102,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = self.stream.poll_read(context, buffer);
-        let Some(beginning) = &mut self.beginning else { return read };
-        beginning.missing = beginning.missing.saturating_sub(buffer.filled().len() - before);
-        if beginning.missing == 0 {
-            self.beginning = None;
-        } else if beginning.ends.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client doesn't begin")));
-        }
+        self.has_sent(&buffer.filled()[before..]);
+        self.is_in_time(context)?;
         read
     }
 }
@@ -85,6 +114,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.is_in_time(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -96,6 +126,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.is_in_time(context)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, parts),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),

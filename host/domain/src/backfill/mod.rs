@@ -12,6 +12,7 @@ use crate::holiday::Holidays;
 use crate::ids::{BackfillId, TriggerId};
 use crate::limits::{BACKFILL_CONCURRENCY_MAX, BACKFILL_TIMES_MAX, BACKFILL_TIMES_SHOWN};
 use crate::name::Name;
+use crate::rule::Rule;
 use crate::run::RunState;
 use crate::time;
 use crate::timetable::Timetable;
@@ -183,7 +184,7 @@ pub fn timetable(
 ) -> Result<Timetable, ScheduleError> {
     let mut spec =
         TriggerSpec { not_before: None, not_after: None, jitter: Duration::ZERO, ..trigger.clone() };
-    if let Schedule::Interval { every, anchor } = &mut spec.schedule
+    if let Rule::Schedule(Schedule::Interval { every, anchor }) = &mut spec.rule
         && *anchor >= from
         && !every.is_zero()
     {

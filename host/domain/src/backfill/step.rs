@@ -93,7 +93,7 @@ pub fn step(
         } else {
             // It has a limit of its own in place of the trigger's overlap policy.
             match admit(Asker::Trigger { overlap: OverlapPolicy::AllowAll }, state) {
-                Verdict::Run => {
+                Verdict::Run | Verdict::Buffer | Verdict::Replace => {
                     step.runs.push(place);
                     unfinished += 1;
                     state.unfinished_of_task += 1;
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn it_waits_for_what_passes_and_loses_nothing() {
-        let suspended = admit::Standing { suspended: true, over: None };
+        let suspended = admit::Standing { suspended: true, ..admit::Standing::default() };
         let full =
             AdmissionState { unfinished_of_task: UNFINISHED_RUNS_PER_TASK_MAX - 1, ..Default::default() };
         for (state, paused, runs, reason) in [

@@ -102,6 +102,8 @@ pub enum ScheduleError {
     Interval(Duration),
     #[error("`{0}` is not a cron dialect; known are: crontab, quartz, rust")]
     Dialect(String),
+    #[error("the trigger has no schedule, and so no times: its runs start {0}")]
+    NoSchedule(String),
 }
 
 words!(Gap, "a rule for skipped times", RunAfter = "run-after", Skip = "skip");
@@ -144,7 +146,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-fn human_duration(duration: Duration) -> String {
+pub(crate) fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds, duration.subsec_millis()) {
         (s, 0) if s > 0 && s % 86_400 == 0 => format!("{}d", s / 86_400),

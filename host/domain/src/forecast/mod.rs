@@ -136,6 +136,10 @@ fn bounded(plans: impl IntoIterator<Item = Plan>, scope: Scope<'_>, times_max: u
     let mut sources = Vec::new();
     let mut next = BinaryHeap::new();
     for plan in plans {
+        // When something happens that isn't the clock's can't be foreseen.
+        if plan.spec.rule.schedule().is_none() {
+            continue;
+        }
         if plan.paused {
             paused.add(plan.name);
             continue;

@@ -76,7 +76,7 @@ fn what_is_left_out_or_estimated_is_said() {
     let overdue = Plan { next_at: Some(at(-3600)), ..plan(4, "overdue", TriggerSpec::new(every(1200))) };
     let zone = CronSchedule::new("* * * * *", Dialect::Crontab, "Mars/Base");
     let mut unreadable = plan(5, "unreadable", TriggerSpec::new(every(60)));
-    unreadable.spec.schedule = Schedule::Cron(zone);
+    unreadable.spec.rule = Schedule::Cron(zone).into();
     let found = of(vec![waiting, known, paused, overdue, unreadable], 1);
     let tasks: Vec<_> = found.tasks.iter().map(no_names).collect();
     assert_eq!(tasks, [("delay", 11, 11, 300, 3300), ("overdue", 2, 0, 1200, 2400)]);

@@ -7,6 +7,7 @@ use super::attempt::RunningAttempt;
 use crate::secret::SecretOpener;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
+use innkeeper_domain::limits::RUNS_PER_STEP_MAX;
 use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::StoreError;
@@ -95,7 +96,7 @@ impl Life {
     pub async fn live(mut self, stop: &CancellationToken) -> Ending {
         let shared = Arc::clone(&self.shared);
         let housekeeping = async {
-            tokio::join!(shared.store_news(), shared.reap());
+            tokio::join!(shared.store_news(), shared.reap(), shared.expire());
         };
         tokio::pin!(housekeeping);
         let lost = tokio::select! {
@@ -301,6 +302,22 @@ impl Shared {
                 tracing::warn!(%error, "the store can't be asked for lost hosts");
             }
             self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
+        }
+    }
+
+    /// Ends runs whose deadlines have passed, and those that their hosts should have ended, whatever became of these.
+    async fn expire(&self) {
+        loop {
+            let all = match self.store.runs_expire(self.clock.now(), RUNS_PER_STEP_MAX).await {
+                Ok(ended) => ended < RUNS_PER_STEP_MAX as u64,
+                Err(error) => {
+                    tracing::warn!(%error, "the store can't be asked for runs whose deadlines have passed");
+                    true
+                }
+            };
+            if all {
+                self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use innkeeper_api::auth::TENANT_HEADER;
 use innkeeper_api::proto::audit_service_client::AuditServiceClient;
 use innkeeper_api::proto::backfill_service_client::BackfillServiceClient;
 use innkeeper_api::proto::component_service_client::ComponentServiceClient;
+use innkeeper_api::proto::event_service_client::EventServiceClient;
 use innkeeper_api::proto::forecast_service_client::ForecastServiceClient;
 use innkeeper_api::proto::holiday_service_client::HolidayServiceClient;
 use innkeeper_api::proto::host_service_client::HostServiceClient;
@@ -82,6 +83,7 @@ type Service = InterceptedService<Channel, Headers>;
 /// A host, as its client sees it.
 #[derive(Clone)]
 pub struct Client {
+    url: String,
     channel: Channel,
     headers: Headers,
 }
@@ -108,9 +110,14 @@ impl Client {
         let channel = endpoint.connect().await.map_err(|error| {
             let why = tls::root_cause(&error);
             let usual = "start one with `inn serve`, or say where it is (--host)";
-            Unreachable { url, advice: tls::advice(&why).unwrap_or(usual), why }
+            Unreachable { url: url.clone(), advice: tls::advice(&why).unwrap_or(usual), why }
         })?;
-        Ok(Self { channel, headers })
+        Ok(Self { url, channel, headers })
+    }
+
+    /// The URL of a path on the host.
+    pub fn url_of(&self, path: &str) -> String {
+        format!("{}{path}", self.url.trim_end_matches('/'))
     }
 }
 
@@ -136,6 +143,7 @@ services!(
     audit: AuditServiceClient,
     backfills: BackfillServiceClient,
     components: ComponentServiceClient,
+    events: EventServiceClient,
     forecasts: ForecastServiceClient,
     holidays: HolidayServiceClient,
     hosts: HostServiceClient,

@@ -2,9 +2,11 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Verdict, json};
+use super::{Format, Global, Verdict, json, runs_many};
 use anyhow::Result;
-use innkeeper_api::proto::{Host, ListHostsRequest, SetHostStateRequest, host::State};
+use innkeeper_api::proto::{
+    Host, ListHostsRequest, PauseFleetRequest, SetHostStateRequest, UnpauseFleetRequest, host::State,
+};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -35,6 +37,24 @@ pub enum Command {
     Cordon { name: String },
     /// Let a host claim runs again
     Uncordon { name: String },
+    /// Pause all hosts, for every tenant: no run begins until `unpause`; what executes goes on
+    ///
+    /// Queued runs wait, and so do those that are started by hand. Due times of triggers are skipped, on record. Hosts
+    /// that are started meanwhile are paused as well.
+    #[command(after_help = "Examples:
+  inn hosts pause --note 'the network is being mended'
+  inn hosts pause --cancel-running
+  inn hosts unpause")]
+    Pause {
+        /// Why, for people
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Tell what executes to end, as `inn runs cancel` does
+        #[arg(long)]
+        cancel_running: bool,
+    },
+    /// Let all hosts go on
+    Unpause,
 }
 
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
@@ -45,6 +65,18 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     };
     let hosts = match command {
         Command::Ls => list(&client).await?,
+        Command::Pause { note, cancel_running } => {
+            client.hosts().pause_fleet(call(PauseFleetRequest { note })).await?;
+            if cancel_running {
+                let told = runs_many::cancel_running(global, true).await?;
+                output::note(&format!("{told} that execute were told to end"));
+            }
+            list(&client).await?
+        }
+        Command::Unpause => {
+            client.hosts().unpause_fleet(call(UnpauseFleetRequest {})).await?;
+            list(&client).await?
+        }
         Command::Cordon { name } => set(&name, State::Cordoned).await?,
         Command::Uncordon { name } => set(&name, State::Active).await?,
         Command::Drain { name, no_wait } => {
@@ -83,7 +115,13 @@ fn running(hosts: &[Host]) -> u64 {
 }
 
 async fn list(client: &Client) -> Result<Vec<Host>> {
-    Ok(client.hosts().list_hosts(call(ListHostsRequest {})).await?.into_inner().hosts)
+    let listed = client.hosts().list_hosts(call(ListHostsRequest {})).await?.into_inner();
+    if let Some(pause) = listed.pause {
+        let note = output::harmless(&pause.note);
+        let since = output::instant(pause.at);
+        output::note(format!("all hosts are paused since {since}: `inn hosts unpause`  {note}").trim_end());
+    }
+    Ok(listed.hosts)
 }
 
 /// The hosts of that name; none if they have stopped.

@@ -86,6 +86,15 @@ pub fn spec(spec: &TaskSpec) -> Value {
         "memory_bytes": spec.memory_bytes,
         "allow_http": spec.allow_http,
         "requires": labels(&spec.requires),
+        "start_deadline": seconds(spec.start_deadline),
+        "deadline": seconds(spec.deadline),
+        "cancel_grace": seconds(spec.cancel_grace),
+        "labels": labels(&spec.labels),
+        "concurrency": (spec.concurrency > 0).then_some(spec.concurrency),
+        "concurrency_key": (!spec.concurrency_key.is_empty()).then_some(&spec.concurrency_key),
+        "key_concurrency": (!spec.concurrency_key.is_empty()).then_some(spec.key_concurrency),
+        "rate": (!spec.rate.is_empty()).then_some(&spec.rate),
+        "priority": spec.priority,
         "retry": {
             "max_attempts": retry.max_attempts,
             "initial_backoff": seconds(retry.initial_backoff),
@@ -105,6 +114,8 @@ pub fn task(task: &Task) -> Value {
         "spec": spec(&task.spec.clone().unwrap_or_default()),
         "created_at": instant(task.created_at),
         "updated_at": instant(task.updated_at),
+        "paused_at": instant(task.paused_at),
+        "pause_note": task.paused_at.is_some().then_some(&task.pause_note),
     })
 }
 
@@ -142,10 +153,32 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "name": trigger.name,
         "task": trigger.task,
         "schedule": schedule,
+        "event": trigger.event.as_ref().map(|event| {
+            json!({
+                "pattern": event.pattern,
+                "filter": (!event.filter.is_empty()).then_some(&event.filter),
+                "input_from": (!event.input_from.is_empty()).then_some(&event.input_from),
+                "debounce": seconds(event.debounce),
+                "max_wait": seconds(event.max_wait),
+                "batch": (event.batch > 0).then_some(event.batch),
+                "batch_wait": seconds(event.batch_wait),
+            })
+        }),
+        "after": trigger.after.as_ref().map(|after| json!({"task": after.task, "when": after.when})),
+        "webhook": trigger.webhook.as_ref().map(|webhook| {
+            json!({
+                "scheme": webhook.scheme,
+                "secret": webhook.secret,
+                "tolerance": seconds(webhook.tolerance),
+                "url": webhook.path,
+            })
+        }),
+        "behind": trigger.behind,
         "description": trigger.description,
         "input": payload(trigger.input.as_ref()),
         "input_content_type": trigger.input.as_ref().map(|input| &input.content_type),
         "overlap": trigger.overlap,
+        "priority": trigger.priority,
         "catch_up": trigger.catch_up,
         "catch_up_window": seconds(trigger.catch_up_window),
         "state": trigger_state(trigger),
@@ -155,6 +188,7 @@ pub fn trigger(trigger: &Trigger) -> Value {
         "max_runs": (trigger.max_runs > 0).then_some(trigger.max_runs),
         "jitter": seconds(trigger.jitter),
         "exclude": trigger.exclude,
+        "labels": labels(&trigger.labels),
         "next_start_at": instant(trigger.next_start_at),
         "next_times": trigger.next_times.iter().map(|at| instant(Some(*at))).collect::<Vec<_>>(),
         "last_nominal_at": instant(trigger.last_nominal_at),
@@ -237,6 +271,10 @@ pub fn run(run: &Run) -> Value {
         "revision": run.revision,
         "trigger": (!run.trigger.is_empty()).then_some(&run.trigger),
         "backfill": (!run.backfill.is_empty()).then_some(&run.backfill),
+        "priority": run.priority,
+        "concurrency_key": (!run.concurrency_key.is_empty()).then_some(&run.concurrency_key),
+        "paused": run.paused,
+        "waits_for": (!run.waits_for.is_empty()).then_some(&run.waits_for),
         "nominal_at": instant(run.nominal_at),
         "state": run_state(run),
         "attempt": run.attempt,
@@ -252,6 +290,10 @@ pub fn run(run: &Run) -> Value {
         "available_at": instant(run.available_at),
         "started_at": instant(run.started_at),
         "finished_at": instant(run.finished_at),
+        "start_by": instant(run.start_by),
+        "end_by": instant(run.end_by),
+        "reopened_at": instant(run.reopened_at),
+        "labels": labels(&run.labels),
         "attempts": run.attempts.iter().map(|attempt| json!({
             "number": attempt.number,
             "host": attempt.host,

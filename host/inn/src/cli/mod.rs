@@ -9,6 +9,7 @@ mod completions;
 mod component;
 mod context;
 mod demo;
+mod event;
 mod forecast;
 mod holidays;
 mod hosts;
@@ -20,12 +21,15 @@ mod quota;
 mod restore;
 mod run;
 mod runs;
+mod runs_many;
 mod secret;
 mod serve;
 mod serve_access;
 mod target;
 mod task;
 mod task_diff;
+mod task_facts;
+mod task_limits;
 mod tenant;
 mod tls;
 mod token;
@@ -33,6 +37,7 @@ mod token_recover;
 mod transfer;
 mod trigger;
 mod trigger_next;
+mod trigger_rule;
 mod upload;
 mod usage;
 mod whoami;
@@ -150,6 +155,8 @@ enum Command {
     Backfill(backfill::Command),
     #[command(subcommand)]
     Holidays(holidays::Command),
+    #[command(subcommand)]
+    Event(event::Command),
     Forecast(forecast::Args),
     Run(run::Args),
     #[command(subcommand)]
@@ -192,7 +199,7 @@ pub struct Usage(pub String);
 
 /// Runs the command that the program was started with.
 pub async fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = Cli::parse_from(event::with_payload(std::env::args_os()));
     let global = global.or_environment(|variable| std::env::var_os(variable));
     let result = match command {
         Command::Serve(args) => serve::run(*args, &global).await,
@@ -201,6 +208,7 @@ pub async fn main() -> ExitCode {
         Command::Task(command) => task::run(command, &global).await,
         Command::Trigger(command) => trigger::run(command, &global).await,
         Command::Holidays(command) => holidays::run(command, &global).await,
+        Command::Event(command) => event::run(command, &global).await,
         Command::Forecast(args) => forecast::run(args, &global).await,
         Command::Backfill(command) => backfill::run(command, &global).await,
         Command::Run(args) => run::run(args, &global).await,

@@ -1,7 +1,7 @@
 //! `inn run`: start a run by hand.
 
 use super::client::{Client, call};
-use super::{Format, Global, Verdict, json, output, parse};
+use super::{Format, Global, Verdict, json, output, parse, runs_many, task};
 use anyhow::Result;
 use innkeeper_api::proto::{Run, StartRunRequest, WatchRunRequest, run::State};
 use std::time::Duration;
@@ -15,7 +15,8 @@ use tonic::{Code, Status};
 #[command(after_help = "Examples:
   inn run hello --input '{\"name\": \"you\"}' --wait
   inn run access-log --input @/var/log/nginx/access.log --wait > report.json
-  inn run report --idempotency-key 2026-11-24 --wait -o json")]
+  inn run report --idempotency-key 2026-11-24 --wait -o json
+  inn run report --deadline 10m --label customer=acme")]
 pub struct Args {
     task: String,
     /// The text itself, @FILE, or - for stdin
@@ -27,6 +28,18 @@ pub struct Args {
     /// The same key starts the same run only once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Fail it unless its first attempt begins within this; the task's if not given
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    start_deadline: Option<Duration>,
+    /// Fail it unless it is over within this, retries included; the task's if not given
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    deadline: Option<Duration>,
+    /// A label of the run, beside its task's; can be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::pair)]
+    labels: Vec<(String, String)>,
+    /// 0 to 9; of what is ready the highest begins first [default: the task's]
+    #[arg(long, value_name = "0..9", value_parser = clap::value_parser!(u32).range(0..=9))]
+    priority: Option<u32>,
     /// Wait until the run has ended
     #[arg(long)]
     wait: bool,
@@ -40,6 +53,10 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         task: args.task,
         input: Some(parse::input(args.input.as_deref(), args.content_type.as_deref())?),
         idempotency_key: args.idempotency_key.unwrap_or_default(),
+        start_deadline: args.start_deadline.map(task::wire).transpose()?,
+        deadline: args.deadline.map(task::wire).transpose()?,
+        labels: runs_many::texts(&args.labels),
+        priority: args.priority,
     };
     let client = Client::connect(global).await?;
     let started = client.runs().start_run(call(request)).await?.into_inner();

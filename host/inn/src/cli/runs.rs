@@ -3,23 +3,25 @@
 use super::client::{Client, call};
 use super::output::{self, Column, domain_instant, number, text};
 use super::run::{failure, is_final, lost};
-use super::{Format, Global, Usage, Verdict, json};
+use super::{Format, Global, Usage, Verdict, json, parse, runs_many};
 use anyhow::Result;
 use innkeeper_api::proto::{
-    CancelRunRequest, GetRunRequest, ListRunsRequest, LogLine, Run, StreamLogsRequest, WatchRunRequest,
-    run::State,
+    GetRunRequest, ListRunsRequest, LogLine, PauseRunRequest, ResumeRunRequest, Run, StreamLogsRequest,
+    WatchRunRequest, run::State,
 };
 use innkeeper_domain::time;
 use serde_json::Value;
 use std::time::Duration;
 
-/// See runs, their logs and outputs; cancel them
+/// See runs, their logs and outputs; cancel and retry them
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List runs, the newest first
     #[command(after_help = "Examples:
   inn runs ls --task hello --limit 5
   inn runs ls --state failed --state cancelled
+  inn runs ls --state failed --failure-kind deadline --since 24h
+  inn runs ls --label customer=acme
   inn runs ls --trigger hello-1 --state succeeded --limit 100 -o json")]
     Ls {
         /// Only those of this task
@@ -31,6 +33,15 @@ pub enum Command {
         /// Only those in this state: queued, running, waiting, succeeded, failed, cancelled; can be repeated
         #[arg(long, value_name = "STATE")]
         state: Vec<String>,
+        /// Only those that failed by this kind: guest, exit, trap, timeout, start-deadline, deadline ...; can be repeated
+        #[arg(long, value_name = "KIND")]
+        failure_kind: Vec<String>,
+        /// Only those that ended since then: an instant, or 24h for so long ago
+        #[arg(long, value_name = "INSTANT|DURATION")]
+        since: Option<String>,
+        /// Only those with this label; can be repeated, for those with all of them
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::pair)]
+        labels: Vec<(String, String)>,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
@@ -46,20 +57,31 @@ pub enum Command {
     },
     /// Follow a run until it has ended
     Watch { id: String },
-    /// Cancel a run: one that runs is told, and ended after 5 seconds
-    Cancel { id: String },
+    /// Cancel a run, or all that match: those that run are told, and ended after their task's grace
+    Cancel(runs_many::Cancel),
+    /// Queue a run again that failed or was cancelled, or all that match
+    ///
+    /// Its attempts are counted on, while its task's tries begin anew, and so do its deadlines.
+    Retry(runs_many::Retry),
+    /// Hold a run until it is resumed: one that executes goes on, but isn't tried again
+    Pause { id: String },
+    /// Let a paused run go on
+    Resume { id: String },
 }
 
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     let format = global.output;
     match command {
-        Command::Ls { task, trigger, state, limit } => {
+        Command::Ls { task, trigger, state, failure_kind, since, labels, limit } => {
             let states = state.iter().map(|word| parse_state(word)).collect::<Result<Vec<_>>>()?;
             let client = Client::connect(global).await?;
             let filter = ListRunsRequest {
                 task: task.unwrap_or_default(),
                 trigger: trigger.unwrap_or_default(),
                 states: states.into_iter().map(Into::into).collect(),
+                failure_kinds: failure_kind,
+                ended_since: since.as_deref().map(runs_many::ended_since).transpose()?,
+                labels: runs_many::texts(&labels),
                 ..ListRunsRequest::default()
             };
             list(format, &fetch(&client, filter, limit).await?)?;
@@ -101,14 +123,15 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let client = Client::connect(global).await?;
             return watch(format, &client, id).await;
         }
-        Command::Cancel { id } => {
+        Command::Cancel(args) => return runs_many::cancel(args, global).await,
+        Command::Retry(args) => return runs_many::retry(args, global).await,
+        Command::Pause { id } => {
             let client = Client::connect(global).await?;
-            let run = client.runs().cancel_run(call(CancelRunRequest { id })).await?.into_inner();
-            match format {
-                Format::Json => output::json(&json::run(&run))?,
-                Format::Table if run.state() == State::Running => output::note("the run was told to end"),
-                Format::Table => output::note(&format!("the run is {}", json::run_state(&run))),
-            }
+            held(format, client.runs().pause_run(call(PauseRunRequest { id })).await?.get_ref())?;
+        }
+        Command::Resume { id } => {
+            let client = Client::connect(global).await?;
+            held(format, client.runs().resume_run(call(ResumeRunRequest { id })).await?.get_ref())?;
         }
     }
     Ok(Verdict::Succeeded)
@@ -129,7 +152,7 @@ pub async fn fetch(client: &Client, mut filter: ListRunsRequest, limit: usize) -
     Ok(runs)
 }
 
-fn parse_state(word: &str) -> Result<State> {
+pub fn parse_state(word: &str) -> Result<State> {
     let known =
         [State::Queued, State::Running, State::Waiting, State::Succeeded, State::Failed, State::Cancelled];
     let found = known
@@ -193,6 +216,16 @@ pub fn between(from: Option<prost_types::Timestamp>, to: Option<prost_types::Tim
     Some(time::between(domain_instant(from?)?, domain_instant(to?)?))
 }
 
+fn held(format: Format, run: &Run) -> Result<()> {
+    match format {
+        Format::Json => output::json(&json::run(run)),
+        Format::Table => {
+            output::note(if run.paused { "the run is paused" } else { "the run is not paused" });
+            Ok(())
+        }
+    }
+}
+
 fn show(format: Format, run: &Run) -> Result<()> {
     let payload = |payload: &Option<innkeeper_api::proto::Payload>| match payload {
         Some(payload) if !payload.bytes.is_empty() => match std::str::from_utf8(&payload.bytes) {
@@ -217,11 +250,18 @@ fn show(format: Format, run: &Run) -> Result<()> {
         ("task", format!("{} (revision {})", run.task, run.revision)),
         ("trigger", run.trigger.clone()),
         ("state", json::run_state(run).into()),
+        ("waits for", run.waits_for.clone()),
+        ("priority", run.priority.to_string()),
+        ("concurrency key", output::harmless(&run.concurrency_key)),
         ("progress", run.progress.as_ref().map(progress).unwrap_or_default()),
         ("key", run.idempotency_key.clone()),
         ("backfill", run.backfill.clone()),
+        ("labels", run.labels.join(" ")),
         ("due", output::instant(run.nominal_at)),
         ("created", output::instant(run.created_at)),
+        ("retried", output::instant(run.reopened_at)),
+        ("start by", output::instant(run.start_by)),
+        ("end by", output::instant(run.end_by)),
         ("started", output::instant(run.started_at)),
         ("finished", output::instant(run.finished_at)),
         ("attempts", attempts.collect::<Vec<_>>().join("\n")),

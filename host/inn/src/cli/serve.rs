@@ -70,6 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = kept)]
     keep_skips: Duration,
 
+    /// How long events are kept; those that a trigger hasn't dealt with yet, four times as long
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = kept)]
+    keep_events: Duration,
+
     /// Attempts to execute at one time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     capacity: u32,
@@ -169,7 +173,7 @@ impl Args {
             return Err(Usage(problem.into()).into());
         }
         let logs = self.keep_logs.unwrap_or(usual.logs);
-        Ok(Kept { runs: self.keep_runs, logs, skips: self.keep_skips, ..usual })
+        Ok(Kept { runs: self.keep_runs, logs, skips: self.keep_skips, events: self.keep_events, ..usual })
     }
 }
 

@@ -2,11 +2,14 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Usage, Verdict, component, json, parse, task_diff};
+use super::{
+    Format, Global, Usage, Verdict, component, json, parse, runs_many, task_diff, task_facts, task_limits,
+};
 use anyhow::Result;
 use innkeeper_api::proto::{
     CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListRevisionsRequest, ListTasksRequest,
-    RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec, UpdateTaskRequest,
+    PauseTaskRequest, ResumeTaskRequest, RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec,
+    UpdateTaskRequest,
 };
 use serde_json::Value;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -21,7 +24,10 @@ pub enum Command {
   inn task create report --component sha256:4ec8... --timeout 2s --memory 64MiB --config REGION=eu
   inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s
   inn task create train --component train.wasm --require gpu=a100
-  inn task create sync --component sync.wasm --secret api-token --secret TLS_KEY=tls-key")]
+  inn task create quote --component quote.wasm --start-deadline 1m --deadline 10m --label team=sales
+  inn task create sync --component sync.wasm --secret api-token --secret TLS_KEY=tls-key
+  inn task create mail --component mail.wasm --concurrency 4 --rate 100/m --priority 7
+  inn task create bill --component bill.wasm --concurrency-key input.customer")]
     Create {
         name: String,
         #[command(flatten)]
@@ -47,12 +53,36 @@ pub enum Command {
         /// Require nothing of hosts any more (labels of --require are required anew)
         #[arg(long)]
         clear_requires: bool,
+        /// Label its runs with nothing any more (labels of --label are given anew)
+        #[arg(long)]
+        clear_labels: bool,
         /// Pass no arguments any more (those of --arg are passed anew)
         #[arg(long)]
         clear_args: bool,
+        #[command(flatten)]
+        clear: task_limits::Clear,
     },
+    /// Let nothing of a task begin until it is resumed; what executes goes on
+    #[command(after_help = "Examples:
+  inn task pause report --note 'the warehouse is being moved'
+  inn task pause report --cancel-queued")]
+    Pause {
+        name: String,
+        /// Why
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Cancel the runs that have not begun; otherwise they wait
+        #[arg(long)]
+        cancel_queued: bool,
+    },
+    /// Let a paused task go on
+    Resume { name: String },
     /// List tasks
-    Ls,
+    Ls {
+        /// Only those with this label; can be repeated, for those with all of them
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::pair)]
+        labels: Vec<(String, String)>,
+    },
     /// Show a task
     Show {
         name: String,
@@ -103,6 +133,20 @@ pub struct Options {
     /// A label that a host must have to execute it (`inn serve --label`); can be repeated
     #[arg(long = "require", value_name = "KEY=VALUE", value_parser = parse::pair)]
     requires: Vec<(String, String)>,
+    /// Fail a run unless its first attempt begins within this of when it is due; 0s for any time [default: any time]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    start_deadline: Option<Duration>,
+    /// Fail a run unless it is over within this of when it is due, retries included; 0s for any time [default: any time]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    deadline: Option<Duration>,
+    /// How long a cancelled attempt may take to end by itself [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    cancel_grace: Option<Duration>,
+    /// A label of its runs; can be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::pair)]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    limits: task_limits::Limits,
     /// How often a run is tried in all [default: 1]
     #[arg(long, value_name = "N")]
     attempts: Option<u32>,
@@ -145,6 +189,11 @@ impl Options {
             || !self.arguments.is_empty()
             || !self.allow_http.is_empty()
             || !self.requires.is_empty()
+            || self.start_deadline.is_some()
+            || self.deadline.is_some()
+            || self.cancel_grace.is_some()
+            || !self.labels.is_empty()
+            || self.limits.change_anything()
             || self.change_retry()
     }
 
@@ -183,10 +232,18 @@ impl Options {
                 spec.allow_http.push(host);
             }
         }
-        for (key, value) in self.requires {
-            spec.requires.retain(|label| label.split_once('=').is_none_or(|(of, _)| of != key));
-            spec.requires.push(format!("{key}={value}"));
+        label(&mut spec.requires, self.requires);
+        label(&mut spec.labels, self.labels);
+        if let Some(deadline) = self.start_deadline {
+            spec.start_deadline = (!deadline.is_zero()).then(|| wire(deadline)).transpose()?;
         }
+        if let Some(deadline) = self.deadline {
+            spec.deadline = (!deadline.is_zero()).then(|| wire(deadline)).transpose()?;
+        }
+        if let Some(grace) = self.cancel_grace {
+            spec.cancel_grace = Some(wire(grace)?);
+        }
+        self.limits.apply(spec);
         if change_retry {
             let retry =
                 spec.retry.get_or_insert_with(|| RetryPolicy { max_attempts: 1, ..RetryPolicy::default() });
@@ -203,14 +260,27 @@ impl Options {
     }
 }
 
+/// Puts labels in place of those with the same keys.
+fn label(labels: &mut Vec<String>, new: Vec<(String, String)>) {
+    for (key, value) in new {
+        labels.retain(|label| label.split_once('=').is_none_or(|(of, _)| of != key));
+        labels.push(format!("{key}={value}"));
+    }
+}
+
 /// `KEY=NAME`, or a name that is the key as well.
 fn secret(text: &str) -> Result<(String, String), String> {
     if text.contains('=') { parse::pair(text) } else { Ok((text.into(), text.into())) }
 }
 
+/// Whether there is somebody to ask.
+pub fn on_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Whether the person at the terminal says yes; without one, nobody is asked.
-fn agreed(question: &str) -> Result<bool> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+pub fn agreed(question: &str) -> Result<bool> {
+    if !on_terminal() {
         return Ok(true);
     }
     write!(io::stderr().lock(), "{question} [y/N] ")?;
@@ -243,9 +313,11 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             unset_secret,
             clear_allow_http,
             clear_requires,
+            clear_labels,
             clear_args,
+            clear,
         } => {
-            let clears = clear_allow_http || clear_requires || clear_args;
+            let clears = clear_allow_http || clear_requires || clear_labels || clear_args || clear.anything();
             let unsets = !unset_config.is_empty() || !unset_secret.is_empty();
             if !unsets && !clears && !options.change_anything() {
                 return Err(
@@ -270,14 +342,30 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             if clear_requires {
                 spec.requires.clear();
             }
+            if clear_labels {
+                spec.labels.clear();
+            }
             if clear_args {
                 spec.arguments.clear();
             }
+            clear.apply(&mut spec);
             options.apply(&client, &mut spec).await?;
             let request = UpdateTaskRequest { name, spec: Some(spec), expected_revision: task.revision };
             show(global.output, client.tasks().update_task(call(request)).await?.get_ref())?;
         }
-        Command::Ls => list(global.output, &client).await?,
+        Command::Pause { name, note, cancel_queued } => {
+            let request = PauseTaskRequest { name, note, cancel_queued };
+            let paused = client.tasks().pause_task(call(request)).await?.into_inner();
+            if cancel_queued {
+                output::note(&format!("{} queued runs were cancelled", paused.cancelled_runs));
+            }
+            show(global.output, &paused.task.unwrap_or_default())?;
+        }
+        Command::Resume { name } => {
+            let task = client.tasks().resume_task(call(ResumeTaskRequest { name })).await?;
+            show(global.output, task.get_ref())?;
+        }
+        Command::Ls { labels } => list(global.output, &client, runs_many::texts(&labels)).await?,
         Command::Show { name, revisions: false } => show(global.output, &get(&client, &name).await?)?,
         Command::Show { name, revisions: true } => {
             let revisions = revisions(&client, &name).await?;
@@ -315,12 +403,12 @@ async fn get(client: &Client, name: &str) -> Result<Task> {
     Ok(client.tasks().get_task(call(GetTaskRequest { name: name.into() })).await?.into_inner())
 }
 
-async fn list(format: Format, client: &Client) -> Result<()> {
+async fn list(format: Format, client: &Client, labels: Vec<String>) -> Result<()> {
     let (mut tasks, mut page_token) = (Vec::new(), String::new());
     loop {
         let page = client
             .tasks()
-            .list_tasks(call(ListTasksRequest { page_size: 0, page_token }))
+            .list_tasks(call(ListTasksRequest { page_size: 0, page_token, labels: labels.clone() }))
             .await?
             .into_inner();
         tasks.extend(page.tasks);
@@ -335,6 +423,7 @@ async fn list(format: Format, client: &Client) -> Result<()> {
         text("component"),
         number("timeout"),
         number("memory"),
+        text("state"),
         text("updated"),
     ];
     let rows = tasks.iter().map(|task| {
@@ -343,8 +432,9 @@ async fn list(format: Format, client: &Client) -> Result<()> {
             task.name.clone(),
             task.revision.to_string(),
             short(&spec.component),
-            timeout(&spec),
+            task_facts::timeout(&spec),
             output::bytes(spec.memory_bytes),
+            if task.paused_at.is_some() { "paused".into() } else { String::new() },
             output::instant(task.updated_at),
         ]
     });
@@ -356,51 +446,19 @@ fn short(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
 }
 
-fn timeout(spec: &TaskSpec) -> String {
-    spec.timeout.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
-}
-
 fn show(format: Format, task: &Task) -> Result<()> {
     let spec = task.spec.clone().unwrap_or_default();
     let mut facts = vec![("name", task.name.clone()), ("revision", task.revision.to_string())];
-    facts.extend(spec_facts(&spec));
+    if task.paused_at.is_some() {
+        let note = output::harmless(&task.pause_note);
+        facts.push(("paused", format!("since {} {note}", output::instant(task.paused_at))));
+    }
+    facts.extend(task_facts::spec_facts(&spec));
     facts.extend([
         ("created", output::instant(task.created_at)),
         ("updated", output::instant(task.updated_at)),
     ]);
     output::facts(format, &facts, || json::task(task))
-}
-
-fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
-    let mut config: Vec<String> = spec.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    config.sort();
-    let mut secrets: Vec<String> = spec.secrets.iter().map(|(key, name)| format!("{key}={name}")).collect();
-    secrets.sort();
-    let retry = spec.retry.clone().unwrap_or_default();
-    let waits = |d: Option<prost_types::Duration>| {
-        d.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
-    };
-    let retry = match retry.max_attempts {
-        0 | 1 => "1, no retries".into(),
-        attempts => format!(
-            "{attempts}, waiting {} x {} up to {}, on {}",
-            waits(retry.initial_backoff),
-            retry.backoff_factor,
-            waits(retry.max_backoff),
-            retry.on.join(", ")
-        ),
-    };
-    vec![
-        ("component", spec.component.clone()),
-        ("timeout", timeout(spec)),
-        ("memory", output::bytes(spec.memory_bytes)),
-        ("attempts", retry),
-        ("arguments", spec.arguments.join(" ")),
-        ("config", config.join("\n")),
-        ("secrets", secrets.join("\n")),
-        ("allow http", spec.allow_http.join("\n")),
-        ("requires", spec.requires.join("\n")),
-    ]
 }
 
 /// All revisions, the newest first.

@@ -2,16 +2,16 @@
 
 use super::client::{Client, call, pages};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Usage, Verdict, json, quota};
+use super::{Format, Global, Usage, Verdict, json, quota, runs_many};
 use anyhow::Result;
 use innkeeper_api::proto::{
-    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, QuotaValue, Tenant,
-    UpdateTenantRequest, tenant::State,
+    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, PauseTenantRequest,
+    QuotaValue, Tenant, TenantPause, UnpauseTenantRequest, UpdateTenantRequest, tenant::State,
 };
 use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Create, suspend and delete tenants, for the host's admins
+/// Create, suspend and delete tenants, for the host's admins; pause your own
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Create a tenant
@@ -44,6 +44,24 @@ pub enum Command {
     },
     /// Let a suspended tenant go on
     Resume { name: String },
+    /// Pause your own tenant: nothing of it begins until `unpause`; what executes goes on
+    ///
+    /// Queued runs wait, and so do those that are started by hand. Due times of triggers are skipped, on record.
+    #[command(after_help = "Examples:
+  inn tenant pause --note 'the database is being moved'
+  inn tenant pause --cancel-running
+  inn tenant unpause
+  inn tenant pause --tenant acme                      for the host's admins")]
+    Pause {
+        /// Why, for people
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Tell what executes to end, as `inn runs cancel` does
+        #[arg(long)]
+        cancel_running: bool,
+    },
+    /// Let your own tenant, which you paused, go on
+    Unpause,
     /// Change a tenant's weight; its quotas by `inn quota set`
     Set {
         name: String,
@@ -93,6 +111,17 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let state = State::Active.into();
             update(UpdateTenantRequest { name, state, ..UpdateTenantRequest::default() }).await?
         }
+        Command::Pause { note, cancel_running } => {
+            let paused = client.tenants().pause_tenant(call(PauseTenantRequest { note })).await?.into_inner();
+            if cancel_running {
+                let told = runs_many::cancel_running(global, false).await?;
+                output::note(&format!("{told} that execute were told to end"));
+            }
+            paused
+        }
+        Command::Unpause => {
+            client.tenants().unpause_tenant(call(UnpauseTenantRequest {})).await?.into_inner()
+        }
         Command::Set { name, weight } => {
             update(UpdateTenantRequest { name, weight, ..UpdateTenantRequest::default() }).await?
         }
@@ -140,7 +169,7 @@ async fn list(format: Format, client: &Client) -> Result<()> {
             state(tenant).into(),
             tenant.weight.to_string(),
             output::instant(tenant.created_at),
-            output::harmless(&tenant.note),
+            output::harmless(note(tenant)),
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(tenants.iter().map(json).collect()))
@@ -151,6 +180,7 @@ fn show(format: Format, tenant: &Tenant) -> Result<()> {
         ("name", tenant.name.clone()),
         ("state", state(tenant).into()),
         ("note", output::harmless(&tenant.note)),
+        ("paused", tenant.pause.as_ref().map(paused).unwrap_or_default()),
         ("weight", tenant.weight.to_string()),
         ("id", tenant.id.clone()),
         ("created", output::instant(tenant.created_at)),
@@ -158,8 +188,23 @@ fn show(format: Format, tenant: &Tenant) -> Result<()> {
     output::facts(format, &facts, || json(tenant))
 }
 
+/// Since when, and why.
+pub fn paused(pause: &TenantPause) -> String {
+    let note = output::harmless(&pause.note);
+    format!("since {}  {note}", output::instant(pause.at)).trim_end().to_string()
+}
+
+/// Why nothing of it begins.
+fn note(tenant: &Tenant) -> &str {
+    match &tenant.pause {
+        Some(pause) if tenant.state() != State::Suspended => &pause.note,
+        _ => &tenant.note,
+    }
+}
+
 fn state(tenant: &Tenant) -> &'static str {
     match tenant.state() {
+        State::Active if tenant.pause.is_some() => "paused",
         State::Active => "active",
         State::Suspended => "suspended",
         State::Unspecified => "unknown",
@@ -172,6 +217,8 @@ fn json(tenant: &Tenant) -> Value {
         "name": tenant.name,
         "state": state(tenant),
         "note": (!tenant.note.is_empty()).then_some(&tenant.note),
+        "paused_at": json::instant(tenant.pause.as_ref().and_then(|pause| pause.at)),
+        "pause_note": tenant.pause.as_ref().map(|pause| &pause.note).filter(|note| !note.is_empty()),
         "weight": tenant.weight,
         "created_at": json::instant(tenant.created_at),
     })

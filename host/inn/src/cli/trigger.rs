@@ -2,14 +2,16 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::trigger_next::{self, ScheduleOptions};
-use super::{Format, Global, Verdict, backfill, component, json, parse, task};
+use super::trigger_rule::RuleOptions;
+use super::{
+    Format, Global, Usage, Verdict, backfill, component, json, parse, runs_many, task, trigger_next,
+    trigger_rule,
+};
 use crate::host::now;
 use anyhow::Result;
-use innkeeper_api::proto::schedule::Kind;
 use innkeeper_api::proto::{
     CreateTriggerRequest, DeleteTriggerRequest, GetTriggerRequest, ListSkipsRequest, ListTriggersRequest,
-    PauseTriggerRequest, ResumeTriggerRequest, Schedule, Skip, Trigger,
+    PauseTriggerRequest, ResumeTriggerRequest, Skip, Trigger,
 };
 use serde_json::Value;
 use std::num::NonZeroU64;
@@ -21,16 +23,20 @@ const SKIPS_SHOWN: u32 = 20;
 /// Create, pause and delete triggers
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Create a trigger of a task, and show its next times
+    /// Create a trigger of a task, and show it
     #[command(after_help = "Examples:
   inn trigger create report --cron '0 3 * * *' --tz Europe/Berlin
   inn trigger create check --every 30s --input '{\"url\": \"http://api.example.com/\"}'
   inn trigger create report --at 2030-01-31T09:00:00Z --input @january.json
-  inn trigger create report --at 'in 10m'")]
+  inn trigger create report --at 'in 10m'
+  inn trigger create ship --on-event 'orders.*' --filter 'data.total > 100'
+  inn trigger create index --on-event 'pages.**' --debounce 5s --max-wait 1m
+  inn trigger create invoice --after ship
+  inn trigger create deploy --webhook github --webhook-secret hook")]
     Create {
         task: String,
         #[command(flatten)]
-        schedule: ScheduleOptions,
+        rule: Box<RuleOptions>,
         /// Its name; the task's and a number if not given
         #[arg(long)]
         name: Option<String>,
@@ -40,9 +46,14 @@ pub enum Command {
         /// The input's media type; after its looks if not given
         #[arg(long, value_name = "TYPE")]
         content_type: Option<String>,
-        /// What happens when it is due while a run of it is unfinished: skip or allow-all
-        #[arg(long, value_name = "POLICY", default_value = "skip")]
-        overlap: String,
+        /// What happens when it is due while a run of it is unfinished: skip, buffer-one (one waits), buffer-all (they wait
+        /// in order), cancel-other (the new one begins when the others have ended) or allow-all [default: skip of schedules,
+        /// allow-all of others]
+        #[arg(long, value_name = "POLICY")]
+        overlap: Option<String>,
+        /// Priority of its runs, 0 to 9 [default: the task's]
+        #[arg(long, value_name = "0..9", value_parser = clap::value_parser!(u32).range(0..=9))]
+        priority: Option<u32>,
         /// Which of the times that were missed run: latest, all or none
         #[arg(long, value_name = "MODE", default_value = "latest")]
         catch_up: String,
@@ -50,7 +61,7 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = parse::duration, default_value = "24h")]
         catch_up_window: Duration,
         #[command(flatten)]
-        bounds: Bounds,
+        bounds: Box<Bounds>,
     },
     /// List triggers
     Ls {
@@ -68,9 +79,15 @@ pub enum Command {
   inn trigger next --cron '0 3 * * *' --tz America/New_York --count 5
   inn trigger next --cron '30 2 * * *' --tz Europe/Berlin --from 2026-03-28T00:00:00Z --count 3 -o json")]
     Next(trigger_next::Args),
-    /// Pause a trigger: it creates no runs until it is resumed
+    /// Pause a trigger: it creates no runs until it is resumed; those that there are go on
+    #[command(after_help = "Examples:
+  inn trigger pause report-1 --note 'the source is down'
+  inn trigger pause report-1 --cancel-queued          and cancel its runs that have not begun")]
     Pause {
         name: String,
+        /// Cancel its runs that have not begun, its backfills' included
+        #[arg(long)]
+        cancel_queued: bool,
         /// Why, for people
         #[arg(long, default_value = "")]
         note: String,
@@ -104,6 +121,9 @@ pub struct Bounds {
     /// Skip its times on the dates of this holiday calendar; several times for several
     #[arg(long, value_name = "NAME")]
     exclude: Vec<String>,
+    /// A label of its runs, beside its task's; can be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::pair)]
+    labels: Vec<(String, String)>,
 }
 
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
@@ -113,21 +133,27 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
         Command::Next(args) => trigger_next::run(args, global).await?,
         Command::Create {
             task,
-            schedule,
+            rule,
             name,
             input,
             content_type,
             overlap,
+            priority,
             catch_up,
             catch_up_window,
             bounds,
         } => {
-            let request = CreateTriggerRequest {
+            if rule.gives_input() && input.is_some() {
+                let why =
+                    "a run's input is what starts it: leave out --input, or say --input-from for events";
+                return Err(Usage(why.into()).into());
+            }
+            let mut request = CreateTriggerRequest {
                 task,
                 name: name.unwrap_or_default(),
-                schedule: Some(schedule.wire()?),
                 input: Some(parse::input(input.as_deref(), content_type.as_deref())?),
-                overlap,
+                overlap: overlap.unwrap_or_default(),
+                priority,
                 catch_up,
                 catch_up_window: Some(task::wire(catch_up_window)?),
                 not_before: bounds.not_before.as_deref().map(wire_instant).transpose()?,
@@ -135,9 +161,12 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 max_runs: bounds.max_runs.map(NonZeroU64::get).unwrap_or_default(),
                 jitter: bounds.jitter.map(task::wire).transpose()?,
                 exclude: bounds.exclude,
+                labels: runs_many::texts(&bounds.labels),
+                ..CreateTriggerRequest::default()
             };
+            rule.write(&mut request)?;
             let client = Client::connect(global).await?;
-            show(format, client.triggers().create_trigger(call(request)).await?.get_ref(), &[])?;
+            show(format, &client, client.triggers().create_trigger(call(request)).await?.into_inner(), &[])?;
         }
         Command::Ls { task } => {
             list(format, &Client::connect(global).await?, task.unwrap_or_default()).await?
@@ -148,17 +177,18 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 client.triggers().get_trigger(call(GetTriggerRequest { name: name.clone() })).await?;
             let skips = ListSkipsRequest { trigger: name, page_size: SKIPS_SHOWN, page_token: String::new() };
             let skips = client.triggers().list_skips(call(skips)).await?.into_inner().skips;
-            show(format, trigger.get_ref(), &skips)?;
+            show(format, &client, trigger.into_inner(), &skips)?;
         }
-        Command::Pause { name, note } => {
+        Command::Pause { name, note, cancel_queued } => {
             let client = Client::connect(global).await?;
-            let trigger = client.triggers().pause_trigger(call(PauseTriggerRequest { name, note })).await?;
-            show(format, trigger.get_ref(), &[])?;
+            let request = PauseTriggerRequest { name, note, cancel_queued };
+            let trigger = client.triggers().pause_trigger(call(request)).await?;
+            show(format, &client, trigger.into_inner(), &[])?;
         }
         Command::Resume { name } => {
             let client = Client::connect(global).await?;
             let trigger = client.triggers().resume_trigger(call(ResumeTriggerRequest { name })).await?;
-            show(format, trigger.get_ref(), &[])?;
+            show(format, &client, trigger.into_inner(), &[])?;
         }
         Command::Rm { name } => {
             let client = Client::connect(global).await?;
@@ -179,7 +209,7 @@ async fn list(format: Format, client: &Client, task: String) -> Result<()> {
     loop {
         let request = ListTriggersRequest { task: task.clone(), page_size: 0, page_token };
         let page = client.triggers().list_triggers(call(request)).await?.into_inner();
-        triggers.extend(page.triggers);
+        triggers.extend(page.triggers.into_iter().map(|trigger| with_url(client, trigger)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
@@ -188,7 +218,7 @@ async fn list(format: Format, client: &Client, task: String) -> Result<()> {
     const COLUMNS: &[Column] = &[
         text("name"),
         text("task"),
-        text("schedule"),
+        text("rule"),
         text("state"),
         text("next"),
         number("started"),
@@ -198,7 +228,7 @@ async fn list(format: Format, client: &Client, task: String) -> Result<()> {
         vec![
             trigger.name.clone(),
             trigger.task.clone(),
-            schedule(trigger.schedule.as_ref()),
+            trigger_rule::words(trigger),
             json::trigger_state(trigger).into(),
             output::instant(trigger.next_times.first().copied()),
             trigger.started.to_string(),
@@ -210,41 +240,40 @@ async fn list(format: Format, client: &Client, task: String) -> Result<()> {
     })
 }
 
-/// A schedule as people write it.
-fn schedule(schedule: Option<&Schedule>) -> String {
-    match schedule.and_then(|schedule| schedule.kind.as_ref()) {
-        Some(Kind::Cron(cron)) if cron.dialect == "crontab" => {
-            format!("cron {} {}", cron.expression, cron.time_zone)
-        }
-        Some(Kind::Cron(cron)) => format!("cron {} {} ({})", cron.expression, cron.time_zone, cron.dialect),
-        Some(Kind::Interval(interval)) => format!("every {}", every(interval.every)),
-        Some(Kind::FixedDelay(fixed)) => format!("{} after each run", every(fixed.delay)),
-        Some(Kind::Once(at)) => format!("at {}", output::instant(Some(*at))),
-        None => String::new(),
-    }
-}
-
-fn every(every: Option<prost_types::Duration>) -> String {
-    trigger_next::every(every.and_then(|every| Duration::try_from(every).ok()).unwrap_or_default())
-}
-
-fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
+fn show(format: Format, client: &Client, trigger: Trigger, skips: &[Skip]) -> Result<()> {
+    let trigger = &with_url(client, trigger);
     let lines = |lines: Vec<String>| lines.join("\n");
     let none = prost_types::Duration::default();
-    let facts = [
+    let mut facts = vec![
         ("name", trigger.name.clone()),
         ("task", trigger.task.clone()),
-        ("schedule", schedule(trigger.schedule.as_ref())),
+        ("rule", trigger_rule::words(trigger)),
         ("in words", trigger.description.clone()),
+    ];
+    facts.extend(trigger_rule::facts(trigger));
+    let has_times = trigger.schedule.is_some();
+    facts.extend([
         ("state", json::trigger_state(trigger).into()),
         ("note", trigger.pause_note.clone()),
         ("not before", output::instant(trigger.not_before)),
         ("not after", output::instant(trigger.not_after)),
         ("at most", if trigger.max_runs == 0 { String::new() } else { format!("{} runs", trigger.max_runs) }),
-        ("jitter", trigger.jitter.filter(|j| *j != none).map_or_else(String::new, |j| every(Some(j)))),
+        (
+            "jitter",
+            trigger.jitter.filter(|j| *j != none).map_or_else(String::new, |j| trigger_rule::time(Some(j))),
+        ),
         ("excludes", trigger.exclude.join(", ")),
+        ("labels", trigger.labels.join(" ")),
         ("overlap", trigger.overlap.clone()),
-        ("catch-up", format!("{}, up to {}", trigger.catch_up, every(trigger.catch_up_window))),
+        ("priority", trigger.priority.map_or_else(|| "the task's".into(), |priority| priority.to_string())),
+        (
+            "catch-up",
+            if has_times {
+                format!("{}, up to {}", trigger.catch_up, trigger_rule::time(trigger.catch_up_window))
+            } else {
+                String::new()
+            },
+        ),
         (
             "next start",
             output::instant(trigger.next_start_at.filter(|start| Some(start) != trigger.next_times.first())),
@@ -254,7 +283,7 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         ("started", trigger.started.to_string()),
         ("skipped", skipped(trigger)),
         ("skips", lines(skips.iter().map(skip).collect())),
-    ];
+    ]);
     output::facts(format, &facts, || {
         let mut value = json::trigger(trigger);
         if let Value::Object(fields) = &mut value {
@@ -262,6 +291,14 @@ fn show(format: Format, trigger: &Trigger, skips: &[Skip]) -> Result<()> {
         }
         value
     })
+}
+
+/// Its webhook's path as the URL that requests go to.
+fn with_url(client: &Client, mut trigger: Trigger) -> Trigger {
+    if let Some(webhook) = &mut trigger.webhook {
+        webhook.path = client.url_of(&webhook.path);
+    }
+    trigger
 }
 
 /// How many times have no run, and why, as far as that is on record still.

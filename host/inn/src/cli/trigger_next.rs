@@ -43,6 +43,11 @@ pub struct ScheduleOptions {
 }
 
 impl ScheduleOptions {
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        self.cron.is_none() && self.every.is_none() && self.at.is_none()
+    }
+
     /// As the protocol has it.
     pub fn wire(&self) -> Result<proto::Schedule> {
         let kind = match (&self.cron, self.every, &self.at) {

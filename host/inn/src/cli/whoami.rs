@@ -1,7 +1,7 @@
 //! `inn whoami`.
 
 use super::client::{Client, call};
-use super::{Global, Verdict, output, token};
+use super::{Global, Verdict, json, output, tenant, token};
 use anyhow::Result;
 use innkeeper_api::proto::WhoAmIRequest;
 use serde_json::Value;
@@ -20,6 +20,8 @@ pub async fn run(_args: Args, global: &Global) -> Result<Verdict> {
     let token = who.token.unwrap_or_default();
     let facts = [
         ("tenant", who.tenant.clone()),
+        ("state", if who.tenant_state == "active" { String::new() } else { who.tenant_state.clone() }),
+        ("paused", who.tenant_pause.as_ref().map(tenant::paused).unwrap_or_default()),
         ("role", token.role.clone()),
         ("tasks", token::tasks(&token)),
         ("id", token.id.clone()),
@@ -34,6 +36,9 @@ pub async fn run(_args: Args, global: &Global) -> Result<Verdict> {
         if let Value::Object(fields) = &mut value {
             // The tenant of the call: an admin's token has none of its own.
             fields.insert("tenant".into(), who.tenant.clone().into());
+            fields.insert("tenant_state".into(), who.tenant_state.clone().into());
+            let paused_at = who.tenant_pause.as_ref().and_then(|pause| pause.at);
+            fields.insert("tenant_paused_at".into(), json::instant(paused_at));
             fields.insert("host".into(), who.host.clone().into());
             fields.insert("version".into(), who.version.clone().into());
         }

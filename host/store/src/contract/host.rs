@@ -4,7 +4,7 @@ use crate::StoreError;
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::host::{Host, HostState, HostStatus};
+use innkeeper_domain::host::{FleetPause, Host, HostState, HostStatus};
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::run::Lease;
@@ -44,6 +44,16 @@ pub trait HostStore: Send + Sync + 'static {
     /// Hands back the runs that are leased to the host, but for those in `keep`, as
     /// [`HostStore::host_stop`] does. Returns how many.
     async fn host_release(&self, host: HostId, keep: Vec<Lease>, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Pauses the fleet, every tenant's: after this nothing is claimed, whichever hosts come, and due times are skipped as
+    /// `paused`. What executes goes on. Pausing again changes the note.
+    async fn fleet_pause(&self, note: String, change: Change) -> Result<FleetPause, StoreError>;
+
+    /// Changes nothing if the fleet isn't paused.
+    async fn fleet_unpause(&self, change: Change) -> Result<(), StoreError>;
+
+    /// None if the fleet isn't paused.
+    async fn fleet_paused(&self) -> Result<Option<FleetPause>, StoreError>;
 
     /// Every host that lives, by name.
     async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError>;

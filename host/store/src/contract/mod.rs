@@ -8,6 +8,7 @@
 mod audit;
 mod backfill;
 mod component;
+mod event;
 mod holiday;
 mod host;
 mod retention;
@@ -23,15 +24,21 @@ mod usage;
 pub use audit::{AuditFilter, AuditStore};
 pub use backfill::{BackfillStep, BackfillStore, DueBackfill, NewBackfill};
 pub use component::ComponentStore;
+pub use event::{Deliver, EventStore, NewEvent, Pending, PublishError, Published};
 pub use holiday::HolidayStore;
 pub use host::{HostStore, Orders};
 pub use retention::{Keep, RetentionStore, Swept};
-pub use run::{AttemptNews, Finish, NewRun, RunFilter, RunStore, StartError, Started};
+pub use run::{
+    AttemptNews, Cancelled, Finish, GateStatus, NewRun, OnRevision, Retried, RunFilter, RunStore, StartError,
+    StartOptions, Started,
+};
 pub use secret::SecretStore;
 pub use task::{NewTask, TaskStore};
 pub use tenant::{NewTenant, TenantStore};
 pub use token::{Found, TokenHash, TokenStore};
-pub use trigger::{Advance, DueTrigger, NewTrigger, Outdated, Retiming, TriggerStore};
+pub use trigger::{
+    Advance, DueTrigger, Fired, NewFiring, NewTrigger, Outdated, QueuedRuns, Retiming, TriggerStore,
+};
 pub use upload::UploadStore;
 pub use usage::{UsageFilter, UsageStore};
 
@@ -51,6 +58,7 @@ pub trait Store:
     + TaskStore
     + TriggerStore
     + BackfillStore
+    + EventStore
     + RunStore
     + HostStore
     + RetentionStore

@@ -19,6 +19,10 @@ pub struct Keep {
     pub audit_since: Timestamp,
     /// What was used on days that ended before is deleted.
     pub usage_since: Timestamp,
+    /// Events from before are deleted, but for those that an active trigger hasn't dealt with yet,
+    pub events_since: Timestamp,
+    /// and are from this instant on.
+    pub events_held_since: Timestamp,
 }
 
 /// What one step has deleted.
@@ -37,6 +41,7 @@ pub struct Swept {
     pub audit: u64,
     /// Bills.
     pub bills: u64,
+    pub events: u64,
 }
 
 impl Swept {

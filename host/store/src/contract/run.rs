@@ -5,13 +5,16 @@ use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::failure::AttemptEnd;
+use innkeeper_domain::deadline::Deadlines;
+use innkeeper_domain::failure::{AttemptEnd, FailureKind};
+use innkeeper_domain::gate::{Gate, GateKind};
 use innkeeper_domain::host::Labels;
-use innkeeper_domain::ids::{HostId, RunId, TenantId};
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, Lease, LogLine, Progress, Run, RunState};
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// A run to start by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,16 @@ pub struct NewRun {
     pub task: Name,
     pub input: Payload,
     pub idempotency_key: Option<String>,
+    pub options: StartOptions,
+}
+
+/// What a start says in place of its task, or beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartOptions {
+    pub deadlines: Deadlines,
+    pub labels: Labels,
+    /// None: its task's.
+    pub priority: Option<u8>,
 }
 
 /// A run that was asked for.
@@ -39,6 +52,18 @@ pub enum StartError {
     Rejected(#[from] Rejection),
 }
 
+/// A gate, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateStatus {
+    pub kind: GateKind,
+    pub task: TaskId,
+    /// The task, or the trigger.
+    pub owner: Uuid,
+    /// Empty but for keys.
+    pub key: String,
+    pub gate: Gate,
+}
+
 /// Which runs are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunFilter {
@@ -48,6 +73,41 @@ pub struct RunFilter {
     pub only: Option<BTreeSet<Name>>,
     /// Any of these; all states when empty.
     pub states: Vec<RunState>,
+    /// Of those that failed, or were cancelled, by any of these; all when empty.
+    pub failure_kinds: Vec<FailureKind>,
+    /// Only those that ended then or later.
+    pub ended_since: Option<Timestamp>,
+    /// Only those that have all of these.
+    pub labels: Labels,
+}
+
+/// What a cancel of several runs has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cancelled {
+    /// Those that were queued or waited: they are over.
+    pub ended: u64,
+    /// Those that execute: they are told to end.
+    pub told: u64,
+}
+
+/// By which revision of its task a run is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRevision {
+    /// The one that it is pinned to.
+    Pinned,
+    /// The task's current one, which it is pinned to from then on.
+    Current,
+}
+
+/// What a retry of several runs has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retried {
+    /// Those that are queued again.
+    pub reopened: Vec<RunId>,
+    /// Those that can't be: they are not over, have succeeded, aren't there, or their task is deleted.
+    pub left_out: u64,
+    /// Why it stopped before the end: the first that was refused, and none after it, is queued again.
+    pub refused: Option<Rejection>,
 }
 
 /// The end of an attempt, to be committed.
@@ -96,6 +156,43 @@ pub trait RunStore: Send + Sync + 'static {
     /// `NotFound`.
     async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError>;
 
+    /// Cancels these of the tenant's runs as [`run_cancel`](Self::run_cancel) does each, in one commit. Those that are
+    /// over, or aren't there, are left as they are.
+    async fn runs_cancel(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        change: Change,
+    ) -> Result<Cancelled, StoreError>;
+
+    /// Queues these of the tenant's runs again that failed or were cancelled, in one commit, the oldest first. Each
+    /// passes `admit` as a start by hand does; attempts are counted on, but the retry policy's tries and the losses of
+    /// hosts begin anew, and so do its deadlines. It counts as unfinished again for its task, its trigger and its
+    /// backfill, none of which is active again for that. When it ends it is on the bill once more.
+    async fn runs_retry(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        on: OnRevision,
+        change: Change,
+    ) -> Result<Retried, StoreError>;
+
+    /// Ends up to `limit` runs of each kind, of every tenant, whose time has passed: those that have not begun by their start deadline
+    /// or aren't over by their deadline fail; those that a host should have ended `OVERDUE_GRACE` ago, for their
+    /// deadline or a cancel, are taken from it. Returns how many that were.
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// Pauses a run: one that hasn't begun is held, and of one that executes there is no other attempt. `NotFound`;
+    /// `Conflict` if it is over.
+    async fn run_pause(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError>;
+
+    /// Lets a paused run go on; another it leaves as it is. `NotFound`; `Conflict` if it is over.
+    async fn run_resume(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError>;
+
+    /// The tenant's gates: those of tasks with limits, and others as long as runs hold a slot or wait; in order of
+    /// their owners, kinds and keys, up to `limit`.
+    async fn gates_list(&self, tenant: TenantId, limit: usize) -> Result<Vec<GateStatus>, StoreError>;
+
     /// Lines of a run's log in order, after the one with this attempt and sequence. `NotFound`.
     async fn run_logs(
         &self,
@@ -106,9 +203,12 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> Result<Vec<LogLine>, StoreError>;
 
     /// Leases ready runs to a host, shared between tenants by `domain::fairness`, and none that are over a
-    /// tenant's quotas, or a suspended tenant's. A tenant over its stored bytes, or without CPU time left, begins
+    /// tenant's quotas, or a suspended tenant's. Before that, runs that wait for limits are let pass, as many as there is
+    /// room for: never more hold a slot than may, whichever hosts claim at the same time. A tenant over its stored bytes, or without CPU time left, begins
     /// nothing; what it adds by attempts that execute already is all that it can be over by. Of each tenant first
-    /// those that require some of the host's labels, then those that require none, each the longest ready first.
+    /// those of the highest priority; of these those that require some of the host's labels, then those that require
+    /// none, each the longest ready first. None of a paused tenant or fleet, and none whose deadline, or start deadline if
+    /// none of its attempts has begun, has passed.
     /// None unless the host is active; `LeaseLost` if its life has ended.
     async fn runs_claim(
         &self,
@@ -119,7 +219,7 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> Result<Vec<Claimed>, StoreError>;
 
     /// When, after this instant, the next run that waits becomes ready for a host with these labels; none if
-    /// none waits. It says nothing of runs that are held back by a quota of their tenant: nothing tells when there
+    /// none waits; or the next gate may open by itself. It says nothing of runs that are held back by a quota of their tenant: nothing tells when there
     /// is room again (a deletion, the retention, midnight, another quota), so hosts look every second as well.
     async fn runs_next_ready(
         &self,

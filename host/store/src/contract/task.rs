@@ -1,6 +1,6 @@
 //! Tasks and their revisions.
 
-use crate::{Page, Paged, StoreError};
+use crate::{Page, Paged, QueuedRuns, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
@@ -23,7 +23,7 @@ pub trait TaskStore: Send + Sync + 'static {
     /// `Exists`; `NotFound` if the tenant has no such component, or no such secret; `Quota` the memory of a run.
     async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError>;
 
-    /// Makes a new revision. `NotFound` the task, the component or a secret; `Quota`; `Conflict` if the current revision is
+    /// Makes a new revision. Its limits hold at once, for runs of older revisions too. `NotFound` the task, the component or a secret; `Quota`; `Conflict` if the current revision is
     /// not `expected`.
     async fn task_update(
         &self,
@@ -42,6 +42,20 @@ pub trait TaskStore: Send + Sync + 'static {
         revision: u32,
         change: Change,
     ) -> Result<Task, StoreError>;
+
+    /// After this nothing of it begins until it is resumed; what executes goes on. Pausing again changes the note. Says
+    /// how many queued runs were cancelled. `NotFound`.
+    async fn task_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        queued: QueuedRuns,
+        change: Change,
+    ) -> Result<(Task, u64), StoreError>;
+
+    /// Resuming one that isn't paused changes nothing. `NotFound`.
+    async fn task_resume(&self, tenant: TenantId, name: &Name, change: Change) -> Result<Task, StoreError>;
 
     /// `NotFound`.
     async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError>;

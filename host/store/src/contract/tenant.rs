@@ -33,7 +33,8 @@ pub trait TenantStore: Send + Sync + 'static {
     /// By name.
     async fn tenant_list(&self, page: Page) -> Result<Paged<Tenant>, StoreError>;
 
-    /// Changes what `update` says. After a suspension nothing of the tenant begins: no run is created or
+    /// Changes what `update` says. After a pause nothing of the tenant is claimed, and its due times are skipped as
+    /// `paused`; what is started by hand waits. After a suspension nothing of the tenant begins: no run is created or
     /// claimed; its due times are skipped as `tenant-suspended`. What executes goes on. `NotFound`.
     async fn tenant_update(
         &self,

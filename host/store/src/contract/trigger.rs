@@ -15,6 +15,14 @@ use innkeeper_domain::timetable::{Reckoning, Upcoming};
 use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What becomes of a trigger's runs that have not begun when it is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueuedRuns {
+    /// They go on, or wait.
+    Keep,
+    Cancel,
+}
+
 /// A trigger to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTrigger {
@@ -24,8 +32,8 @@ pub struct NewTrigger {
     pub name: Option<Name>,
     pub spec: TriggerSpec,
     pub input: Payload,
-    /// Its first nominal time.
-    pub first: Reckoning,
+    /// Its first nominal time, if it has a schedule.
+    pub first: Option<Reckoning>,
 }
 
 /// A trigger whose next nominal time has come.
@@ -54,6 +62,27 @@ pub struct Advance {
     pub run_ids: Vec<RunId>,
     /// [`Reckoning::edition`] of the decision.
     pub edition: String,
+}
+
+/// A run to start of a trigger, for something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFiring {
+    pub run_id: RunId,
+    /// What happened: a trigger has one run of it.
+    pub occurrence: String,
+    /// When.
+    pub nominal_at: Timestamp,
+    pub input: Payload,
+}
+
+/// What came of a firing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fired {
+    Run(RunId),
+    /// The occurrence had its run already.
+    Existing(RunId),
+    /// It has no run, on record with the reason.
+    Skipped(SkipReason),
 }
 
 /// A trigger whose next nominal time was reckoned by another edition of the zones.
@@ -109,12 +138,14 @@ pub trait TriggerStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Paged<Plan>, StoreError>;
 
-    /// After this no run is created, until it is resumed. `NotFound`; `Conflict` if it has finished.
+    /// After this no run is created, until it is resumed; of its runs that have not begun, its backfills' included,
+    /// becomes what `queued` says. `NotFound`; `Conflict` if it has finished.
     async fn trigger_pause(
         &self,
         tenant: TenantId,
         name: &Name,
         note: String,
+        queued: QueuedRuns,
         change: Change,
     ) -> Result<Trigger, StoreError>;
 
@@ -158,6 +189,20 @@ pub trait TriggerStore: Send + Sync + 'static {
     /// for a trigger that is no longer active, or no longer due at that time, is left out. Returns how
     /// many runs were created.
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError>;
+
+    /// The trigger of this id, and whose it is; not a deleted tenant's. `NotFound`.
+    async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError>;
+
+    /// Starts a run of a webhook's trigger, if `admit` lets it; a skip is put on record. A pause that was answered
+    /// before is seen. `NotFound`; `Invalid`: it is no webhook's trigger, or the occurrence is too long; `Conflict` if
+    /// it has finished.
+    async fn trigger_fire(
+        &self,
+        tenant: TenantId,
+        trigger: TriggerId,
+        firing: NewFiring,
+        now: Timestamp,
+    ) -> Result<Fired, StoreError>;
 
     /// Some triggers that are not finished whose next nominal time was reckoned by another edition of the zones. One
     /// that can't be read is logged and left out.

@@ -5,15 +5,20 @@ use super::connection::in_transaction;
 use super::row::{At, Json, Small, Word, execute, row, signed, unsigned};
 use super::start::{NewRow, NewRows, count_up};
 use super::{Shard, Shared, quota};
+use crate::gates::{WaitsForOwn, begin, task_gates};
+use crate::terms::Terms;
 use crate::{BackfillStep, DueBackfill, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::AdmissionState;
 use innkeeper_domain::backfill::{Standing, Step, Then, step};
+use innkeeper_domain::deadline::Deadlines;
+use innkeeper_domain::gate::TaskGates;
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
-use innkeeper_domain::trigger::SkipReason;
+use innkeeper_domain::trigger::{SkipReason, TriggerSpec};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
@@ -44,6 +49,10 @@ struct Found {
     task: TaskId,
     revision: u32,
     requires: String,
+    terms: Terms,
+    labels: Labels,
+    priority: u8,
+    gates: TaskGates,
     input: Payload,
     last_success_nominal: Option<Timestamp>,
     standing: Standing,
@@ -56,30 +65,36 @@ async fn lock(
     of: &BackfillStep,
 ) -> Result<Option<Found>, StoreError> {
     let lock =
-        "SELECT t.id, t.revision, t.unfinished FROM task t WHERE t.id = (SELECT g.task_id FROM backfill b
+        "SELECT t.id, t.revision, t.unfinished, t.paused_at IS NOT NULL FROM task t WHERE t.id = (SELECT g.task_id FROM backfill b
         JOIN trigger g ON g.id = b.trigger_id WHERE b.id = $1) FOR NO KEY UPDATE";
     let Some(task) = row(c, lock, &[&of.id.0]).await? else { return Ok(None) };
     // A pause or a delete that was first has its way.
-    let lock = "SELECT id, input_type, input, last_success_nominal, state = 'paused' FROM trigger
+    let lock = "SELECT id, input_type, input, last_success_nominal, state = 'paused', spec FROM trigger
         WHERE id = (SELECT trigger_id FROM backfill WHERE id = $1) AND deleted_at IS NULL FOR NO KEY UPDATE";
     let Some(trigger) = row(c, lock, &[&of.id.0]).await? else { return Ok(None) };
     let lock = "SELECT tenant_id, again, concurrency, unfinished FROM backfill
         WHERE id = $1 AND next_at = $2 AND state = 'active' FOR NO KEY UPDATE";
     let Some(backfill) = row(c, lock, &[&of.id.0, &At(of.next_at)]).await? else { return Ok(None) };
     let (id, revision) = (TaskId(task.try_get(0)?), task.try_get::<_, Small>(1)?.0);
+    let (spec, paused) = (shared.spec(c, id, revision).await?, task.try_get(3)?);
+    let of_trigger = trigger.try_get::<_, Json<TriggerSpec>>(5)?.0;
     Ok(Some(Found {
         tenant: TenantId(backfill.try_get(0)?),
         trigger: TriggerId(trigger.try_get(0)?),
         task: id,
         revision,
-        requires: shared.spec(c, id, revision).await?.requires.to_string(),
+        requires: spec.requires.to_string(),
+        terms: Terms::of(&spec),
+        priority: of_trigger.priority.unwrap_or(spec.priority),
+        labels: of_trigger.labels,
+        gates: task_gates(&spec, paused)?,
         input: Payload { content_type: trigger.try_get(1)?, bytes: trigger.try_get(2)? },
         last_success_nominal: trigger.try_get::<_, Option<At>>(3)?.map(|at| at.0),
         standing: Standing {
             again: backfill.try_get::<_, Word<_>>(1)?.0,
             concurrency: backfill.try_get::<_, Small>(2)?.0,
             unfinished: unsigned(backfill.try_get(3)?),
-            paused: trigger.try_get(4)?,
+            paused: trigger.try_get::<_, bool>(4)? || paused,
         },
         unfinished_of_task: unsigned(task.try_get(2)?),
     }))
@@ -115,6 +130,8 @@ async fn apply(
     };
     let decided = step(found.standing, admission, &of.stretch, &latest);
     let mut rows = NewRows::default();
+    // It has a limit of its own, and doesn't wait for the trigger's.
+    let (passage, key) = begin(&found.gates, &found.input, WaitsForOwn::No);
     for (nominal, id) in decided.runs.iter().filter_map(|place| of.run(*place)) {
         let row = NewRow {
             id,
@@ -122,14 +139,19 @@ async fn apply(
             task: found.task,
             revision: found.revision,
             requires: Cow::Borrowed(&found.requires),
+            pinned: found.terms.pinned(Deadlines::default(), &found.labels, nominal, now),
             trigger: Some((found.trigger, format!("{}/{}", to_micros(nominal), of.id))),
             backfill: Some(of.id),
+            depth: 0,
             nominal_at: nominal,
             last_success_nominal: found.last_success_nominal.filter(|last| *last < nominal),
             idempotency_key: None,
             input: &found.input,
+            priority: found.priority,
+            passage,
+            key: key.clone(),
         };
-        rows.push(row, now);
+        rows.push(row, &found.gates, now);
     }
     account.fired(decided.runs.len(), &found.input);
     rows.insert(c).await?;

@@ -1,10 +1,12 @@
 //! Claims in PostgreSQL: ready runs become a host's. Hosts that claim at the same time pass each other by.
 
-use super::Shared;
 use super::connection::{in_transaction, reading};
+use super::gate::next_open;
+use super::gate_grant::grant;
 use super::host::state;
 use super::quota::{Counted, cpu_of_day, stored_bytes, try_exclude};
 use super::row::{At, Json, Small, Word, row, rows, signed, unsigned};
+use super::{Shared, quota};
 use crate::StoreError;
 use crate::sharing::{Claimant, Queue, Slice, only_queue, slices, sort};
 use deadpool_postgres::GenericClient;
@@ -23,28 +25,31 @@ use uuid::Uuid;
 
 /// One statement, so that it needs no transaction: the host is active, and stays so until this is done, and so are
 /// the tenants. One that somebody is changing is passed by, for who waits with a host's row in hand keeps its lease
-/// from being renewed; whoever changes a tenant wakes the claims. `$6` to `$8` are what is taken: whose, which, how
-/// many.
+/// from being renewed; whoever changes a tenant wakes the claims. `$6` to `$9` are what is taken: whose, which, how
+/// many, of which priority. Runs whose time has passed are passed by until they are ended.
 const CLAIM: &str = "
-    WITH h AS MATERIALIZED (SELECT state FROM host WHERE id = $1 FOR SHARE),
+    WITH h AS MATERIALIZED (SELECT state, paused FROM host WHERE id = $1 FOR SHARE),
     active AS MATERIALIZED (
-        SELECT id FROM tenant WHERE id = ANY($6) AND state = $4 AND deleted_at IS NULL
-            AND EXISTS (SELECT 1 FROM h WHERE state = $5)
+        SELECT id FROM tenant WHERE id = ANY($6) AND state = $4 AND paused_at IS NULL AND deleted_at IS NULL
+            AND EXISTS (SELECT 1 FROM h WHERE state = $5 AND NOT paused)
         ORDER BY id FOR SHARE SKIP LOCKED),
     ready AS MATERIALIZED (
         SELECT r.id, s.place
-        FROM unnest($6::uuid[], $7::text[], $8::bigint[]) WITH ORDINALITY AS s (tenant_id, requires, most, place)
+        FROM unnest($6::uuid[], $7::text[], $8::bigint[], $9::smallint[])
+                WITH ORDINALITY AS s (tenant_id, requires, most, priority, place)
             JOIN active a ON a.id = s.tenant_id,
-            LATERAL (SELECT id FROM run WHERE state IN ('queued', 'waiting') AND requires = s.requires
-                AND tenant_id = s.tenant_id AND available_at <= $2
+            LATERAL (SELECT id FROM run WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = s.requires
+                AND tenant_id = s.tenant_id AND priority = s.priority AND available_at <= $2
+                AND (end_by IS NULL OR end_by > $2)
+                AND (start_by IS NULL OR start_by >= $2 OR started_at IS NOT NULL)
                 ORDER BY available_at, id LIMIT s.most FOR NO KEY UPDATE SKIP LOCKED) r),
     taken AS (
         UPDATE run SET state = $3, attempt = attempt + 1, host_id = $1, started_at = $2, progress = NULL
         WHERE id = ANY (ARRAY (SELECT id FROM ready))
         RETURNING id, attempt, interruptions, tenant_id, task_id, revision, trigger_id, nominal_at,
-            last_success_nominal, idempotency_key, input_type, input, available_at)
+            last_success_nominal, idempotency_key, input_type, input, available_at, end_by)
     SELECT r.id, r.attempt, r.interruptions, n.name, r.task_id, t.name, r.revision, g.id, g.name, r.nominal_at,
-        r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id
+        r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id, r.end_by
     FROM taken r JOIN ready y ON y.id = r.id JOIN tenant n ON n.id = r.tenant_id JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id
     ORDER BY y.place, r.available_at, r.id";
@@ -54,28 +59,32 @@ const PASSED_BY: Duration = Duration::from_millis(20);
 
 /// What runs that are ready or wait require, each once: a skip from one to the next in the index.
 const REQUIRED: &str = "SELECT requires FROM run
-    WHERE state IN ('queued', 'waiting') AND requires > $1 ORDER BY requires LIMIT 1";
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires > $1 ORDER BY requires LIMIT 1";
 
-/// The queues that there are, a row each: by skips in the index from one tenant to the next.
+/// The queues that there are, a row each: by skips in the index from one tenant and priority to the next.
 const QUEUES: &str = "
-    WITH RECURSIVE queue (place, requires, tenant_id) AS (
-        SELECT e.place, e.requires, (SELECT tenant_id FROM run WHERE state IN ('queued', 'waiting')
-            AND requires = e.requires ORDER BY tenant_id LIMIT 1)
-        FROM unnest($1::text[]) WITH ORDINALITY AS e (requires, place)
+    WITH RECURSIVE queue (place, requires, tenant_id, priority) AS (
+        SELECT e.place, e.requires, f.tenant_id, f.priority
+        FROM unnest($1::text[]) WITH ORDINALITY AS e (requires, place),
+            LATERAL (SELECT tenant_id, priority FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
+                AND requires = e.requires ORDER BY tenant_id, priority LIMIT 1) f
     UNION ALL
-        SELECT q.place, q.requires, (SELECT tenant_id FROM run WHERE state IN ('queued', 'waiting')
-            AND requires = q.requires AND tenant_id > q.tenant_id ORDER BY tenant_id LIMIT 1)
-        FROM queue q WHERE q.tenant_id IS NOT NULL)";
+        SELECT q.place, q.requires, f.tenant_id, f.priority
+        FROM queue q,
+            LATERAL (SELECT tenant_id, priority FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
+                AND requires = q.requires AND (tenant_id, priority) > (q.tenant_id, q.priority)
+                ORDER BY tenant_id, priority LIMIT 1) f)";
 
 /// Leases ready runs to a host.
 pub(super) async fn claim(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     host: HostId,
     labels: &Labels,
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<Claimed>, StoreError> {
     let asked = Asked { host, limit, now };
+    let granted = grant(shared, host, limit, now).await?;
     let (claimed, limited) = reading!(&shared.pool, |c| {
         let mut claimants = claimants(c, labels, now).await?;
         shared.hints.limits_seen(claimants.iter().map(|one| (one.tenant, one.is_limited())));
@@ -91,6 +100,10 @@ pub(super) async fn claim(
     let claimed =
         if limited.is_empty() { claimed } else { claim_limited(shared, labels, &limited, asked).await? };
     shared.wakes.runs_changed(claimed.iter().map(|run: &Claimed| run.lease.run));
+    // What this host doesn't take, others may, or it in a moment.
+    if granted.is_left || granted.free > claimed.len() {
+        shared.wakes.runs_ready();
+    }
     Ok(claimed)
 }
 
@@ -103,10 +116,11 @@ async fn claim_limited(
     asked: Asked,
 ) -> Result<Vec<Claimed>, StoreError> {
     let (claimed, passed_by) = in_transaction!(&shared.pool, |c| {
-        let lock = "SELECT state FROM host WHERE id = $1 FOR SHARE";
-        let host = row(c, lock, &[&asked.host.0]).await?.ok_or(StoreError::LeaseLost)?;
+        let lock = "SELECT state = $2 AND NOT paused FROM host WHERE id = $1 FOR SHARE";
+        let host = row(c, lock, &[&asked.host.0, &HostState::Active.as_str()]).await?;
+        let host = host.ok_or(StoreError::LeaseLost)?;
         let (mut claimed, mut passed_by) = (Vec::new(), false);
-        if host.try_get::<_, Word<HostState>>(0)?.0 == HostState::Active {
+        if host.try_get(0)? {
             let held = try_exclude(c, limited, Counted::Claims).await?;
             passed_by = held.len() < limited.len();
             // Again, as it is now; one that is limited since then has its turn next time.
@@ -114,6 +128,12 @@ async fn claim_limited(
             claimants.retain(|one| !one.is_limited() || held.contains(&one.tenant.0));
             sort(&mut claimants);
             claimed = asked.share(c, &mut claimants).await?;
+            for one in claimants.iter().filter(|one| one.has_rate()) {
+                let begun = claimed.iter().filter(|run| run.tenant_id == one.tenant).count() as u64;
+                if let Some(on_time_at) = one.begun(asked.now, begun) {
+                    quota::write_begun(c, one.tenant, on_time_at).await?;
+                }
+            }
         }
         (claimed, passed_by)
     })?;
@@ -164,6 +184,7 @@ impl Asked {
         let tenants: Vec<Uuid> = slices.iter().map(|slice| slice.tenant.0).collect();
         let requires: Vec<&str> = slices.iter().map(|slice| slice.requires.as_str()).collect();
         let most: Vec<i64> = slices.iter().map(|slice| signed(slice.most as u64)).collect();
+        let priorities: Vec<i16> = slices.iter().map(|slice| slice.priority.into()).collect();
         rows(
             c,
             CLAIM,
@@ -176,6 +197,7 @@ impl Asked {
                 &tenants,
                 &requires,
                 &most,
+                &priorities,
             ],
         )
         .await
@@ -207,6 +229,7 @@ impl Asked {
             idempotency_key: row.try_get(11)?,
             input: Payload { content_type: row.try_get(12)?, bytes: row.try_get(13)? },
             started_at: self.now,
+            end_by: row.try_get::<_, Option<At>>(15)?.map(|at| at.0),
         })
     }
 }
@@ -219,12 +242,13 @@ async fn claimants(
 ) -> Result<Vec<Claimant>, StoreError> {
     let find = format!(
         "{QUEUES}
-         SELECT q.tenant_id, q.requires, n.weight, n.quotas, f.available_at, f.id
-         FROM queue q JOIN tenant n ON n.id = q.tenant_id AND n.state = $3 AND n.deleted_at IS NULL,
-             LATERAL (SELECT available_at, id FROM run WHERE state IN ('queued', 'waiting')
-                 AND requires = q.requires AND tenant_id = q.tenant_id AND available_at <= $2
+         SELECT q.tenant_id, q.requires, n.weight, n.quotas, f.available_at, f.id, q.priority
+         FROM queue q JOIN tenant n ON n.id = q.tenant_id AND n.state = $3 AND n.paused_at IS NULL
+             AND n.deleted_at IS NULL,
+             LATERAL (SELECT available_at, id FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
+                 AND requires = q.requires AND tenant_id = q.tenant_id AND priority = q.priority AND available_at <= $2
                  ORDER BY available_at, id LIMIT 1) f
-         ORDER BY q.tenant_id, q.place"
+         ORDER BY q.tenant_id, q.place, q.priority"
     );
     let required = required(c, labels).await?;
     let mut claimants: Vec<Claimant> = Vec::new();
@@ -233,11 +257,22 @@ async fn claimants(
         if claimants.last().is_none_or(|last| last.tenant != tenant) {
             let (weight, quotas) = (row.try_get::<_, Small>(2)?.0, row.try_get::<_, Json<_>>(3)?.0);
             let queues = Vec::new();
-            claimants.push(Claimant { tenant, weight, quotas, cpu: 0, stored: 0, running: 0, queues });
+            let (running, on_time_at) = (0, None);
+            claimants.push(Claimant {
+                tenant,
+                weight,
+                quotas,
+                cpu: 0,
+                stored: 0,
+                running,
+                queues,
+                on_time_at,
+            });
         }
         let first = (row.try_get::<_, At>(4)?.0, RunId(row.try_get(5)?));
         if let Some(one) = claimants.last_mut() {
-            one.queues.push(Queue { requires: row.try_get(1)?, first, ready: 0 });
+            let priority = u8::try_from(row.try_get::<_, i16>(6)?).unwrap_or_default();
+            one.queues.push(Queue { requires: row.try_get(1)?, priority, first, ready: 0 });
         }
     }
     let has_cpu = |one: &&mut Claimant| one.quotas.get(Quota::CpuPerDay).is_some();
@@ -246,6 +281,9 @@ async fn claimants(
     claimants.iter_mut().for_each(|one| one.cpu = cpu.get(&one.tenant).copied().unwrap_or_default());
     for one in claimants.iter_mut().filter(|one| one.quotas.get(Quota::StoredBytes).is_some()) {
         one.stored = stored_bytes(c, one.tenant, None).await?;
+    }
+    for one in claimants.iter_mut().filter(|one| one.has_rate()) {
+        one.on_time_at = quota::begun(c, one.tenant).await?;
     }
     Ok(claimants)
 }
@@ -267,12 +305,16 @@ async fn count(
     let queues =
         claimants.iter().flat_map(|one| one.queues.iter().map(|queue| (one.tenant.0, &*queue.requires)));
     let (tenants, requires): (Vec<Uuid>, Vec<&str>) = queues.unzip();
+    let priorities = claimants.iter().flat_map(|one| &one.queues).map(|queue| queue.priority.into());
+    let priorities: Vec<i16> = priorities.collect();
     let ready = rows(
         c,
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM run WHERE state IN ('queued', 'waiting')
-             AND requires = e.requires AND tenant_id = e.tenant_id AND available_at <= $3 LIMIT $4) r)
-         FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS e (tenant_id, requires, place) ORDER BY e.place",
-        &[&tenants, &requires, &At(now), &signed(room as u64)],
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
+             AND requires = e.requires AND tenant_id = e.tenant_id AND priority = e.priority
+             AND available_at <= $3 LIMIT $4) r)
+         FROM unnest($1::uuid[], $2::text[], $5::smallint[])
+             WITH ORDINALITY AS e (tenant_id, requires, priority, place) ORDER BY e.place",
+        &[&tenants, &requires, &At(now), &signed(room as u64), &priorities],
     )
     .await?;
     let mut ready = ready.iter();
@@ -295,13 +337,15 @@ pub(super) async fn next_ready(
         let next = format!(
             "{QUEUES}
              SELECT min(f.available_at)
-             FROM queue q JOIN tenant n ON n.id = q.tenant_id AND n.state = $3 AND n.deleted_at IS NULL,
-                 LATERAL (SELECT available_at FROM run WHERE state IN ('queued', 'waiting')
-                     AND requires = q.requires AND tenant_id = q.tenant_id AND available_at > $2
+             FROM queue q JOIN tenant n ON n.id = q.tenant_id AND n.state = $3 AND n.paused_at IS NULL
+                 AND n.deleted_at IS NULL,
+                 LATERAL (SELECT available_at FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
+                     AND requires = q.requires AND tenant_id = q.tenant_id AND priority = q.priority AND available_at > $2
                      ORDER BY available_at LIMIT 1) f"
         );
         let required = required(c, labels).await?;
-        instant(row(c, &next, &[&required, &At(after), &TenantState::Active.as_str()]).await?)?
+        let ready = instant(row(c, &next, &[&required, &At(after), &TenantState::Active.as_str()]).await?)?;
+        [ready, next_open(c, after).await?].into_iter().flatten().min()
     })
 }
 

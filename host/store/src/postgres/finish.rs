@@ -3,12 +3,15 @@
 
 use super::cancel::{CountsDown, Whose};
 use super::connection::in_transaction;
+use super::event_deliver::{self, End};
+use super::gate::{Moves, lock_tasks, read_passage};
 use super::quota::Stored;
 use super::row::{At, Json, Small, execute, micros, rows, signed, text, unsigned};
 use super::usage::{self, Logs};
 use super::{Shard, Shared};
 use crate::billing::{BillKey, Bills, of_end};
 use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
+use crate::gates::Gated;
 use crate::{AttemptNews, Finish, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -26,6 +29,9 @@ struct LeasedRow {
     lease: Lease,
     run: Leased,
     trigger: Option<Uuid>,
+    watched: u32,
+    key: Option<String>,
+    available_at: Timestamp,
 }
 
 /// Locks the rows of those leases that hold.
@@ -38,7 +44,7 @@ async fn lock_leased(
         c,
         "SELECT r.id, r.host_id, r.attempt, r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.task_id,
              r.trigger_id, r.tenant_id, octet_length(r.input)::bigint, n.deleted_at IS NOT NULL,
-             r.backfill_id
+             r.backfill_id, r.gates, r.passed, r.hold, r.concurrency_key, r.available_at, n.watched
          FROM run r JOIN tenant n ON n.id = r.tenant_id
          WHERE r.id = ANY($1) AND r.state = 'running' ORDER BY r.id FOR NO KEY UPDATE OF r",
         &[&runs],
@@ -61,8 +67,12 @@ async fn lock_leased(
             input_bytes: unsigned(row.try_get(10)?),
             tenant_deleted: row.try_get(11)?,
             backfill: row.try_get::<_, Option<_>>(12)?.map(BackfillId),
+            passage: read_passage(&row, 13)?,
         };
-        leased.insert(lease, LeasedRow { lease, run, trigger: row.try_get(8)? });
+        let (trigger, key) = (row.try_get(8)?, row.try_get(16)?);
+        let available_at = row.try_get::<_, At>(17)?.0;
+        let watched = row.try_get::<_, Small>(18)?.0;
+        leased.insert(lease, LeasedRow { lease, run, trigger, key, available_at, watched });
     }
     Ok(leased)
 }
@@ -81,8 +91,10 @@ pub(super) async fn end_all(
     let mut leased = lock_leased(c, ends.iter().map(|(lease, ..)| *lease)).await?;
     let (mut updates, mut attempts) = (Updates::default(), Attempts::default());
     let (mut lines, mut counts) = (Lines::default(), CountsDown::default());
+    let mut moves = Moves::default();
     let (mut bills, mut logs, mut stored) = (Bills::default(), Logs::default(), Stored::default());
     let mut answers = Vec::with_capacity(ends.len());
+    let mut over = Vec::new();
     for (lease, end, now) in ends {
         // Taken out, so that a second end of the same lease finds it lost.
         let Some(row) = leased.remove(lease) else {
@@ -103,7 +115,13 @@ pub(super) async fn end_all(
             let backfill = row.run.backfill.map(|id| id.0);
             let whose = Whose { task: row.run.task.0, trigger: row.trigger, backfill };
             counts.add(whose, ended.state, *now);
+            let (run, task, state) = (lease.run, row.run.task.0, ended.state);
+            over.push(End { run, task, state, watched: row.watched });
         }
+        let (tenant, task, trigger) = (row.run.tenant, row.run.task, row.trigger);
+        let of = Gated { tenant, task, trigger, key: row.key.as_deref() };
+        let passages = (row.run.passage, row.run.passage_after(ended.state));
+        moves.add(lease.run, &of, passages, ended.available_at.unwrap_or(row.available_at), None);
         if let (RunState::Succeeded, Some(trigger)) = (ended.state, row.trigger) {
             counts.succeeded(trigger, row.run.nominal_at);
         }
@@ -122,7 +140,15 @@ pub(super) async fn end_all(
     updates.write(c).await?;
     attempts.write(c).await?;
     lines.write(c, &mut stored).await?;
-    counts.write(c).await?;
+    if !moves.changes.is_empty() {
+        lock_tasks(c, moves.tasks().chain(counts.tasks())).await?;
+    }
+    let followed = counts.write(c).await?;
+    moves.write(c).await?;
+    let now = ends.iter().map(|(.., now)| *now).max().unwrap_or_default();
+    if event_deliver::runs_ended(c, &over, &followed, &mut stored, now).await? {
+        answers.iter_mut().flatten().for_each(|after: &mut AfterLease| after.tells = true);
+    }
     usage::write(shared, c, shard, &bills, &logs).await?;
     stored.write(shared, c, shard).await?;
     Ok(answers)
@@ -136,12 +162,16 @@ pub(super) async fn finish_all(
     let ends: Vec<_> = finishes.iter().map(|(f, now)| (f.lease, LeaseEnd::Outcome(f), *now)).collect();
     let answers = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Ends, &ends).await?)?;
     shared.wakes.runs_changed(finishes.iter().map(|(finish, _)| finish.lease.run));
-    let lets_begin = |after: &AfterLease| !after.state.is_final() || shared.hints.makes_room(after.tenant);
+    let lets_begin =
+        |after: &AfterLease| !after.state.is_final() || after.opens || shared.hints.makes_room(after.tenant);
     if answers.iter().flatten().any(lets_begin) {
         shared.wakes.runs_ready();
     }
     if answers.iter().flatten().any(|after| after.backfill.is_some()) {
         shared.wakes.backfills_changed();
+    }
+    if answers.iter().flatten().any(|after| after.tells) {
+        shared.wakes.events_changed();
     }
     Ok(answers.into_iter().map(|answer| answer.map(|after| after.state)).collect())
 }

@@ -3,7 +3,7 @@
 use super::connection::{in_transaction, reading};
 use super::finish::end_all;
 use super::row::{At, Json, Small, Word, execute, is_too_long, row, rows, unsigned};
-use super::{PostgresStore, Shard, Shared, audit};
+use super::{PostgresStore, Shard, Shared, audit, fleet_pause};
 use crate::ending::LeaseEnd;
 use crate::record;
 use crate::{HostStore, Orders, StoreError};
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::host::{Host, HostState, HostStatus};
+use innkeeper_domain::host::{FleetPause, Host, HostState, HostStatus};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::HOSTS_LISTED_MAX;
 use innkeeper_domain::name::Name;
@@ -29,6 +29,7 @@ impl HostStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         in_transaction!(&self.shared.vital, |c| {
+            c.batch_execute(fleet_pause::HOLD).await?;
             // One that was lost and reaped, else one that is still on record.
             let forget = "DELETE FROM host_told WHERE name = $1 RETURNING state";
             let told = match row(c, forget, &[&host.name.as_str()]).await? {
@@ -42,8 +43,9 @@ impl HostStore for PostgresStore {
                 told.map_or(Ok(HostState::Active), |told| told.try_get::<_, Word<_>>(0).map(|told| told.0))?;
             execute(
                 c,
-                "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state,
+                     paused)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, EXISTS (SELECT 1 FROM fleet_pause))",
                 &[
                     &host.id.0,
                     &At(now),
@@ -130,6 +132,27 @@ impl HostStore for PostgresStore {
         })?;
         self.wake_for(&released);
         Ok(released.len() as u64)
+    }
+
+    async fn fleet_pause(&self, note: String, change: Change) -> Result<FleetPause, StoreError> {
+        let paused = in_transaction!(&self.shared.pool, |c| {
+            let paused = fleet_pause::set(c, Some(&note), &change).await?;
+            paused.ok_or_else(|| StoreError::Corrupt("a pause was not written".into()))?
+        })?;
+        self.shared.wakes.runs_ready();
+        Ok(paused)
+    }
+
+    async fn fleet_unpause(&self, change: Change) -> Result<(), StoreError> {
+        in_transaction!(&self.shared.pool, |c| {
+            fleet_pause::set(c, None, &change).await?;
+        })?;
+        self.shared.wakes.runs_ready();
+        Ok(())
+    }
+
+    async fn fleet_paused(&self) -> Result<Option<FleetPause>, StoreError> {
+        reading!(&self.shared.pool, |c| fleet_pause::get(c).await?)
     }
 
     async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError> {
@@ -256,7 +279,8 @@ async fn end(
 }
 
 async fn leases(c: &impl GenericClient, hosts: &[Uuid]) -> Result<Vec<Lease>, StoreError> {
-    let running = "SELECT host_id, id, attempt FROM run WHERE host_id = ANY($1) AND state = 'running'";
+    let running =
+        "SELECT host_id, id, attempt FROM run WHERE host_id = ANY($1) AND state = 'running' ORDER BY id";
     rows(c, running, &[&hosts]).await?.iter().map(read_lease).collect()
 }
 

@@ -13,6 +13,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0004_time.sql"),
     include_str!("../../migrations/postgres/0005_holidays.sql"),
     include_str!("../../migrations/postgres/0006_backfill.sql"),
+    include_str!("../../migrations/postgres/0007_limits.sql"),
+    include_str!("../../migrations/postgres/0008_runs.sql"),
+    include_str!("../../migrations/postgres/0009_events.sql"),
 ];
 
 /// The lock that a host holds while it changes the schema; a number that nobody else is likely to use.

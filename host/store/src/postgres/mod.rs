@@ -2,10 +2,13 @@
 //!
 //! Every call is one transaction, at the level READ COMMITTED. Rows that several hosts change are locked first, always in
 //! this order: hosts, runs, tasks, triggers, backfills, each kind by its ids; what is started or triggered locks tasks,
-//! triggers and backfills, then the rates of tenants, and then only inserts. Tenants are locked after hosts and before all
+//! triggers and backfills, then the rates of tenants, then the heads of their events, and then only inserts. Tenants are locked after hosts and before all
 //! else, but who holds a host never waits for a tenant: claims pass it by. What is counted of a tenant is under locks of
-//! its own (`quota`), stored bytes under its rate. Sums of what tenants use are the last to be changed, bills first. A
-//! delete, and the cancelling of a backfill, lock their task or trigger before the runs that they cancel. Should two
+//! its own (`quota`), stored bytes under its rate. Gates are under the lock of their task: whoever changes a gate has it;
+//! what lets runs pass has it too, and passes by the runs that others have locked. Sums of what tenants use are the last to
+//! be changed, bills first. A delete, the cancelling of a backfill, and a pause that cancels lock their task or trigger
+//! before the runs that they cancel. A retry by hand locks its runs and whatever counts them, and then goes on as a start.
+//! The fleet's pause comes before hosts. Should two
 //! transactions get in each other's way, PostgreSQL ends one of them, and it is run again.
 //!
 //! Starts and ends of attempts that come at the same time share one transaction. What one host changes wakes
@@ -19,7 +22,13 @@ mod cancel;
 mod claim;
 mod component;
 mod connection;
+mod event;
+mod event_deliver;
+mod expire;
 mod finish;
+mod fleet_pause;
+mod gate;
+mod gate_grant;
 mod holiday;
 mod host;
 mod migrate;
@@ -27,6 +36,7 @@ pub(crate) mod moved;
 mod quota;
 mod retention;
 mod retention_tenant;
+mod retry;
 mod row;
 mod run;
 mod secret;
@@ -38,6 +48,7 @@ mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
+mod trigger_fire;
 mod trigger_retime;
 mod upload;
 mod usage;
@@ -59,6 +70,7 @@ use innkeeper_domain::run::RunState;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::Now;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +106,8 @@ struct Shared {
     wakes: wake::Wakes,
     time: time::DatabaseTime,
     unreadable: Unreadable,
+    /// Whether somebody waits for tasks to let runs pass their gates.
+    waits_for_gates: AtomicBool,
     /// Revisions never change.
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
     /// What it does in the background.
@@ -142,6 +156,7 @@ impl PostgresStore {
             time,
             tasks: tasks.clone(),
             unreadable: Unreadable::default(),
+            waits_for_gates: AtomicBool::new(false),
             wakes: wake::Wakes::new(Arc::clone(&hints)),
             specs: Mutex::default(),
             hints,

@@ -1,5 +1,6 @@
 //! What tenants use of their quotas, in PostgreSQL.
 
+use super::fleet_pause::IS_PAUSED;
 use super::row::{At, Json, Word, execute, row, rows, signed, unsigned};
 use super::{Shard, Shared};
 use crate::StoreError;
@@ -22,11 +23,15 @@ pub(super) async fn accounts(
     now: Timestamp,
 ) -> Result<HashMap<TenantId, Account>, StoreError> {
     let mut accounts = HashMap::with_capacity(tenants.len());
-    let get = "SELECT id, state, quotas, name FROM tenant WHERE id = ANY($1) AND deleted_at IS NULL";
-    for row in rows(c, get, &[&tenants]).await? {
+    let get = format!(
+        "SELECT id, state, quotas, name, paused_at IS NOT NULL OR {IS_PAUSED} FROM tenant
+         WHERE id = ANY($1) AND deleted_at IS NULL"
+    );
+    for row in rows(c, &get, &[&tenants]).await? {
         let tenant = TenantId(row.try_get(0)?);
         let (state, quotas) = (row.try_get::<_, Word<_>>(1)?.0, row.try_get::<_, Json<_>>(2)?.0);
-        accounts.insert(tenant, Account::new(tenant, row.try_get::<_, Word<_>>(3)?.0, state, quotas));
+        let (name, state) = (row.try_get::<_, Word<_>>(3)?.0, (state, row.try_get(4)?));
+        accounts.insert(tenant, Account::new(tenant, name, state, quotas));
     }
     let having = |quotas: &[Quota]| {
         let has = accounts.values().filter(|account| quotas.iter().any(|quota| account.has(*quota)));
@@ -67,6 +72,27 @@ async fn hold(c: &impl GenericClient, tenants: &[Uuid]) -> Result<HashMap<Tenant
         rates.insert(TenantId(row.try_get(0)?), row.try_get::<_, At>(1)?.0);
     }
     Ok(rates)
+}
+
+/// When the tenant's next attempt would begin on time if they came evenly; none if none has begun. Under the lock of its
+/// claims ([`Counted::Claims`]) if it is to be written.
+pub(super) async fn begun(c: &impl GenericClient, tenant: TenantId) -> Result<Option<Timestamp>, StoreError> {
+    let get = "SELECT on_time_at FROM begin_rate WHERE tenant_id = $1";
+    match row(c, get, &[&tenant.0]).await? {
+        Some(found) => Ok(Some(found.try_get::<_, At>(0)?.0)),
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn write_begun(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    on_time_at: Timestamp,
+) -> Result<(), StoreError> {
+    let keep = "INSERT INTO begin_rate (tenant_id, on_time_at) VALUES ($1, $2)
+        ON CONFLICT (tenant_id) DO UPDATE SET on_time_at = EXCLUDED.on_time_at";
+    execute(c, keep, &[&tenant.0, &At(on_time_at)]).await?;
+    Ok(())
 }
 
 /// Writes what the transaction has added to the accounts. Among its last writes.
@@ -156,6 +182,7 @@ pub(super) async fn stored_bytes(
 /// row, which claims need.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Counted {
+    After,
     Claims,
     Components,
     HolidayCalendars,

@@ -2,14 +2,16 @@
 
 use super::connection::in_transaction;
 use super::quota::Stored;
-use super::row::{At, Parameters, execute, rows, signed};
+use super::row::{At, Parameters, execute, rows, signed, unsigned};
 use super::{PostgresStore, Shard, component, retention_tenant};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::bill::day_number;
 use innkeeper_domain::ids::{AuditId, RunId, TenantId};
-use innkeeper_domain::limits::{RETENTION_STEP_LINES, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use innkeeper_domain::limits::{
+    RETENTION_STEP_LINES, STORED_BYTES_PER_EVENT, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN,
+};
 use uuid::Uuid;
 
 #[async_trait]
@@ -73,6 +75,7 @@ impl RetentionStore for PostgresStore {
             )
             .await?;
             execute(c, "DELETE FROM trigger WHERE id = ANY($1)", &[&triggers]).await?;
+            execute(c, "DELETE FROM gate WHERE owner = ANY($1)", &[&tasks]).await?;
             execute(c, "DELETE FROM task_revision WHERE task_id = ANY($1)", &[&tasks]).await?;
             execute(c, "DELETE FROM task WHERE id = ANY($1)", &[&tasks]).await?;
             let skips = "DELETE FROM skip WHERE id IN (
@@ -88,8 +91,10 @@ impl RetentionStore for PostgresStore {
             let bills = "DELETE FROM usage WHERE (tenant_id, day, task_id, shard) IN (
                 SELECT tenant_id, day, task_id, shard FROM usage WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
             let bills = execute(c, bills, &[&day_number(keep.usage_since), &limit]).await?;
+            let events = delete_events(c, keep, limit, &mut stored).await?;
             stored.write(&self.shared, c, Shard::Others).await?;
             Swept {
+                events,
                 runs: runs.len() as u64,
                 logs: logs.len() as u64 + u64::from(in_pieces),
                 skips,
@@ -105,6 +110,36 @@ impl RetentionStore for PostgresStore {
 
 /// Lines of logs that one step deletes.
 const LINES: i64 = RETENTION_STEP_LINES as i64;
+
+/// Deletes events: of each tenant the first, since an event is never older than the one before it. Whoever publishes
+/// isn't waited for; another host that deletes the same is.
+async fn delete_events(
+    c: &impl GenericClient,
+    keep: Keep,
+    limit: i64,
+    stored: &mut Stored,
+) -> Result<u64, StoreError> {
+    let held = At(keep.events_held_since.min(keep.events_since));
+    let delete = "WITH old AS MATERIALIZED (
+            SELECT e.tenant_id, e.sequence FROM event e WHERE e.at < $1 AND (e.at < $2
+                OR NOT EXISTS (SELECT 1 FROM trigger g WHERE g.tenant_id = e.tenant_id AND g.state = 'active'
+                    AND g.event_cursor IS NOT NULL AND g.event_cursor < e.sequence))
+            ORDER BY e.at, e.sequence LIMIT $3),
+        deleted AS (DELETE FROM event e USING old o WHERE e.tenant_id = o.tenant_id AND e.sequence = o.sequence
+            RETURNING e.tenant_id, octet_length(e.data)::bigint AS bytes, e.at)
+        SELECT tenant_id, count(*), sum(bytes + $4::bigint)::bigint, max(at) FROM deleted
+        GROUP BY tenant_id ORDER BY tenant_id";
+    let mut events = 0;
+    let each = signed(STORED_BYTES_PER_EVENT);
+    for found in rows(c, delete, &[&At(keep.events_since), &held, &limit, &each]).await? {
+        let (tenant, count): (Uuid, i64) = (found.try_get(0)?, found.try_get(1)?);
+        let expire = "UPDATE event_head SET expired_at = greatest(expired_at, $2) WHERE tenant_id = $1";
+        execute(c, expire, &[&tenant, &At(found.try_get::<_, At>(3)?.0)]).await?;
+        stored.add(TenantId(tenant), -found.try_get::<_, i64>(2)?);
+        events += unsigned(count);
+    }
+    Ok(events)
+}
 
 /// Deletes runs that have no log any more, with their attempts.
 pub(super) async fn delete_runs(

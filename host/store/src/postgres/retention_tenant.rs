@@ -20,7 +20,7 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     FOR UPDATE SKIP LOCKED)";
 
 /// What goes when no run is left, those first that name others: tables and whose rows. Chunks go with their uploads.
-const ROWS: [(&str, &str); 13] = [
+const ROWS: [(&str, &str); 17] = [
     ("skip", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = $1)"),
     ("backfill", OWN),
     ("trigger", OWN),
@@ -34,6 +34,10 @@ const ROWS: [(&str, &str); 13] = [
     ("usage", OWN),
     ("stored", OWN),
     ("start_rate", OWN),
+    ("begin_rate", OWN),
+    ("gate", OWN),
+    ("event", OWN),
+    ("event_head", OWN),
 ];
 
 const OWN: &str = "tenant_id = $1";

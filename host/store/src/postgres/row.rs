@@ -2,7 +2,9 @@
 
 use super::connection::{POOLER, words};
 use crate::StoreError;
-pub(super) use crate::columns::{after_name, bad_token, in_states, limit, micros, paged, signed, unsigned};
+pub(super) use crate::columns::{
+    after_name, bad_token, in_states, labels, limit, micros, of_kinds, paged, signed, unsigned,
+};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::time::{from_micros, to_micros};

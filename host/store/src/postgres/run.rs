@@ -1,17 +1,26 @@
 //! Runs in PostgreSQL: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
-use super::cancel::{OF_RUN, cancel_unbegun};
+use super::cancel::cancel;
 use super::connection::{in_transaction, reading};
-use super::row::{At, Json, Small, Word, bad_token, execute, in_states, limit, paged, row, rows, unsigned};
-use super::{PostgresStore, audit, claim, finish, task, trigger};
+use super::retry::retry;
+use super::row::{
+    At, Json, Small, Word, bad_token, in_states, labels, limit, of_kinds, paged, row, rows, unsigned,
+};
+use super::{PostgresStore, audit, claim, expire, finish, gate, task, trigger};
+use crate::gates::Gated;
 use crate::record;
-use crate::words::hidden;
-use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
+use crate::reopen::in_order;
+use crate::words::{hidden, is_over};
+use crate::{
+    AttemptNews, Cancelled, Finish, GateStatus, NewRun, OnRevision, Page, Paged, Retried, RunFilter,
+    RunStore, StartError, Started, StoreError,
+};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::gate::{Hold, Passage};
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
@@ -48,18 +57,10 @@ impl RunStore for PostgresStore {
     async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
         let now = change.now;
         let run = in_transaction!(&self.shared.pool, |c| {
-            let lock = "SELECT state FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
-            let found = row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            let lock = "SELECT 1 FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
+            row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
             let before = get(c, tenant, id).await?;
-            match found.try_get::<_, Word<RunState>>(0)?.0 {
-                RunState::Queued | RunState::Waiting => {
-                    cancel_unbegun(&self.shared, c, OF_RUN, id.0, now).await?;
-                }
-                RunState::Running => {
-                    execute(c, "UPDATE run SET cancel_requested = TRUE WHERE id = $1", &[&id.0]).await?;
-                }
-                RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
-            }
+            cancel(&self.shared, c, tenant, &[id], now).await?;
             let after = get(c, tenant, id).await?;
             if after != before {
                 let difference = (record::run(&before), record::run(&after));
@@ -70,6 +71,58 @@ impl RunStore for PostgresStore {
         self.shared.wakes.runs_changed([id]);
         self.shared.wakes.orders();
         Ok(run)
+    }
+
+    async fn runs_cancel(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        change: Change,
+    ) -> Result<Cancelled, StoreError> {
+        let (ended, told) = in_transaction!(&self.shared.pool, |c| {
+            let (ended, told) = cancel(&self.shared, c, tenant, &ids, change.now).await?;
+            let changed = in_order([&ended[..], &told].concat());
+            put_on_record(c, &change, tenant, "cancelled", &changed).await?;
+            (ended, told)
+        })?;
+        let cancelled = Cancelled { ended: ended.len() as u64, told: told.len() as u64 };
+        self.shared.wakes.runs_changed(ended.into_iter().chain(told));
+        self.shared.wakes.orders();
+        self.shared.wakes.backfills_changed();
+        Ok(cancelled)
+    }
+
+    async fn runs_retry(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        on: OnRevision,
+        change: Change,
+    ) -> Result<Retried, StoreError> {
+        let retried = in_transaction!(&self.shared.pool, |c| {
+            let retried = retry(&self.shared, c, tenant, ids.clone(), on, change.now).await?;
+            put_on_record(c, &change, tenant, "retried", &retried.reopened).await?;
+            retried
+        })?;
+        self.shared.wakes.runs_changed(retried.reopened.iter().copied());
+        self.shared.wakes.runs_ready();
+        Ok(retried)
+    }
+
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        expire::expire(&self.shared, now, limit).await
+    }
+
+    async fn run_pause(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        self.hold(tenant, id, change, Passage::pause).await
+    }
+
+    async fn run_resume(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        self.hold(tenant, id, change, Passage::resume).await
+    }
+
+    async fn gates_list(&self, tenant: TenantId, limit: usize) -> Result<Vec<GateStatus>, StoreError> {
+        reading!(&self.shared.pool, |c| gate::list(c, tenant, limit).await?)
     }
 
     async fn run_logs(
@@ -131,6 +184,47 @@ impl RunStore for PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// Changes where an unfinished run stands, by whether it executes.
+    async fn hold(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        change: Change,
+        next: fn(Passage, bool) -> Passage,
+    ) -> Result<Run, StoreError> {
+        let run = in_transaction!(&self.shared.pool, |c| {
+            let lock = "SELECT trigger_id FROM run WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE";
+            let found = row(c, lock, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
+            let before = get(c, tenant, id).await?;
+            if before.state.is_final() {
+                return Err(is_over(id, before.state));
+            }
+            let passage = next(before.passage, before.state == RunState::Running);
+            gate::lock_tasks(c, [before.task_id.0]).await?;
+            let gates = match passage.hold {
+                // Its gate may have gone while it was paused.
+                Hold::At(_) => Some(gate::of_task(c, before.task_id).await?),
+                Hold::Free | Hold::ByHand => None,
+            };
+            let (task, key) = (before.task_id, before.concurrency_key.as_deref());
+            let of = Gated { tenant, task, trigger: found.try_get(0)?, key };
+            let mut moves = gate::Moves::default();
+            moves.add(id, &of, (before.passage, passage), before.available_at, gates.as_ref());
+            moves.write(c).await?;
+            let after = get(c, tenant, id).await?;
+            if after != before {
+                let difference = (record::run(&before), record::run(&after));
+                audit::record(c, &change, Some(tenant), format!("run {id}"), difference).await?;
+            }
+            after
+        })?;
+        self.shared.wakes.runs_changed([id]);
+        self.shared.wakes.runs_ready();
+        Ok(run)
+    }
+}
+
 fn missing(run: RunId) -> StoreError {
     StoreError::NotFound(format!("run {run}"))
 }
@@ -138,7 +232,8 @@ fn missing(run: RunId) -> StoreError {
 /// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
 const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
     r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
-    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id";
+    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id, r.start_by, r.end_by, r.reopened_at,
+    r.labels, r.priority, r.concurrency_key, r.gates, r.passed, r.hold";
 const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
 
 fn read_run(row: &Row) -> Result<Run, StoreError> {
@@ -154,6 +249,10 @@ fn read_run(row: &Row) -> Result<Run, StoreError> {
         state: row.try_get::<_, Word<_>>(6)?.0,
         attempt: row.try_get::<_, Small>(7)?.0,
         idempotency_key: row.try_get(8)?,
+        priority: u8::try_from(row.try_get::<_, i16>(23)?).unwrap_or_default(),
+        concurrency_key: row.try_get(24)?,
+        passage: gate::read_passage(row, 25)?,
+        waits_for: None,
         input: Payload::default(),
         output: None,
         failure: read_failure(row, 9)?,
@@ -165,6 +264,10 @@ fn read_run(row: &Row) -> Result<Run, StoreError> {
         available_at: row.try_get::<_, At>(15)?.0,
         started_at: at(16)?,
         finished_at: at(17)?,
+        start_by: at(19)?,
+        end_by: at(20)?,
+        reopened_at: at(21)?,
+        labels: Labels::of_written(row.try_get(22)?),
         attempts: Vec::new(),
     })
 }
@@ -187,11 +290,12 @@ async fn get(c: &impl GenericClient, tenant: TenantId, id: RunId) -> Result<Run,
     );
     let row = row(c, &get, &[&id.0, &tenant.0]).await?.ok_or_else(|| missing(id))?;
     let mut run = read_run(&row)?;
-    run.input = Payload { content_type: row.try_get(19)?, bytes: row.try_get(20)? };
-    if let Some(content_type) = row.try_get(21)? {
-        run.output = Some(Payload { content_type, bytes: row.try_get(22)? });
+    run.input = Payload { content_type: row.try_get(28)?, bytes: row.try_get(29)? };
+    if let Some(content_type) = row.try_get(30)? {
+        run.output = Some(Payload { content_type, bytes: row.try_get(31)? });
     }
-    let attempts = row.try_get::<_, Json<Vec<AttemptColumns>>>(23)?.0;
+    let attempts = row.try_get::<_, Json<Vec<AttemptColumns>>>(32)?.0;
+    run.waits_for = gate::waits_for(c, id, run.passage.hold).await?;
     run.attempts = attempts.into_iter().map(read_attempt).collect::<Result<_, _>>()?;
     Ok(run)
 }
@@ -223,6 +327,20 @@ fn read_attempt(columns: AttemptColumns) -> Result<Attempt, StoreError> {
     })
 }
 
+async fn put_on_record(
+    c: &impl GenericClient,
+    change: &Change,
+    tenant: TenantId,
+    what: &'static str,
+    runs: &[RunId],
+) -> Result<(), StoreError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let (object, difference) = record::runs(what, runs);
+    audit::record(c, change, Some(tenant), object, difference).await
+}
+
 async fn list(
     c: &impl GenericClient,
     tenant: TenantId,
@@ -252,6 +370,19 @@ async fn list(
     }
     if let Some(condition) = in_states(&filter.states) {
         sql.push_str(&format!(" AND {condition}"));
+    }
+    if let Some(condition) = of_kinds(&filter.failure_kinds) {
+        sql.push_str(&format!(" AND {condition}"));
+    }
+    if let Some(since) = filter.ended_since {
+        values.push(Box::new(At(since)));
+        sql.push_str(&format!(" AND r.finished_at >= ${}", values.len()));
+    }
+    for label in labels(&filter.labels) {
+        values.push(Box::new(label));
+        // Those without any aren't looked at.
+        let has = format!("r.labels <> '' AND strpos(',' || r.labels || ',', ${}) > 0", values.len());
+        sql.push_str(&format!(" AND {has}"));
     }
     if let Some(token) = &page.after {
         values.push(Box::new(Uuid::parse_str(token).map_err(|_| bad_token())?));

@@ -2,12 +2,15 @@
 
 use super::connection::in_transaction;
 use super::row::{At, Small, execute, rows, text, unsigned};
-use super::{Shard, Shared, Starts, audit, quota};
+use super::{Shard, Shared, Starts, audit, gate, quota};
+use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
 use crate::record;
 use crate::standing::Account;
+use crate::terms::{Pinned, Terms};
 use crate::{NewRun, StartError, Started, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
+use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::payload::Payload;
@@ -28,11 +31,20 @@ pub(super) struct NewRows<'a> {
     occurrences: Vec<Option<String>>,
     backfills: Vec<Option<Uuid>>,
     nominal_at: Vec<At>,
+    depths: Vec<Small>,
     last_success_nominal: Vec<Option<At>>,
     idempotency_keys: Vec<Option<Cow<'a, str>>>,
     created_at: Vec<At>,
     input_types: Vec<Cow<'a, str>>,
     inputs: Vec<&'a [u8]>,
+    start_by: Vec<Option<At>>,
+    end_by: Vec<Option<At>>,
+    labels: Vec<String>,
+    priorities: Vec<i16>,
+    gates: Vec<i16>,
+    holds: Vec<i16>,
+    keys: Vec<Option<String>>,
+    changes: GateChanges,
 }
 
 /// A run to insert.
@@ -43,16 +55,30 @@ pub(super) struct NewRow<'a> {
     pub revision: u32,
     /// See [`innkeeper_domain::host::Labels`].
     pub requires: Cow<'a, str>,
+    pub pinned: Pinned,
     pub trigger: Option<(TriggerId, String)>,
     pub backfill: Option<BackfillId>,
     pub nominal_at: Timestamp,
+    /// See [`innkeeper_domain::event::Event::depth`].
+    pub depth: u32,
     pub last_success_nominal: Option<Timestamp>,
     pub idempotency_key: Option<&'a str>,
     pub input: &'a Payload,
+    pub priority: u8,
+    pub passage: Passage,
+    pub key: Option<String>,
 }
 
 impl<'a> NewRows<'a> {
-    pub fn push(&mut self, run: NewRow<'a>, now: Timestamp) {
+    /// `gates` are those of its task.
+    pub fn push(&mut self, run: NewRow<'a>, gates: &TaskGates, now: Timestamp) {
+        let trigger = run.trigger.as_ref().map(|(id, _)| id.0);
+        let of = Gated { tenant: run.tenant, task: run.task, trigger, key: run.key.as_deref() };
+        self.changes.add(&of, (Passage::default(), run.passage), now, Some(gates));
+        self.priorities.push(run.priority.into());
+        self.gates.push(gate::small(run.passage.gates.bits()));
+        self.holds.push(gate::small(run.passage.hold.number()));
+        self.keys.push(run.key);
         self.ids.push(run.id.0);
         self.tenants.push(run.tenant.0);
         self.tasks.push(run.task.0);
@@ -63,14 +89,18 @@ impl<'a> NewRows<'a> {
         self.occurrences.push(occurrence);
         self.backfills.push(run.backfill.map(|id| id.0));
         self.nominal_at.push(At(run.nominal_at));
+        self.depths.push(Small(run.depth));
         self.last_success_nominal.push(run.last_success_nominal.map(At));
         self.idempotency_keys.push(run.idempotency_key.map(text));
         self.created_at.push(At(now));
         self.input_types.push(text(&run.input.content_type));
         self.inputs.push(&run.input.bytes);
+        self.start_by.push(run.pinned.start_by.map(At));
+        self.end_by.push(run.pinned.end_by.map(At));
+        self.labels.push(run.pinned.labels);
     }
 
-    /// Inserts them as queued. The counts of unfinished runs are the caller's to keep.
+    /// Inserts them as queued, with their gates. The counts of unfinished runs are the caller's to keep.
     pub async fn insert(&self, c: &impl GenericClient) -> Result<(), StoreError> {
         if self.ids.is_empty() {
             return Ok(());
@@ -78,15 +108,18 @@ impl<'a> NewRows<'a> {
         execute(
             c,
             "INSERT INTO run (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
-                 last_success_nominal, idempotency_key, created_at, available_at, input_type, input, backfill_id, state)
+                 last_success_nominal, idempotency_key, created_at, available_at, input_type, input, backfill_id, state,
+                 start_by, end_by, labels, depth, priority, gates, hold, concurrency_key)
              SELECT id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
                  last_success_nominal, idempotency_key, created_at, created_at, input_type, input, backfill_id,
-                 'queued'
+                 'queued', start_by, end_by, labels, depth, priority, gates, hold, concurrency_key
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::text[],
                  $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bytea[],
-                 $14::uuid[])
+                 $14::uuid[], $15::bigint[], $16::bigint[], $17::text[], $18::bigint[], $19::smallint[],
+                 $20::smallint[], $21::smallint[], $22::text[])
                  AS e (id, tenant_id, task_id, revision, requires, trigger_id, occurrence, nominal_at,
-                     last_success_nominal, idempotency_key, created_at, input_type, input, backfill_id)",
+                     last_success_nominal, idempotency_key, created_at, input_type, input, backfill_id, start_by, end_by,
+                     labels, depth, priority, gates, hold, concurrency_key)",
             &[
                 &self.ids,
                 &self.tenants,
@@ -102,10 +135,18 @@ impl<'a> NewRows<'a> {
                 &self.input_types,
                 &self.inputs,
                 &self.backfills,
+                &self.start_by,
+                &self.end_by,
+                &self.labels,
+                &self.depths,
+                &self.priorities,
+                &self.gates,
+                &self.holds,
+                &self.keys,
             ],
         )
         .await?;
-        Ok(())
+        gate::write(c, &self.changes).await
     }
 }
 
@@ -130,7 +171,11 @@ struct Target {
     id: TaskId,
     revision: u32,
     requires: String,
+    terms: Terms,
     unfinished: u64,
+    priority: u8,
+    paused: bool,
+    gates: TaskGates,
 }
 
 /// A key that names a run.
@@ -197,7 +242,7 @@ async fn targets<'a>(
         named.iter().map(|(tenant, name)| (tenant.0, name)).unzip();
     let found = rows(
         c,
-        "SELECT tenant_id, name, id, revision, unfinished FROM task
+        "SELECT tenant_id, name, id, revision, unfinished, paused_at IS NOT NULL FROM task
          WHERE (tenant_id, name) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) AND deleted_at IS NULL
          ORDER BY id FOR NO KEY UPDATE",
         &[&tenants, &names],
@@ -206,8 +251,17 @@ async fn targets<'a>(
     let mut targets = HashMap::with_capacity(found.len());
     for row in &found {
         let (id, revision) = (TaskId(row.try_get(2)?), row.try_get::<_, Small>(3)?.0);
-        let requires = shared.spec(c, id, revision).await?.requires.to_string();
-        let target = Target { id, revision, requires, unfinished: unsigned(row.try_get(4)?) };
+        let (spec, paused) = (shared.spec(c, id, revision).await?, row.try_get(5)?);
+        let target = Target {
+            id,
+            revision,
+            requires: spec.requires.to_string(),
+            terms: Terms::of(&spec),
+            unfinished: unsigned(row.try_get(4)?),
+            priority: spec.priority,
+            paused,
+            gates: task_gates(&spec, paused)?,
+        };
         let (tenant, name): (_, &str) = (TenantId(row.try_get(0)?), row.try_get(1)?);
         if let Some(key) = named.iter().find(|key| **key == (tenant, name)) {
             targets.insert(*key, target);
@@ -290,9 +344,10 @@ impl<'a> Starting<'a> {
             unfinished_of_trigger: 0,
             same_key,
             tenant: account.for_hand(&start.input, now),
+            task_paused: target.paused,
         };
         match admit(Asker::Hand, state) {
-            Verdict::Run => {}
+            Verdict::Run | Verdict::Buffer | Verdict::Replace => {}
             Verdict::Existing(id) => return Ok(Ok(Started { id, existed: true })),
             Verdict::Reject(rejection) => return Ok(Err(rejection.into())),
             Verdict::Skip(reason) => {
@@ -301,20 +356,26 @@ impl<'a> Starting<'a> {
         }
         account.started(&start.input, now);
         target.unfinished += 1;
+        let (passage, concurrency_key) = begin(&target.gates, &start.input, WaitsForOwn::No);
         let row = NewRow {
             id: start.id,
             tenant,
             task: target.id,
             revision: target.revision,
             requires: Cow::Owned(target.requires.clone()),
+            pinned: target.terms.pinned(start.options.deadlines, &start.options.labels, now, now),
             trigger: None,
             backfill: None,
+            depth: 0,
             nominal_at: now,
             last_success_nominal: None,
             idempotency_key: start.idempotency_key.as_deref(),
             input: &start.input,
+            priority: start.options.priority.unwrap_or(target.priority),
+            passage,
+            key: concurrency_key,
         };
-        self.rows.push(row, now);
+        self.rows.push(row, &target.gates, now);
         if let Some(key) = key {
             let named = Key { run: start.id, input: Cow::Borrowed(&start.input), created_at: now };
             self.keys.insert(key, named);

@@ -3,11 +3,12 @@
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
-use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows};
-use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, secret, tenant};
+use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows, text};
+use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, gate, secret, tenant};
+use crate::gates::limits_differ;
 use crate::record;
 use crate::words::changed_meanwhile;
-use crate::{NewTask, Page, Paged, StoreError, TaskStore};
+use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -15,7 +16,7 @@ use innkeeper_domain::audit::Change;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use innkeeper_domain::task::{Revision, Task, TaskPause, TaskSpec};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -54,17 +55,23 @@ impl TaskStore for PostgresStore {
         change: Change,
     ) -> Result<Task, StoreError> {
         let now = change.now;
-        in_transaction!(&self.shared.pool, |c| {
+        let updated = in_transaction!(&self.shared.pool, |c| {
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             if let Some(expected) = expected.filter(|expected| *expected != revision) {
                 return Err(changed_meanwhile(name, revision, expected));
             }
             let before = get(c, tenant, name).await?;
             revise(c, tenant, task, revision + 1, &spec, None, now).await?;
+            if limits_differ(&before.spec, &spec) {
+                gate::regate_task(c, tenant, task).await?;
+            }
             let updated = get(c, tenant, name).await?;
             put_on_record(c, &change, tenant, Some(&before), Some(&updated)).await?;
             updated
-        })
+        })?;
+        // Its limits may be wider now.
+        self.shared.wakes.runs_ready();
+        Ok(updated)
     }
 
     async fn task_rollback(
@@ -75,16 +82,69 @@ impl TaskStore for PostgresStore {
         change: Change,
     ) -> Result<Task, StoreError> {
         let now = change.now;
-        in_transaction!(&self.shared.pool, |c| {
+        let updated = in_transaction!(&self.shared.pool, |c| {
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
             let old = spec(c, task, to).await?.ok_or_else(missing)?;
             let before = get(c, tenant, name).await?;
             revise(c, tenant, task, revision + 1, &old, Some(to), now).await?;
+            if limits_differ(&before.spec, &old) {
+                gate::regate_task(c, tenant, task).await?;
+            }
             let updated = get(c, tenant, name).await?;
             put_on_record(c, &change, tenant, Some(&before), Some(&updated)).await?;
             updated
-        })
+        })?;
+        // Its limits may be wider now.
+        self.shared.wakes.runs_ready();
+        Ok(updated)
+    }
+
+    async fn task_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        queued: QueuedRuns,
+        change: Change,
+    ) -> Result<(Task, u64), StoreError> {
+        let now = change.now;
+        let (paused, cancelled) = in_transaction!(&self.shared.pool, |c| {
+            let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
+            let before = get(c, tenant, name).await?;
+            let pause = "UPDATE task SET paused_at = coalesce(paused_at, $2), pause_note = $3 WHERE id = $1";
+            execute(c, pause, &[&task.0, &At(now), &text(&note)]).await?;
+            let cancelled = match queued {
+                QueuedRuns::Keep => Vec::new(),
+                QueuedRuns::Cancel => cancel_unbegun(&self.shared, c, OF_TASK, task.0, now).await?,
+            };
+            if before.paused.is_none() {
+                gate::regate_task(c, tenant, task).await?;
+            }
+            let paused = get(c, tenant, name).await?;
+            put_on_record(c, &change, tenant, Some(&before), Some(&paused)).await?;
+            (paused, cancelled)
+        })?;
+        let count = cancelled.len() as u64;
+        self.shared.wakes.runs_changed(cancelled);
+        Ok((paused, count))
+    }
+
+    async fn task_resume(&self, tenant: TenantId, name: &Name, change: Change) -> Result<Task, StoreError> {
+        let task = in_transaction!(&self.shared.pool, |c| {
+            let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
+            let before = get(c, tenant, name).await?;
+            if before.paused.is_some() {
+                resume(c, tenant, task).await?;
+                let resumed = get(c, tenant, name).await?;
+                put_on_record(c, &change, tenant, Some(&before), Some(&resumed)).await?;
+                resumed
+            } else {
+                before
+            }
+        })?;
+        self.shared.wakes.runs_ready();
+        Ok(task)
     }
 
     async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
@@ -166,7 +226,12 @@ impl TaskStore for PostgresStore {
             )
             .await?;
             backfill::end(c, backfill::OF_TASK, task.0, now).await?;
-            cancel_unbegun(&self.shared, c, OF_TASK, task.0, now).await?
+            let cancelled = cancel_unbegun(&self.shared, c, OF_TASK, task.0, now).await?;
+            if before.paused.is_some() {
+                // What executes of it may be tried again.
+                resume(c, tenant, task).await?;
+            }
+            cancelled
         })?;
         let count = cancelled.len() as u64;
         self.shared.wakes.runs_changed(cancelled);
@@ -174,7 +239,13 @@ impl TaskStore for PostgresStore {
     }
 }
 
-const SELECT: &str = "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at
+async fn resume(c: &impl GenericClient, tenant: TenantId, task: TaskId) -> Result<(), StoreError> {
+    execute(c, "UPDATE task SET paused_at = NULL, pause_note = '' WHERE id = $1", &[&task.0]).await?;
+    gate::regate_task(c, tenant, task).await
+}
+
+const SELECT: &str =
+    "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at, t.paused_at, t.pause_note
     FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision";
 
 fn read_task(row: &Row) -> Result<Task, StoreError> {
@@ -185,6 +256,10 @@ fn read_task(row: &Row) -> Result<Task, StoreError> {
         spec: row.try_get::<_, Json<_>>(3)?.0,
         created_at: row.try_get::<_, At>(4)?.0,
         updated_at: row.try_get::<_, At>(5)?.0,
+        paused: match row.try_get::<_, Option<At>>(6)? {
+            Some(at) => Some(TaskPause { note: row.try_get(7)?, at: at.0 }),
+            None => None,
+        },
     })
 }
 

@@ -18,7 +18,7 @@ use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::TENANTS_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::{Quota, QuotaUse, Quotas};
-use innkeeper_domain::tenant::{Tenant, TenantUpdate};
+use innkeeper_domain::tenant::{Tenant, TenantPause, TenantUpdate};
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -75,13 +75,16 @@ impl TenantStore for PostgresStore {
             let after = update.clone().apply(before.clone());
             execute(
                 c,
-                "UPDATE tenant SET state = $2, note = $3, weight = $4, quotas = $5 WHERE id = $1",
+                "UPDATE tenant SET state = $2, note = $3, weight = $4, quotas = $5, paused_at = $6, pause_note = $7
+                 WHERE id = $1",
                 &[
                     &after.id.0,
                     &after.state.as_str(),
                     &text(&after.note),
                     &Small(after.weight),
                     &Json(&after.quotas),
+                    &after.pause.as_ref().map(|pause| At(pause.at)),
+                    &after.pause.as_ref().map_or("".into(), |pause| text(&pause.note)),
                 ],
             )
             .await?;
@@ -145,7 +148,8 @@ impl TenantStore for PostgresStore {
 }
 
 /// A tenant's columns, of a table that goes by `n`, as [`read_tenant`] takes them.
-pub(super) const TENANT_COLUMNS: &str = "n.id, n.name, n.state, n.note, n.weight, n.quotas, n.created_at";
+pub(super) const TENANT_COLUMNS: &str = "n.id, n.name, n.state, n.note, n.weight, n.quotas, n.created_at,
+    n.paused_at, n.pause_note";
 
 fn select() -> String {
     format!("SELECT {TENANT_COLUMNS} FROM tenant n")
@@ -153,8 +157,11 @@ fn select() -> String {
 
 /// A tenant, from the columns from this one on.
 pub(super) fn read_tenant(row: &Row, first: usize) -> Result<Tenant, StoreError> {
+    let note = row.try_get(first + 8)?;
+    let pause = row.try_get::<_, Option<At>>(first + 7)?.map(|at| TenantPause { note, at: at.0 });
     Ok(Tenant {
         id: TenantId(row.try_get(first)?),
+        pause,
         name: row.try_get::<_, Word<_>>(first + 1)?.0,
         state: row.try_get::<_, Word<_>>(first + 2)?.0,
         note: row.try_get(first + 3)?,

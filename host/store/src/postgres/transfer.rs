@@ -172,6 +172,7 @@ impl ToSql for Value {
         match (self, ty) {
             (Self::Null, _) => Ok(IsNull::Yes),
             (Self::Int(number), &Type::INT8) => number.to_sql(ty, out),
+            (Self::Int(number), &Type::INT2) => i16::try_from(*number).map_err(|_| Unfit)?.to_sql(ty, out),
             (Self::Int(number @ 0..=1), &Type::BOOL) => (*number == 1).to_sql(ty, out),
             (Self::Text(value), &Type::TEXT) => text(value).to_sql(ty, out),
             (Self::Blob(bytes), &Type::BYTEA) => bytes.to_sql(ty, out),
@@ -191,6 +192,7 @@ impl<'a> FromSql<'a> for Value {
     fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
         Ok(match *ty {
             Type::INT8 => Self::Int(i64::from_sql(ty, raw)?),
+            Type::INT2 => Self::Int(i16::from_sql(ty, raw)?.into()),
             Type::BOOL => Self::Int(bool::from_sql(ty, raw)?.into()),
             Type::TEXT => Self::Text(String::from_sql(ty, raw)?),
             Type::BYTEA => Self::Blob(raw.into()),
@@ -204,6 +206,6 @@ impl<'a> FromSql<'a> for Value {
     }
 
     fn accepts(ty: &Type) -> bool {
-        [Type::INT8, Type::BOOL, Type::TEXT, Type::BYTEA, Type::UUID].contains(ty)
+        [Type::INT8, Type::INT2, Type::BOOL, Type::TEXT, Type::BYTEA, Type::UUID].contains(ty)
     }
 }

@@ -6,11 +6,17 @@ use super::quota::{Counted, check_count, exclude};
 use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, micros, paged, row, rows, signed, text, unsigned,
 };
-use super::{PostgresStore, audit, backfill, holiday, task, tenant, trigger_advance, trigger_retime};
+use super::{
+    PostgresStore, audit, backfill, event_deliver, holiday, task, tenant, trigger_advance, trigger_fire,
+    trigger_retime,
+};
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
-use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
+use crate::{
+    Advance, DueTrigger, Fired, NewFiring, NewTrigger, Outdated, Page, Paged, QueuedRuns, Retiming,
+    StoreError, TriggerStore,
+};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -39,6 +45,7 @@ impl TriggerStore for PostgresStore {
             if quotas.get(Quota::Triggers).is_some() {
                 exclude(c, tenant, Counted::Triggers).await?;
             }
+            event_deliver::prepare(c, tenant, &trigger).await?;
             // Not to be deleted before there is the trigger.
             let (task, _) = task::lock(c, tenant, &trigger.task, "SHARE").await?;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL").await?;
@@ -62,6 +69,7 @@ impl TriggerStore for PostgresStore {
             };
             // A name that is taken is told first; what is inserted goes with this error.
             holiday::check(c, tenant, &trigger.spec).await?;
+            event_deliver::follow(c, tenant, &trigger).await?;
             let created = get(c, tenant, &name).await?;
             put_on_record(c, &change, tenant, None, Some(&created)).await?;
             created
@@ -108,10 +116,11 @@ impl TriggerStore for PostgresStore {
         tenant: TenantId,
         name: &Name,
         note: String,
+        queued: QueuedRuns,
         change: Change,
     ) -> Result<Trigger, StoreError> {
         let now = change.now;
-        in_transaction!(&self.shared.pool, |c| {
+        let (paused, cancelled) = in_transaction!(&self.shared.pool, |c| {
             // What inserts its runs holds the same lock.
             let id = lock_unfinished(c, tenant, name).await?;
             let before = get(c, tenant, name).await?;
@@ -123,8 +132,14 @@ impl TriggerStore for PostgresStore {
             .await?;
             let paused = get(c, tenant, name).await?;
             put_on_record(c, &change, tenant, Some(&before), Some(&paused)).await?;
-            paused
-        })
+            let cancelled = match queued {
+                QueuedRuns::Keep => Vec::new(),
+                QueuedRuns::Cancel => cancel_unbegun(&self.shared, c, OF_TRIGGER, id.0, now).await?,
+            };
+            (paused, cancelled)
+        })?;
+        self.shared.wakes.runs_changed(cancelled);
+        Ok(paused)
     }
 
     async fn trigger_resume(
@@ -149,6 +164,7 @@ impl TriggerStore for PostgresStore {
             resumed
         })?;
         self.shared.wakes.triggers_changed();
+        self.shared.wakes.events_changed();
         Ok(resumed)
     }
 
@@ -246,11 +262,41 @@ impl TriggerStore for PostgresStore {
     }
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
-        let created = trigger_advance::advance_all(&self.shared, &advances, now).await?;
-        if created > 0 {
+        let all = trigger_advance::advance_all(&self.shared, &advances, now).await?;
+        if all.created > 0 {
             self.shared.wakes.runs_ready();
         }
-        Ok(created)
+        if !all.cancelled.is_empty() {
+            self.shared.wakes.runs_changed(all.cancelled);
+            self.shared.wakes.orders();
+        }
+        Ok(all.created)
+    }
+
+    async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError> {
+        reading!(&self.shared.pool, |c| {
+            let found = row(c, &format!("{SELECT} {BY_ID}"), &[&id.0]).await?;
+            let found = found.ok_or_else(|| StoreError::NotFound(format!("trigger {id}")))?;
+            (TenantId(found.try_get("tenant_id")?), read_trigger(&found)?)
+        })
+    }
+
+    async fn trigger_fire(
+        &self,
+        tenant: TenantId,
+        trigger: TriggerId,
+        firing: NewFiring,
+        now: Timestamp,
+    ) -> Result<Fired, StoreError> {
+        let (fired, cancelled) = trigger_fire::fire(&self.shared, tenant, trigger, &firing, now).await?;
+        if matches!(fired, Fired::Run(_)) {
+            self.shared.wakes.runs_ready();
+        }
+        if !cancelled.is_empty() {
+            self.shared.wakes.runs_changed(cancelled);
+            self.shared.wakes.orders();
+        }
+        Ok(fired)
     }
 
     async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {
@@ -317,9 +363,13 @@ fn read_plan(row: &Row) -> Result<Plan, StoreError> {
     })
 }
 
+const BY_ID: &str = "WHERE g.id = $1 AND g.deleted_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)";
+
 const SELECT: &str =
     "SELECT g.id, g.task_id, t.name, g.name, g.spec, g.input_type, g.input, g.state, g.pause_note,
-    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at
+    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at, g.tenant_id,
+    coalesce((SELECT h.sequence FROM event_head h WHERE h.tenant_id = g.tenant_id), 0) - g.event_cursor
     FROM trigger g JOIN task t ON t.id = g.task_id";
 
 fn read_trigger(row: &Row) -> Result<Trigger, StoreError> {
@@ -341,6 +391,7 @@ fn read_trigger(row: &Row) -> Result<Trigger, StoreError> {
         started: unsigned(row.try_get(12)?),
         skipped: unsigned(row.try_get(13)?),
         created_at: row.try_get::<_, At>(14)?.0,
+        behind: row.try_get::<_, Option<i64>>(16)?.map(unsigned),
     })
 }
 
@@ -394,6 +445,7 @@ async fn insert(
     trigger: &NewTrigger,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    let first = trigger.first.as_ref();
     let inserted = execute(
         c,
         "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at, delay,
@@ -408,13 +460,13 @@ async fn insert(
             &Json(&trigger.spec),
             &text(&trigger.input.content_type),
             &trigger.input.bytes,
-            &At(trigger.first.next.nominal),
-            &At(trigger.first.next.due),
+            &first.map(|first| At(first.next.nominal)),
+            &first.map(|first| At(first.next.due)),
             &trigger.spec.delay().map(micros),
             &trigger.spec.not_after.map(At),
-            &At(trigger.first.covered.at),
-            &i64::from(trigger.first.covered.offset),
-            &trigger.first.edition,
+            &At(first.map_or(now, |first| first.covered.at)),
+            &first.map_or(0, |first| i64::from(first.covered.offset)),
+            &first.map_or("", |first| &first.edition),
             &At(now),
         ],
     )

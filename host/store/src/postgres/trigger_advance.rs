@@ -1,16 +1,22 @@
 //! Due triggers in PostgreSQL: runs, skips and the trigger's next time, together or not at all.
 
+use super::cancel::cancel_own;
 use super::connection::in_transaction;
 use super::row::{At, Json, Small, Word, execute, row, rows, signed, unsigned};
 use super::start::{NewRow, NewRows, count_up};
 use super::trigger_retime::read_covered;
 use super::{Shard, Shared, quota};
+use crate::gates::{WaitsForOwn, begin, task_gates};
+use crate::terms::Terms;
 use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, AdmittedFiring, FiringTerms, Next, admit_firing};
+use innkeeper_domain::deadline::Deadlines;
+use innkeeper_domain::gate::TaskGates;
 use innkeeper_domain::holiday::Holidays;
-use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::host::Labels;
+use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
 use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
@@ -51,6 +57,8 @@ struct Due {
     task: TaskId,
     due: Timestamp,
     terms: FiringTerms,
+    labels: Labels,
+    priority: Option<u8>,
     input: Payload,
     last_nominal: Option<Timestamp>,
     last_success_nominal: Option<Timestamp>,
@@ -61,15 +69,27 @@ struct Due {
 struct Target {
     revision: u32,
     requires: String,
+    terms: Terms,
     unfinished: u64,
+    priority: u8,
+    paused: bool,
+    gates: TaskGates,
 }
 
-/// Applies decisions in one transaction, and says how many runs they created.
+/// What applied decisions have done.
+#[derive(Debug, Default)]
+pub(super) struct Advanced {
+    pub created: u32,
+    /// Runs of triggers that were cancelled, or asked to end.
+    pub cancelled: Vec<RunId>,
+}
+
+/// Applies decisions in one transaction.
 pub(super) async fn advance_all(
     shared: &Shared,
     advances: &[Advance],
     now: Timestamp,
-) -> Result<u32, StoreError> {
+) -> Result<Advanced, StoreError> {
     let ids: Vec<Uuid> = advances.iter().map(|advance| advance.id.0).collect();
     in_transaction!(&shared.pool, |c| {
         let mut targets = targets(shared, c, &ids).await?;
@@ -79,7 +99,7 @@ pub(super) async fn advance_all(
         let mut accounts = quota::accounts(c, &tenants, now).await?;
         let (mut rows, mut steps) = (NewRows::default(), Steps::default());
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
-        let mut skips = Vec::new();
+        let (mut skips, mut cancelled) = (Vec::new(), Vec::new());
         for advance in advances {
             let found = due.get(&advance.id).filter(|due| due.due == advance.due);
             let Some(due) = found else { continue };
@@ -90,8 +110,12 @@ pub(super) async fn advance_all(
                 unfinished_of_trigger: due.unfinished,
                 same_key: None,
                 tenant: account.for_trigger(&due.input),
+                task_paused: target.paused,
             };
             let admitted = admit_firing(due.terms, state, &advance.firing);
+            if admitted.cancels {
+                cancelled.extend(cancel_own(shared, c, advance.id, now).await?);
+            }
             let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
             let started = admitted.runs.len();
             target.unfinished += started as u64;
@@ -110,7 +134,8 @@ pub(super) async fn advance_all(
         count_up(c, &counts).await?;
         steps.write(c).await?;
         quota::write(shared, c, Shard::Starts, &accounts).await?;
-        u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX)
+        let created = u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX);
+        Advanced { created, cancelled }
     })
 }
 
@@ -122,7 +147,7 @@ async fn targets(
 ) -> Result<HashMap<TaskId, Target>, StoreError> {
     let found = rows(
         c,
-        "SELECT id, revision, unfinished FROM task
+        "SELECT id, revision, unfinished, paused_at IS NOT NULL FROM task
          WHERE id IN (SELECT task_id FROM trigger WHERE id = ANY($1)) ORDER BY id FOR NO KEY UPDATE",
         &[&triggers],
     )
@@ -130,8 +155,17 @@ async fn targets(
     let mut targets = HashMap::with_capacity(found.len());
     for row in &found {
         let (id, revision) = (TaskId(row.try_get(0)?), row.try_get::<_, Small>(1)?.0);
-        let requires = shared.spec(c, id, revision).await?.requires.to_string();
-        targets.insert(id, Target { revision, requires, unfinished: unsigned(row.try_get(2)?) });
+        let (spec, paused) = (shared.spec(c, id, revision).await?, row.try_get(3)?);
+        let target = Target {
+            revision,
+            requires: spec.requires.to_string(),
+            terms: Terms::of(&spec),
+            unfinished: unsigned(row.try_get(2)?),
+            priority: spec.priority,
+            paused,
+            gates: task_gates(&spec, paused)?,
+        };
+        targets.insert(id, target);
     }
     Ok(targets)
 }
@@ -149,11 +183,14 @@ async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<Trigg
     .await?;
     let mut due = HashMap::with_capacity(found.len());
     for row in &found {
+        let spec = row.try_get::<_, Json<TriggerSpec>>(4)?.0;
         let read = Due {
             tenant: TenantId(row.try_get(1)?),
             task: TaskId(row.try_get(2)?),
             due: row.try_get::<_, At>(3)?.0,
-            terms: FiringTerms::of(&row.try_get::<_, Json<TriggerSpec>>(4)?.0, unsigned(row.try_get(10)?)),
+            terms: FiringTerms::of(&spec, unsigned(row.try_get(10)?)),
+            priority: spec.priority,
+            labels: spec.labels,
             input: Payload { content_type: row.try_get(5)?, bytes: row.try_get(6)? },
             last_nominal: row.try_get::<_, Option<At>>(7)?.map(|at| at.0),
             last_success_nominal: row.try_get::<_, Option<At>>(8)?.map(|at| at.0),
@@ -175,6 +212,8 @@ impl Due {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let mut last_nominal = self.last_nominal;
+        let waits_for_own = if self.terms.overlap.waits() { WaitsForOwn::Yes } else { WaitsForOwn::No };
+        let (passage, key) = begin(&target.gates, &self.input, waits_for_own);
         let runs = advance.firing.runs.iter().zip(&advance.run_ids).enumerate();
         for (_, (nominal, id)) in runs.filter(|(place, _)| admitted.runs.contains(place)) {
             let row = NewRow {
@@ -183,14 +222,19 @@ impl Due {
                 task: self.task,
                 revision: target.revision,
                 requires: Cow::Owned(target.requires.clone()),
+                pinned: target.terms.pinned(Deadlines::default(), &self.labels, *nominal, now),
                 trigger: Some((advance.id, to_micros(*nominal).to_string())),
                 backfill: None,
+                depth: 0,
                 nominal_at: *nominal,
                 last_success_nominal: self.last_success_nominal,
                 idempotency_key: None,
                 input: &self.input,
+                priority: self.priority.unwrap_or(target.priority),
+                passage,
+                key: key.clone(),
             };
-            rows.push(row, now);
+            rows.push(row, &target.gates, now);
             last_nominal = Some(*nominal);
         }
         last_nominal
@@ -259,7 +303,7 @@ impl<'a> Steps<'a> {
 }
 
 /// Records a skip; one that only goes on from the last one makes that longer.
-async fn record(
+pub(super) async fn record(
     c: &impl GenericClient,
     trigger: TriggerId,
     skip: &SkipRange,

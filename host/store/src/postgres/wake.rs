@@ -40,6 +40,7 @@ struct Outbox {
     ready: bool,
     triggers: bool,
     backfills: bool,
+    events: bool,
     orders: bool,
     runs: HashSet<RunId>,
     all_runs: bool,
@@ -68,6 +69,13 @@ impl Wakes {
     pub fn backfills_changed(&self) {
         self.hints.backfills_changed.notify_one();
         self.outbox().backfills = true;
+        self.filled.notify_one();
+    }
+
+    /// Events may have come.
+    pub fn events_changed(&self) {
+        self.hints.events_changed();
+        self.outbox().events = true;
         self.filled.notify_one();
     }
 
@@ -166,6 +174,7 @@ impl Wakes {
         self.hints.runs_ready.notify_one();
         self.hints.triggers_changed.notify_one();
         self.hints.backfills_changed.notify_one();
+        self.hints.events_changed();
         self.hints.orders.notify_one();
         self.hints.all_runs_changed();
     }
@@ -181,6 +190,7 @@ impl Wakes {
                 'r' => self.hints.runs_ready.notify_one(),
                 't' => self.hints.triggers_changed.notify_one(),
                 'b' => self.hints.backfills_changed.notify_one(),
+                'e' => self.hints.events_changed(),
                 'o' => self.hints.orders.notify_one(),
                 'a' => self.hints.all_runs_changed(),
                 // Of a newer version; it polls.
@@ -200,6 +210,7 @@ impl Outbox {
             (self.ready, 'r'),
             (self.triggers, 't'),
             (self.backfills, 'b'),
+            (self.events, 'e'),
             (self.orders, 'o'),
             (self.all_runs, 'a'),
         ];

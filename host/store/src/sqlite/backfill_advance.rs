@@ -1,18 +1,23 @@
 //! Steps of backfills in SQLite: runs and how far the backfill is, together or not at all.
 
 use super::backfill::latest_states;
-use super::quota;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
+use super::{gate, quota};
+use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
+use crate::terms::Terms;
 use crate::{BackfillStep, DueBackfill, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::AdmissionState;
 use innkeeper_domain::backfill::{Standing, Then, step};
+use innkeeper_domain::deadline::Deadlines;
+use innkeeper_domain::gate::{Passage, TaskGates};
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::to_micros;
-use innkeeper_domain::trigger::SkipReason;
+use innkeeper_domain::trigger::{SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeMap;
 
@@ -42,6 +47,10 @@ struct Found {
     task: TaskId,
     revision: u32,
     requires: String,
+    terms: Terms,
+    labels: Labels,
+    priority: u8,
+    gates: TaskGates,
     input: Payload,
     last_success_nominal: Option<Timestamp>,
     standing: Standing,
@@ -51,18 +60,24 @@ struct Found {
 fn find(c: &Connection, of: &BackfillStep) -> Result<Option<Found>, StoreError> {
     let mut get = c.prepare_cached(
         "SELECT b.tenant_id, b.trigger_id, g.task_id, t.revision, r.spec, g.input_type, g.input,
-             g.last_success_nominal, b.again, b.concurrency, b.unfinished, g.state = 'paused', t.unfinished
+             g.last_success_nominal, b.again, b.concurrency, b.unfinished,
+             g.state = 'paused' OR t.paused_at IS NOT NULL, t.unfinished, g.spec, t.paused_at IS NOT NULL
          FROM backfill b JOIN trigger g ON g.id = b.trigger_id JOIN task t ON t.id = g.task_id
              JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
          WHERE b.id = ?1 AND b.next_at = ?2 AND b.state = 'active'",
     )?;
     let found = get.query_row(params![Id(of.id.0), At(of.next_at)], |row| {
-        Ok(Found {
+        let (trigger, task) = (row.get::<_, Json<TriggerSpec>>(13)?.0, row.get::<_, Json<TaskSpec>>(4)?.0);
+        let found = Found {
             tenant: TenantId(row.get::<_, Id>(0)?.0),
             trigger: TriggerId(row.get::<_, Id>(1)?.0),
             task: TaskId(row.get::<_, Id>(2)?.0),
             revision: row.get(3)?,
-            requires: row.get::<_, Json<TaskSpec>>(4)?.0.requires.to_string(),
+            requires: task.requires.to_string(),
+            terms: Terms::of(&task),
+            priority: trigger.priority.unwrap_or(task.priority),
+            labels: trigger.labels,
+            gates: TaskGates::default(),
             input: Payload { content_type: row.get(5)?, bytes: row.get(6)? },
             last_success_nominal: row.get::<_, Option<At>>(7)?.map(|at| at.0),
             standing: Standing {
@@ -72,9 +87,11 @@ fn find(c: &Connection, of: &BackfillStep) -> Result<Option<Found>, StoreError> 
                 paused: row.get(11)?,
             },
             unfinished_of_task: unsigned(row.get(12)?),
-        })
+        };
+        Ok((found, task, row.get(14)?))
     });
-    Ok(found.optional()?)
+    let Some((found, task, paused)) = found.optional()? else { return Ok(None) };
+    Ok(Some(Found { gates: task_gates(&task, paused)?, ..found }))
 }
 
 /// Applies a step, and says how many runs it created.
@@ -91,6 +108,11 @@ pub(super) fn advance(c: &Connection, of: &BackfillStep, now: Timestamp) -> Resu
         ..AdmissionState::default()
     };
     let decided = step(found.standing, admission, &of.stretch, &latest);
+    // It has a limit of its own, and doesn't wait for the trigger's.
+    let (passage, key) = begin(&found.gates, &found.input, WaitsForOwn::No);
+    let of_run =
+        Gated { tenant: found.tenant, task: found.task, trigger: Some(found.trigger.0), key: key.as_deref() };
+    let mut changes = GateChanges::default();
     for (nominal, id) in decided.runs.iter().filter_map(|place| of.run(*place)) {
         let occurrence = format!("{}/{}", to_micros(nominal), of.id);
         insert(
@@ -101,17 +123,24 @@ pub(super) fn advance(c: &Connection, of: &BackfillStep, now: Timestamp) -> Resu
                 task: found.task,
                 revision: found.revision,
                 requires: &found.requires,
+                pinned: found.terms.pinned(Deadlines::default(), &found.labels, nominal, now),
                 trigger: Some((found.trigger, occurrence)),
                 backfill: Some(of.id),
+                depth: 0,
                 nominal_at: nominal,
                 last_success_nominal: found.last_success_nominal.filter(|last| *last < nominal),
                 idempotency_key: None,
                 input: &found.input,
+                priority: found.priority,
+                passage,
+                key: key.clone(),
             },
             now,
         )?;
+        changes.add(&of_run, (Passage::default(), passage), now, Some(&found.gates));
     }
     account.fired(decided.runs.len(), &found.input);
+    gate::write(c, &changes)?;
     quota::write(c, &account)?;
     let created = u32::try_from(decided.runs.len()).unwrap_or(u32::MAX);
     c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?

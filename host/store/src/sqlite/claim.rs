@@ -1,12 +1,14 @@
 //! Claims in SQLite: ready runs become a host's.
 
-use super::host::state;
+use super::gate_grant::{grant, open_tenants};
+use super::host::may_claim;
 use super::quota::{cpu_of_day, stored_bytes};
 use super::row::{At, Id, Json, Word, signed, unsigned};
+use super::{gate, quota};
 use crate::sharing::{Claimant, Queue, Slice, only_queue, slices, sort};
 use crate::{Hints, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::host::{HostState, Labels};
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::{AttemptBounds, Quota};
@@ -17,32 +19,38 @@ use std::collections::{HashMap, hash_map::Entry};
 use uuid::Uuid;
 
 const COLUMNS: &str = "SELECT r.id, r.state, r.attempt, r.interruptions, n.name, r.task_id, t.name,
-        r.revision, g.id, g.name, r.nominal_at, r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id
+        r.revision, g.id, g.name, r.nominal_at, r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id,
+        r.end_by
     FROM run r CROSS JOIN tenant n ON n.id = r.tenant_id CROSS JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id";
 
-/// Runs of a tenant that require the same.
-const READY: &str = "WHERE r.state IN ('queued', 'waiting') AND r.requires = ?1 AND r.tenant_id = ?2
-    AND r.available_at <= ?3 ORDER BY r.available_at, r.id LIMIT ?4";
+/// Runs of a tenant that require the same. Those whose time has passed are passed by until they are ended.
+const READY: &str =
+    "WHERE r.state IN ('queued', 'waiting') AND r.hold = 0 AND r.requires = ?1 AND r.tenant_id = ?2
+    AND r.available_at <= ?3 AND r.priority = ?5 AND (r.end_by IS NULL OR r.end_by > ?3)
+    AND (r.start_by IS NULL OR r.start_by >= ?3 OR r.started_at IS NOT NULL)
+    ORDER BY r.available_at, r.id LIMIT ?4";
 
 /// What runs that are ready or wait require, each once: a skip from one to the next in the index.
 pub(super) const REQUIRED: &str = "SELECT requires FROM run
-    WHERE state IN ('queued', 'waiting') AND requires > ?1 ORDER BY requires LIMIT 1";
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires > ?1 ORDER BY requires LIMIT 1";
 
-/// Whose runs require this, each tenant once.
-pub(super) const TENANTS: &str = "SELECT tenant_id FROM run
-    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id > ?2 ORDER BY tenant_id LIMIT 1";
+/// Whose runs require this, and of which priority, each pair once.
+pub(super) const TENANTS: &str = "SELECT tenant_id, priority FROM run
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND (tenant_id, priority) > (?2, ?3)
+    ORDER BY tenant_id, priority LIMIT 1";
 
 pub(super) const FIRST: &str = "SELECT available_at, id FROM run
-    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at <= ?3
-    ORDER BY available_at, id LIMIT 1";
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?4
+        AND available_at <= ?3 ORDER BY available_at, id LIMIT 1";
 
 pub(super) const NEXT: &str = "SELECT available_at FROM run
-    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at > ?3
-    ORDER BY available_at LIMIT 1";
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?4
+        AND available_at > ?3 ORDER BY available_at LIMIT 1";
 
 pub(super) const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM run
-    WHERE state IN ('queued', 'waiting') AND requires = ?1 AND tenant_id = ?2 AND available_at <= ?3 LIMIT ?4)";
+    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?5
+        AND available_at <= ?3 LIMIT ?4)";
 
 pub(super) fn ready() -> String {
     format!("{COLUMNS} {READY}")
@@ -57,10 +65,13 @@ pub(super) fn claim(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<Claimed>, StoreError> {
-    match state(c, host)? {
+    match may_claim(c, host)? {
         None => return Err(StoreError::LeaseLost),
-        Some(HostState::Active) => {}
-        Some(HostState::Cordoned | HostState::Draining) => return Ok(Vec::new()),
+        Some(true) => {}
+        Some(false) => return Ok(Vec::new()),
+    }
+    if grant(c, limit, now)? {
+        hints.runs_ready.notify_one();
     }
     let mut claimants = claimants(c, labels, now)?;
     hints.limits_seen(claimants.iter().map(|one| (one.tenant, one.is_limited())));
@@ -78,6 +89,12 @@ pub(super) fn claim(
         let bounds = bounds.get(&slice.tenant).copied().unwrap_or_default();
         take(c, slice, host, bounds, now, &mut claimed)?;
     }
+    for one in claimants.iter().filter(|one| one.has_rate()) {
+        let begun = claimed.iter().filter(|run: &&Claimed| run.tenant_id == one.tenant).count() as u64;
+        if let Some(on_time_at) = one.begun(now, begun) {
+            quota::write_begun(c, one.tenant, on_time_at)?;
+        }
+    }
     Ok(claimed)
 }
 
@@ -91,7 +108,8 @@ fn take(
     claimed: &mut Vec<Claimed>,
 ) -> Result<(), StoreError> {
     let mut ready = c.prepare_cached(&ready())?;
-    let parameters = params![slice.requires, Id(slice.tenant.0), At(now), signed(slice.most as u64)];
+    let parameters =
+        params![slice.requires, Id(slice.tenant.0), At(now), signed(slice.most as u64), slice.priority];
     let found = ready.query_map(parameters, |row| read_ready(row, host, bounds, now))?;
     let found: Vec<(RunState, Claimed)> = found.collect::<Result<_, _>>()?;
     let mut take = c.prepare_cached(
@@ -110,8 +128,8 @@ fn claimants(c: &Connection, labels: &Labels, now: Timestamp) -> Result<Vec<Clai
     let mut known: HashMap<TenantId, Option<Claimant>> = HashMap::new();
     let mut first = c.prepare_cached(FIRST)?;
     for requires in required(c, labels)? {
-        for tenant in tenants(c, &requires)? {
-            let parameters = params![requires, Id(tenant.0), At(now)];
+        for (tenant, priority) in tenants(c, &requires)? {
+            let parameters = params![requires, Id(tenant.0), At(now), priority];
             let first = first
                 .query_row(parameters, |row| Ok((row.get::<_, At>(0)?.0, RunId(row.get::<_, Id>(1)?.0))))
                 .optional()?;
@@ -121,7 +139,7 @@ fn claimants(c: &Connection, labels: &Labels, now: Timestamp) -> Result<Vec<Clai
                 Entry::Vacant(new) => new.insert(claimant(c, tenant, now)?),
             };
             if let Some(one) = one {
-                one.queues.push(Queue { requires: requires.clone(), first, ready: 0 });
+                one.queues.push(Queue { requires: requires.clone(), priority, first, ready: 0 });
             }
         }
     }
@@ -131,11 +149,13 @@ fn claimants(c: &Connection, labels: &Labels, now: Timestamp) -> Result<Vec<Clai
 /// The tenant, unless nothing of it may begin.
 fn claimant(c: &Connection, tenant: TenantId, now: Timestamp) -> Result<Option<Claimant>, StoreError> {
     let mut get = c.prepare_cached(
-        "SELECT weight, quotas FROM tenant WHERE id = ?1 AND state = ?2 AND deleted_at IS NULL",
+        "SELECT weight, quotas FROM tenant
+         WHERE id = ?1 AND state = ?2 AND paused_at IS NULL AND deleted_at IS NULL",
     )?;
     let found = get.query_row(params![Id(tenant.0), TenantState::Active.as_str()], |row| {
         let (weight, quotas) = (row.get(0)?, row.get::<_, Json<_>>(1)?.0);
-        Ok(Claimant { tenant, weight, quotas, cpu: 0, stored: 0, running: 0, queues: Vec::new() })
+        let queues = Vec::new();
+        Ok(Claimant { tenant, weight, quotas, cpu: 0, stored: 0, running: 0, queues, on_time_at: None })
     });
     let Some(mut found) = found.optional()? else { return Ok(None) };
     if found.quotas.get(Quota::CpuPerDay).is_some() {
@@ -143,6 +163,9 @@ fn claimant(c: &Connection, tenant: TenantId, now: Timestamp) -> Result<Option<C
     }
     if found.quotas.get(Quota::StoredBytes).is_some() {
         found.stored = stored_bytes(c, tenant, None)?;
+    }
+    if found.has_rate() {
+        found.on_time_at = quota::begun(c, tenant)?;
     }
     Ok(Some(found))
 }
@@ -160,7 +183,8 @@ fn count(c: &Connection, claimants: &mut [Claimant], room: usize, now: Timestamp
     for one in claimants {
         one.running = running.get(&one.tenant).copied().unwrap_or_default();
         for queue in &mut one.queues {
-            let parameters = params![queue.requires, Id(one.tenant.0), At(now), signed(room as u64)];
+            let parameters =
+                params![queue.requires, Id(one.tenant.0), At(now), signed(room as u64), queue.priority];
             let ready = unsigned(count.query_row(parameters, |row| row.get(0))?);
             queue.ready = usize::try_from(ready).unwrap_or(room);
         }
@@ -177,14 +201,18 @@ pub(super) fn next_ready(
     let mut next = c.prepare_cached(NEXT)?;
     let mut earliest = None;
     for requires in required(c, labels)? {
-        for tenant in tenants(c, &requires)? {
-            let parameters = params![requires, Id(tenant.0), At(after)];
+        for (tenant, priority) in tenants(c, &requires)? {
+            let parameters = params![requires, Id(tenant.0), At(after), priority];
             let at = next.query_row(parameters, |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
             let is_earlier = at.is_some_and(|at| earliest.is_none_or(|earliest| at < earliest));
             if is_earlier && claimant(c, tenant, after)?.is_some() {
                 earliest = at;
             }
         }
+    }
+    for tenant in open_tenants(c)? {
+        let opens = gate::next_open(c, tenant, after)?;
+        earliest = [earliest, opens].into_iter().flatten().min();
     }
     Ok(earliest)
 }
@@ -206,16 +234,17 @@ fn required(c: &Connection, labels: &Labels) -> Result<Vec<String>, StoreError> 
     Ok(offered)
 }
 
-fn tenants(c: &Connection, requires: &str) -> Result<Vec<TenantId>, StoreError> {
+fn tenants(c: &Connection, requires: &str) -> Result<Vec<(TenantId, u8)>, StoreError> {
     let mut next = c.prepare_cached(TENANTS)?;
     let mut tenants = Vec::new();
     // No tenant has this id.
-    let mut last = Uuid::nil();
-    while let Some(tenant) =
-        next.query_row(params![requires, Id(last)], |row| Ok(row.get::<_, Id>(0)?.0)).optional()?
+    let mut last = (Uuid::nil(), 0u8);
+    while let Some((tenant, priority)) = next
+        .query_row(params![requires, Id(last.0), last.1], |row| Ok((row.get::<_, Id>(0)?.0, row.get(1)?)))
+        .optional()?
     {
-        tenants.push(TenantId(tenant));
-        last = tenant;
+        tenants.push((TenantId(tenant), priority));
+        last = (tenant, priority);
     }
     Ok(tenants)
 }
@@ -246,6 +275,7 @@ fn read_ready(
         idempotency_key: row.get(12)?,
         input: Payload { content_type: row.get(13)?, bytes: row.get(14)? },
         started_at: now,
+        end_by: row.get::<_, Option<At>>(16)?.map(|at| at.0),
     };
     Ok((row.get::<_, Word<_>>(1)?.0, claimed))
 }

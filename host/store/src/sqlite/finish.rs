@@ -2,8 +2,9 @@
 //! still names the host and the attempt.
 
 use super::cancel::count_down;
+use super::gate::read_passage;
 use super::row::{At, Id, Json, micros, signed, unsigned};
-use super::{quota, usage};
+use super::{gate, quota, usage};
 use crate::billing::{BillKey, of_end};
 use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
 use crate::standing::bytes_of_line;
@@ -14,15 +15,17 @@ use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId};
 use innkeeper_domain::run::{Lease, LogLine, RunState};
 use rusqlite::{Connection, OptionalExtension, params};
 
-fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
+/// A leased run's row, and when it was available.
+fn leased(c: &Connection, lease: Lease) -> Result<(Leased, Timestamp), StoreError> {
     let mut get = c.prepare_cached(
         "SELECT r.started_at, r.cancel_requested, r.losses, r.nominal_at, r.tenant_id, r.task_id,
-             octet_length(r.input), n.deleted_at IS NOT NULL, r.backfill_id
+             octet_length(r.input), n.deleted_at IS NOT NULL, r.backfill_id,
+             r.gates, r.passed, r.hold, r.available_at
          FROM run r JOIN tenant n ON n.id = r.tenant_id
          WHERE r.id = ?1 AND r.host_id = ?2 AND r.attempt = ?3 AND r.state = 'running'",
     )?;
     let row = get.query_row(params![Id(lease.run.0), Id(lease.host.0), lease.attempt], |row| {
-        Ok(Leased {
+        let leased = Leased {
             started_at: row.get::<_, At>(0)?.0,
             cancel_requested: row.get(1)?,
             losses: row.get(2)?,
@@ -32,7 +35,9 @@ fn leased(c: &Connection, lease: Lease) -> Result<Leased, StoreError> {
             input_bytes: unsigned(row.get(6)?),
             tenant_deleted: row.get(7)?,
             backfill: row.get::<_, Option<Id>>(8)?.map(|id| BackfillId(id.0)),
-        })
+            passage: read_passage(row, 9)?,
+        };
+        Ok((leased, row.get::<_, At>(12)?.0))
     });
     row.optional()?.ok_or(StoreError::LeaseLost)
 }
@@ -44,7 +49,7 @@ pub(super) fn end(
     end: LeaseEnd,
     now: Timestamp,
 ) -> Result<AfterLease, StoreError> {
-    let run = leased(c, lease)?;
+    let (run, available_at) = leased(c, lease)?;
     let ended = run.end(end, now)?;
     record_attempt(c, lease, run.started_at, &ended, now)?;
     let mut stored = ended.output.map_or(0, |output| output.bytes.len() as u64);
@@ -90,15 +95,15 @@ pub(super) fn end(
         )?
         .execute(params![Id(lease.run.0), At(run.nominal_at)])?;
     }
-    if ended.state.is_final() {
-        count_down(c, lease.run, ended.state, now)?;
-    }
-    Ok(run.after(ended.state))
+    let passages = (run.passage, run.passage_after(ended.state));
+    gate::go(c, lease.run, passages, ended.available_at.unwrap_or(available_at))?;
+    let tells = ended.state.is_final() && count_down(c, lease.run, ended.state, now)?;
+    Ok(AfterLease { tells, ..run.after(ended.state) })
 }
 
 /// Keeps what a running attempt has said.
 pub(super) fn news(c: &Connection, news: &AttemptNews) -> Result<(), StoreError> {
-    let run = match leased(c, news.lease) {
+    let (run, _) = match leased(c, news.lease) {
         Err(StoreError::LeaseLost) => return Ok(()),
         run => run?,
     };

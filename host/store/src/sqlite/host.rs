@@ -2,14 +2,14 @@
 
 use super::finish::end;
 use super::row::{At, Id, Json, Word, unsigned};
-use super::{SqliteStore, audit};
+use super::{SqliteStore, audit, fleet_pause};
 use crate::ending::LeaseEnd;
 use crate::record;
 use crate::{HostStore, Orders, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::host::{Host, HostState, HostStatus};
+use innkeeper_domain::host::{FleetPause, Host, HostState, HostStatus};
 use innkeeper_domain::ids::{HostId, RunId};
 use innkeeper_domain::limits::HOSTS_LISTED_MAX;
 use innkeeper_domain::name::Name;
@@ -32,8 +32,9 @@ impl HostStore for SqliteStore {
             let mut told = c.prepare_cached("DELETE FROM host_told WHERE name = ?1 RETURNING state")?;
             let told = told.query_row([host.name.as_str()], |row| row.get::<_, Word<_>>(0)).optional()?;
             c.execute(
-                "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO host (id, started_at, lease_until, name, address, version, roles, labels, capacity, state,
+                     paused)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, EXISTS (SELECT 1 FROM fleet_pause))",
                 params![
                     Id(host.id.0),
                     At(now),
@@ -126,6 +127,25 @@ impl HostStore for SqliteStore {
         self.end_leases(release).await
     }
 
+    async fn fleet_pause(&self, note: String, change: Change) -> Result<FleetPause, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let pause = move |c: &Connection| {
+            let paused = fleet_pause::set(c, Some(&note), &change)?;
+            paused.ok_or_else(|| StoreError::Corrupt("a pause was not written".into()))
+        };
+        self.writer.write(pause, move |_| hints.runs_ready.notify_one()).await
+    }
+
+    async fn fleet_unpause(&self, change: Change) -> Result<(), StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let unpause = move |c: &Connection| fleet_pause::set(c, None, &change).map(drop);
+        self.writer.write(unpause, move |()| hints.runs_ready.notify_one()).await
+    }
+
+    async fn fleet_paused(&self) -> Result<Option<FleetPause>, StoreError> {
+        self.read(fleet_pause::get).await
+    }
+
     async fn host_list(&self) -> Result<Vec<HostStatus>, StoreError> {
         self.read(|c| list(c, None)).await
     }
@@ -172,8 +192,14 @@ impl SqliteStore {
     }
 }
 
+/// Whether the host may claim runs; none if its life has ended.
+pub(super) fn may_claim(c: &Connection, host: HostId) -> Result<Option<bool>, StoreError> {
+    let mut get = c.prepare_cached("SELECT state = ?2 AND NOT paused FROM host WHERE id = ?1")?;
+    Ok(get.query_row(params![Id(host.0), HostState::Active.as_str()], |row| row.get(0)).optional()?)
+}
+
 /// The host's state; none if its life has ended.
-pub(super) fn state(c: &Connection, host: HostId) -> Result<Option<HostState>, StoreError> {
+fn state(c: &Connection, host: HostId) -> Result<Option<HostState>, StoreError> {
     let mut get = c.prepare_cached("SELECT state FROM host WHERE id = ?1")?;
     Ok(get.query_row([Id(host.0)], |row| Ok(row.get::<_, Word<_>>(0)?.0)).optional()?)
 }
@@ -232,7 +258,7 @@ fn reap(
 
 fn leases(c: &Connection, host: HostId) -> Result<Vec<Lease>, StoreError> {
     let mut running =
-        c.prepare_cached("SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running'")?;
+        c.prepare_cached("SELECT id, attempt FROM run WHERE host_id = ?1 AND state = 'running' ORDER BY id")?;
     let rows = running.query_map([Id(host.0)], |row| read_lease(row, host))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

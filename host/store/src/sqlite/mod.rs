@@ -16,8 +16,14 @@ mod backfill_advance;
 mod cancel;
 mod claim;
 mod component;
+mod event;
+mod event_deliver;
+mod expire;
 mod files;
 mod finish;
+mod fleet_pause;
+mod gate;
+mod gate_grant;
 mod holiday;
 mod host;
 mod inline;
@@ -26,6 +32,7 @@ mod quota;
 mod readers;
 mod retention;
 mod retention_tenant;
+mod retry;
 mod row;
 mod run;
 mod secret;
@@ -36,6 +43,7 @@ mod token;
 pub(crate) mod transfer;
 mod trigger;
 mod trigger_advance;
+mod trigger_fire;
 mod trigger_retime;
 mod upload;
 mod usage;
@@ -67,6 +75,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0004_time.sql"),
     include_str!("../../migrations/sqlite/0005_holidays.sql"),
     include_str!("../../migrations/sqlite/0006_backfill.sql"),
+    include_str!("../../migrations/sqlite/0007_limits.sql"),
+    include_str!("../../migrations/sqlite/0008_runs.sql"),
+    include_str!("../../migrations/sqlite/0009_events.sql"),
 ];
 
 /// The database in a store's folder.
@@ -190,6 +201,7 @@ fn newer(version: usize) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use innkeeper_domain::gate::GateKind;
     use innkeeper_domain::run::RunState;
 
     #[test]
@@ -222,6 +234,10 @@ mod tests {
             let states = crate::columns::in_states(states).unwrap();
             format!("SELECT r.id FROM run r WHERE r.tenant_id = ? AND {states} ORDER BY r.id DESC LIMIT ?")
         };
+        let labelled = format!(
+            "SELECT r.id FROM run r WHERE r.tenant_id = ? AND {} ORDER BY r.id DESC LIMIT ?",
+            run::LABELLED
+        );
         let tasks = format!("SELECT id FROM task WHERE {}", retention::TASK_OVER);
         let triggers = format!("SELECT id FROM trigger WHERE {}", retention::TRIGGER_OVER);
         for (sql, index) in [
@@ -229,6 +245,10 @@ mod tests {
             (cancel::unbegun(cancel::OF_TRIGGER).as_str(), "run_unbegun"),
             (cancel::unbegun(cancel::OF_BACKFILL).as_str(), "run_unbegun"),
             (backfill_advance::DUE, "backfill_wake"),
+            (expire::START, "run_start_by"),
+            (expire::END, "run_end_by"),
+            (expire::CANCEL, "run_cancel_by"),
+            (labelled.as_str(), "run_labelled"),
             (backfill::OWN_RUN, "run_occurrence"),
             (backfill::BACKFILLED_RUN, "run_backfill"),
             (retention::BACKFILLS, "backfill_finished"),
@@ -245,6 +265,10 @@ mod tests {
             (claim::TENANTS, "run_ready"),
             (claim::FIRST, "run_ready"),
             (claim::NEXT, "run_ready"),
+            (gate_grant::held_sql(GateKind::Trigger).as_str(), "run_held_trigger"),
+            (gate_grant::held_sql(GateKind::Key).as_str(), "run_held_key"),
+            (gate_grant::held_sql(GateKind::Task).as_str(), "run_held_task"),
+            (gate_grant::open_sql().as_str(), "gate_open"),
             (retention::BILLS, "usage_day"),
             (trigger_advance::DUE, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),

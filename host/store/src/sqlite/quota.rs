@@ -1,5 +1,6 @@
 //! What tenants use of their quotas, in SQLite.
 
+use super::fleet_pause::IS_PAUSED;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use crate::StoreError;
 use crate::standing::Account;
@@ -16,11 +17,13 @@ pub(super) fn account(
     tenant: TenantId,
     now: Timestamp,
 ) -> Result<Option<Account>, StoreError> {
-    let mut get =
-        c.prepare_cached("SELECT name, state, quotas FROM tenant WHERE id = ?1 AND deleted_at IS NULL")?;
+    let mut get = c.prepare_cached(&format!(
+        "SELECT name, state, quotas, paused_at IS NOT NULL OR {IS_PAUSED} FROM tenant
+         WHERE id = ?1 AND deleted_at IS NULL"
+    ))?;
     let found = get.query_row([Id(tenant.0)], |row| {
         let (name, state) = (row.get::<_, Word<_>>(0)?.0, row.get::<_, Word<_>>(1)?.0);
-        Ok(Account::new(tenant, name, state, row.get::<_, Json<_>>(2)?.0))
+        Ok(Account::new(tenant, name, (state, row.get(3)?), row.get::<_, Json<_>>(2)?.0))
     });
     let Some(mut account) = found.optional()? else { return Ok(None) };
     if account.has(Quota::CpuPerDay) {
@@ -47,6 +50,21 @@ pub(super) fn write(c: &Connection, account: &Account) -> Result<(), StoreError>
         )?
         .execute(params![Id(account.tenant.0), At(on_time_at)])?;
     }
+    Ok(())
+}
+
+/// When the tenant's next attempt would begin on time if they came evenly; none if none has begun.
+pub(super) fn begun(c: &Connection, tenant: TenantId) -> Result<Option<Timestamp>, StoreError> {
+    let mut get = c.prepare_cached("SELECT on_time_at FROM begin_rate WHERE tenant_id = ?1")?;
+    Ok(get.query_row([Id(tenant.0)], |row| row.get::<_, At>(0)).optional()?.map(|at| at.0))
+}
+
+pub(super) fn write_begun(c: &Connection, tenant: TenantId, on_time_at: Timestamp) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "INSERT INTO begin_rate (tenant_id, on_time_at) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET on_time_at = excluded.on_time_at",
+    )?
+    .execute(params![Id(tenant.0), At(on_time_at)])?;
     Ok(())
 }
 

@@ -10,7 +10,9 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::bill::day_number;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::ids::{AuditId, RunId, TenantId};
-use innkeeper_domain::limits::{RETENTION_STEP_LINES, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use innkeeper_domain::limits::{
+    RETENTION_STEP_LINES, STORED_BYTES_PER_EVENT, STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN,
+};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use uuid::Uuid;
 
@@ -79,6 +81,7 @@ struct Found {
     tenants: Vec<Uuid>,
     audit: Vec<Uuid>,
     bills: Vec<BillRow>,
+    events: Vec<(Uuid, i64)>,
 }
 
 /// The key of a bill's row.
@@ -99,6 +102,12 @@ pub(super) const TASK_OVER: &str = "deleted_at < ?1
     AND NOT EXISTS (SELECT 1 FROM trigger g WHERE g.task_id = task.id)";
 pub(super) const BILLS: &str = "SELECT tenant_id, day, task_id, shard FROM usage WHERE day < ?1 LIMIT ?2";
 pub(super) const SKIPS: &str = "SELECT id FROM skip WHERE last_at < ?1 ORDER BY last_at LIMIT ?2";
+
+/// Of each tenant the first, since an event is never older than the one before it.
+pub(super) const EVENTS: &str = "SELECT e.tenant_id, e.sequence FROM event e WHERE e.at < ?1 AND (e.at < ?2
+        OR NOT EXISTS (SELECT 1 FROM trigger g WHERE g.tenant_id = e.tenant_id AND g.state = 'active'
+            AND g.event_cursor IS NOT NULL AND g.event_cursor < e.sequence))
+    ORDER BY e.at, e.sequence LIMIT ?3";
 
 fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
     // Ids are in the order of creation, and what was created later hasn't ended before.
@@ -140,7 +149,13 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
     let bills = bills.query_map(params![day_number(keep.usage_since), limit], |row| {
         Ok((row.get::<_, Id>(0)?.0, row.get(1)?, row.get::<_, Id>(2)?.0, row.get(3)?))
     })?;
+    let mut events = c.prepare_cached(EVENTS)?;
+    let held = At(keep.events_held_since.min(keep.events_since));
+    let events = events.query_map(params![At(keep.events_since), held, limit], |row| {
+        Ok((row.get::<_, Id>(0)?.0, row.get(1)?))
+    })?;
     Ok(Found {
+        events: events.collect::<Result<_, _>>()?,
         runs,
         logs,
         skips: skips.collect::<Result<_, _>>()?,
@@ -191,6 +206,7 @@ fn sweep(c: &Connection, found: &Found, keep: Keep, most: u64) -> Result<Swept, 
     let mut is_task_over = c.prepare_cached(&format!("SELECT 1 FROM task WHERE id = ?2 AND {TASK_OVER}"))?;
     for task in &found.tasks {
         if is_task_over.exists(params![At(keep.runs_since), Id(*task)])? {
+            c.prepare_cached("DELETE FROM gate WHERE owner = ?1")?.execute([Id(*task)])?;
             c.prepare_cached("DELETE FROM task_revision WHERE task_id = ?1")?.execute([Id(*task)])?;
             swept.definitions +=
                 c.prepare_cached("DELETE FROM task WHERE id = ?1")?.execute([Id(*task)])? as u64;
@@ -225,7 +241,24 @@ fn sweep(c: &Connection, found: &Found, keep: Keep, most: u64) -> Result<Swept, 
     for (tenant, day, task, shard) in &found.bills {
         swept.bills += forget.execute(params![Id(*tenant), day, Id(*task), shard])? as u64;
     }
+    for (tenant, sequence) in &found.events {
+        swept.events += delete_event(c, *tenant, *sequence)?;
+    }
     Ok(swept)
+}
+
+/// Deletes an event, if it is there; how many that were.
+fn delete_event(c: &Connection, tenant: Uuid, sequence: i64) -> Result<u64, StoreError> {
+    let mut delete = c.prepare_cached(
+        "DELETE FROM event WHERE tenant_id = ?1 AND sequence = ?2 RETURNING octet_length(data), at",
+    )?;
+    let deleted = delete
+        .query_row(params![Id(tenant), sequence], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, At>(1)?)));
+    let Some((bytes, at)) = deleted.optional()? else { return Ok(0) };
+    c.prepare_cached("UPDATE event_head SET expired_at = ?2 WHERE tenant_id = ?1")?
+        .execute(params![Id(tenant), at])?;
+    quota::store(c, TenantId(tenant), -(bytes + signed(STORED_BYTES_PER_EVENT)))?;
+    Ok(1)
 }
 
 fn is_over(c: &Connection, run: Uuid, since: Timestamp) -> Result<bool, StoreError> {

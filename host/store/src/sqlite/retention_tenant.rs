@@ -16,7 +16,7 @@ const FINISH: &str = "UPDATE trigger SET state = 'finished', next_at = NULL, due
     SELECT id FROM trigger WHERE tenant_id = ?1 AND state = 'active' AND due_at IS NOT NULL LIMIT ?2)";
 
 /// What goes when no run is left, those first that name others: tables, their keys, and whose rows.
-const ROWS: [(&str, &str, &str); 14] = [
+const ROWS: [(&str, &str, &str); 18] = [
     ("skip", "id", "trigger_id IN (SELECT id FROM trigger WHERE tenant_id = ?1)"),
     ("backfill", "id", OWN),
     ("trigger", "id", OWN),
@@ -31,6 +31,10 @@ const ROWS: [(&str, &str, &str); 14] = [
     ("usage", "tenant_id, day, task_id, shard", OWN),
     ("stored", "tenant_id, shard", OWN),
     ("start_rate", "tenant_id", OWN),
+    ("event", "tenant_id, sequence", OWN),
+    ("event_head", "tenant_id", OWN),
+    ("begin_rate", "tenant_id", OWN),
+    ("gate", "owner, kind, key", OWN),
 ];
 
 const OWN: &str = "tenant_id = ?1";

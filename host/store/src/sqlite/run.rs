@@ -1,18 +1,25 @@
 //! Runs in SQLite: started, read, cancelled. Claims and ends are in `claim` and `finish`.
 
-use super::cancel::{OF_RUN, cancel_unbegun};
+use super::cancel::cancel;
 use super::claim::{claim, next_ready};
+use super::expire::{self, Expired};
 use super::finish::{end, news};
-use super::row::{At, Id, Json, Word, bad_token, in_states, limit, paged, unsigned};
-use super::{SqliteStore, audit, start, task, trigger};
+use super::retry::retry;
+use super::row::{At, Id, Json, Word, bad_token, in_states, labels, limit, of_kinds, paged, unsigned};
+use super::{SqliteStore, audit, gate, start, task, trigger};
 use crate::ending::{AfterLease, LeaseEnd};
 use crate::record;
-use crate::words::hidden;
-use crate::{AttemptNews, Finish, NewRun, Page, Paged, RunFilter, RunStore, StartError, Started, StoreError};
+use crate::reopen::in_order;
+use crate::words::{hidden, is_over};
+use crate::{
+    AttemptNews, Cancelled, Finish, GateStatus, NewRun, OnRevision, Page, Paged, Retried, RunFilter,
+    RunStore, StartError, Started, StoreError,
+};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::gate::Passage;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
@@ -58,17 +65,9 @@ impl RunStore for SqliteStore {
     async fn run_cancel(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
         let now = change.now;
         let hints = Arc::clone(&self.hints);
-        let cancel = move |c: &Connection| {
+        let cancel_it = move |c: &Connection| {
             let run = get(c, tenant, id)?;
-            match run.state {
-                RunState::Queued | RunState::Waiting => {
-                    cancel_unbegun(c, OF_RUN, id.0, now)?;
-                }
-                RunState::Running => {
-                    c.execute("UPDATE run SET cancel_requested = 1 WHERE id = ?1", [Id(id.0)])?;
-                }
-                RunState::Succeeded | RunState::Failed | RunState::Cancelled => {}
-            }
+            cancel(c, tenant, id, now)?;
             let after = get(c, tenant, id)?;
             if after != run {
                 let difference = || (record::run(&run), record::run(&after));
@@ -80,7 +79,84 @@ impl RunStore for SqliteStore {
             hints.run_changed(run.id);
             hints.orders.notify_one();
         };
-        self.writer.write(cancel, wake).await
+        self.writer.write(cancel_it, wake).await
+    }
+
+    async fn runs_cancel(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        change: Change,
+    ) -> Result<Cancelled, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let cancel_all = move |c: &Connection| {
+            let (mut cancelled, mut changed) = (Cancelled::default(), Vec::new());
+            for id in in_order(ids) {
+                match cancel(c, tenant, id, change.now)? {
+                    Some(RunState::Queued | RunState::Waiting) => cancelled.ended += 1,
+                    Some(RunState::Running) => cancelled.told += 1,
+                    Some(RunState::Succeeded | RunState::Failed | RunState::Cancelled) | None => continue,
+                }
+                changed.push(id);
+            }
+            put_on_record(c, &change, tenant, "cancelled", &changed)?;
+            Ok((cancelled, changed))
+        };
+        let wake = move |(_, changed): &(Cancelled, Vec<RunId>)| {
+            changed.iter().for_each(|run| hints.run_changed(*run));
+            hints.orders.notify_one();
+            hints.backfills_changed.notify_one();
+        };
+        Ok(self.writer.write(cancel_all, wake).await?.0)
+    }
+
+    async fn runs_retry(
+        &self,
+        tenant: TenantId,
+        ids: Vec<RunId>,
+        on: OnRevision,
+        change: Change,
+    ) -> Result<Retried, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let retry = move |c: &Connection| {
+            let retried = retry(c, tenant, ids, on, change.now)?;
+            put_on_record(c, &change, tenant, "retried", &retried.reopened)?;
+            Ok(retried)
+        };
+        let wake = move |retried: &Retried| {
+            retried.reopened.iter().for_each(|run| hints.run_changed(*run));
+            hints.runs_ready.notify_one();
+        };
+        self.writer.write(retry, wake).await
+    }
+
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        // A look costs no commit, and there is seldom anything to do.
+        if !self.read(move |c| expire::any(c, now)).await? {
+            return Ok(0);
+        }
+        let hints = Arc::clone(&self.hints);
+        let wake = move |expired: &Vec<Expired>| {
+            expired.iter().for_each(|(run, _)| hints.run_changed(*run));
+            hints.runs_ready.notify_one();
+            if expired.iter().any(|(_, backfill)| backfill.is_some()) {
+                hints.backfills_changed.notify_one();
+            }
+        };
+        let expired = self.writer.write(move |c| expire::expire(c, now, limit), wake).await?;
+        Ok(expired.len() as u64)
+    }
+
+    async fn run_pause(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        self.hold(tenant, id, change, Passage::pause).await
+    }
+
+    async fn run_resume(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError> {
+        self.hold(tenant, id, change, Passage::resume).await
+    }
+
+    async fn gates_list(&self, tenant: TenantId, limit: usize) -> Result<Vec<GateStatus>, StoreError> {
+        self.read(move |c| gate::list(c, tenant, limit)).await
     }
 
     async fn run_logs(
@@ -147,11 +223,14 @@ impl RunStore for SqliteStore {
         let run = finish.lease.run;
         let wake = move |after: &AfterLease| {
             hints.run_changed(run);
-            if !after.state.is_final() || hints.makes_room(after.tenant) {
+            if !after.state.is_final() || after.opens || hints.makes_room(after.tenant) {
                 hints.runs_ready.notify_one();
             }
             if after.backfill.is_some() {
                 hints.backfills_changed.notify_one();
+            }
+            if after.tells {
+                hints.events_changed();
             }
         };
         let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
@@ -159,10 +238,43 @@ impl RunStore for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Changes where an unfinished run stands, by whether it executes.
+    async fn hold(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        change: Change,
+        next: fn(Passage, bool) -> Passage,
+    ) -> Result<Run, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let hold = move |c: &Connection| {
+            let run = get(c, tenant, id)?;
+            if run.state.is_final() {
+                return Err(is_over(id, run.state));
+            }
+            let passage = next(run.passage, run.state == RunState::Running);
+            gate::go(c, id, (run.passage, passage), run.available_at)?;
+            let after = get(c, tenant, id)?;
+            if after != run {
+                let difference = || (record::run(&run), record::run(&after));
+                audit::record(c, &change, Some(tenant), || format!("run {id}"), difference)?;
+            }
+            Ok(after)
+        };
+        let wake = move |run: &Run| {
+            hints.run_changed(run.id);
+            hints.runs_ready.notify_one();
+        };
+        self.writer.write(hold, wake).await
+    }
+}
+
 /// Columns of a run's row that [`read_run`] reads; payloads are added where they are wanted.
 const COLUMNS: &str = "r.id, r.task_id, t.name, r.revision, g.name, r.nominal_at, r.state, r.attempt,
     r.idempotency_key, r.failure_kind, r.failure_code, r.failure_message, r.progress, r.cancel_requested,
-    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id";
+    r.created_at, r.available_at, r.started_at, r.finished_at, r.backfill_id, r.start_by, r.end_by, r.reopened_at,
+    r.labels, r.priority, r.concurrency_key, r.gates, r.passed, r.hold";
 const TABLES: &str = "FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id";
 
 fn read_run(row: &Row) -> rusqlite::Result<Run> {
@@ -178,6 +290,10 @@ fn read_run(row: &Row) -> rusqlite::Result<Run> {
         state: row.get::<_, Word<_>>(6)?.0,
         attempt: row.get(7)?,
         idempotency_key: row.get(8)?,
+        priority: row.get(23)?,
+        concurrency_key: row.get(24)?,
+        passage: gate::read_passage(row, 25)?,
+        waits_for: None,
         input: Payload::default(),
         output: None,
         failure: read_failure(row, 9)?,
@@ -189,6 +305,10 @@ fn read_run(row: &Row) -> rusqlite::Result<Run> {
         available_at: row.get::<_, At>(15)?.0,
         started_at: at(16)?,
         finished_at: at(17)?,
+        start_by: at(19)?,
+        end_by: at(20)?,
+        reopened_at: at(21)?,
+        labels: Labels::of_written(row.get_ref(22)?.as_str()?),
         attempts: Vec::new(),
     })
 }
@@ -214,13 +334,14 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
     ))?;
     let found = get.query_row(params![Id(id.0), Id(tenant.0)], |row| {
         let mut run = read_run(row)?;
-        run.input = Payload { content_type: row.get(19)?, bytes: row.get(20)? };
-        if let Some(content_type) = row.get(21)? {
-            run.output = Some(Payload { content_type, bytes: row.get(22)? });
+        run.input = Payload { content_type: row.get(28)?, bytes: row.get(29)? };
+        if let Some(content_type) = row.get(30)? {
+            run.output = Some(Payload { content_type, bytes: row.get(31)? });
         }
         Ok(run)
     });
     let mut run = found.optional()?.ok_or_else(|| StoreError::NotFound(format!("run {id}")))?;
+    run.waits_for = gate::waits_for(c, id, run.passage.hold)?;
     let mut attempts = c.prepare_cached(
         "SELECT number, host_id, started_at, finished_at, failure_kind, failure_code, failure_message, wall,
              peak_memory, cpu
@@ -242,6 +363,23 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
     })?;
     run.attempts = rows.collect::<Result<_, _>>()?;
     Ok(run)
+}
+
+/// That a run has a label, written as [`labels`] does. Said twice for the planner: those without any aren't looked at.
+pub(super) const LABELLED: &str = "r.labels <> '' AND instr(',' || r.labels || ',', ?) > 0";
+
+fn put_on_record(
+    c: &Connection,
+    change: &Change,
+    tenant: TenantId,
+    what: &'static str,
+    runs: &[RunId],
+) -> Result<(), StoreError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let (object, difference) = record::runs(what, runs);
+    audit::record(c, change, Some(tenant), || object, || difference)
 }
 
 fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Result<Paged<Run>, StoreError> {
@@ -268,6 +406,17 @@ fn list(c: &Connection, tenant: TenantId, filter: &RunFilter, page: &Page) -> Re
     }
     if let Some(condition) = in_states(&filter.states) {
         sql.push_str(&format!(" AND {condition}"));
+    }
+    if let Some(condition) = of_kinds(&filter.failure_kinds) {
+        sql.push_str(&format!(" AND {condition}"));
+    }
+    if let Some(since) = filter.ended_since {
+        sql.push_str(" AND r.finished_at >= ?");
+        values.push(Box::new(At(since)));
+    }
+    for label in labels(&filter.labels) {
+        sql.push_str(&format!(" AND {LABELLED}"));
+        values.push(Box::new(label));
     }
     if let Some(token) = &page.after {
         sql.push_str(" AND r.id < ?");

@@ -1,10 +1,13 @@
 //! Starting runs in SQLite.
 
-use super::quota;
 use super::row::{At, Id, Json, signed, unsigned};
+use super::{gate, quota};
+use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
 use crate::standing::Account;
+use crate::terms::{Pinned, Terms};
 use crate::{NewRun, StartError, Started, StoreError};
 use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
+use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
 use innkeeper_domain::name::Name;
@@ -22,21 +25,28 @@ pub(super) struct NewRow<'a> {
     pub revision: u32,
     /// See [`innkeeper_domain::host::Labels`].
     pub requires: &'a str,
+    pub pinned: Pinned,
     pub trigger: Option<(TriggerId, String)>,
     pub backfill: Option<BackfillId>,
     pub nominal_at: Timestamp,
+    /// See [`innkeeper_domain::event::Event::depth`].
+    pub depth: u32,
     pub last_success_nominal: Option<Timestamp>,
     pub idempotency_key: Option<&'a str>,
     pub input: &'a Payload,
+    pub priority: u8,
+    pub passage: Passage,
+    pub key: Option<String>,
 }
 
-/// Inserts a queued run. The counts of unfinished runs are the caller's to keep.
+/// Inserts a queued run. The counts of unfinished runs, and the gates, are the caller's to keep.
 pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(), StoreError> {
     c.prepare_cached(
         "INSERT INTO run (id, tenant_id, task_id, revision, trigger_id, occurrence, nominal_at,
              last_success_nominal, state, idempotency_key, created_at, available_at, input_type, input,
-             requires, backfill_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12, ?13, ?14)",
+             requires, backfill_id, start_by, end_by, labels, depth, priority, gates, hold, concurrency_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+             ?19, ?20, ?21, ?22)",
     )?
     .execute(params![
         Id(run.id.0),
@@ -53,6 +63,14 @@ pub(super) fn insert(c: &Connection, run: &NewRow, now: Timestamp) -> Result<(),
         run.input.bytes,
         run.requires,
         run.backfill.map(|id| Id(id.0)),
+        run.pinned.start_by.map(At),
+        run.pinned.end_by.map(At),
+        run.pinned.labels,
+        run.depth,
+        run.priority,
+        run.passage.gates.bits(),
+        run.passage.hold.number(),
+        run.key,
     ])?;
     Ok(())
 }
@@ -62,8 +80,13 @@ struct Target {
     id: TaskId,
     revision: u32,
     requires: String,
+    terms: Terms,
     unfinished: u64,
     started: u64,
+    priority: u8,
+    paused: bool,
+    gates: TaskGates,
+    changes: GateChanges,
 }
 
 /// Starts runs by hand, in the order given.
@@ -90,6 +113,7 @@ pub(super) fn start_all(
     for target in targets.values().flatten().filter(|target| target.started > 0) {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
             .execute(params![Id(target.id.0), signed(target.started)])?;
+        gate::write(c, &target.changes)?;
     }
     quota::write(c, &account)?;
     Ok(results)
@@ -97,20 +121,27 @@ pub(super) fn start_all(
 
 fn target(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Target>, StoreError> {
     let mut get = c.prepare_cached(
-        "SELECT t.id, t.revision, r.spec, t.unfinished FROM task t
+        "SELECT t.id, t.revision, r.spec, t.unfinished, t.paused_at IS NOT NULL FROM task t
              JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
          WHERE t.tenant_id = ?1 AND t.name = ?2 AND t.deleted_at IS NULL",
     )?;
     let found = get.query_row(params![Id(tenant.0), name.as_str()], |row| {
-        Ok(Target {
-            id: TaskId(row.get::<_, Id>(0)?.0),
-            revision: row.get(1)?,
-            requires: row.get::<_, Json<TaskSpec>>(2)?.0.requires.to_string(),
-            unfinished: unsigned(row.get(3)?),
-            started: 0,
-        })
+        let of = (TaskId(row.get::<_, Id>(0)?.0), row.get(1)?, unsigned(row.get(3)?), row.get(4)?);
+        Ok((row.get::<_, Json<TaskSpec>>(2)?.0, of))
     });
-    Ok(found.optional()?)
+    let Some((spec, (id, revision, unfinished, paused))) = found.optional()? else { return Ok(None) };
+    Ok(Some(Target {
+        id,
+        revision,
+        requires: spec.requires.to_string(),
+        terms: Terms::of(&spec),
+        unfinished,
+        started: 0,
+        priority: spec.priority,
+        paused,
+        gates: task_gates(&spec, paused)?,
+        changes: GateChanges::default(),
+    }))
 }
 
 fn start_one(
@@ -129,9 +160,14 @@ fn start_one(
         unfinished_of_trigger: 0,
         same_key,
         tenant: account.for_hand(&start.input, now),
+        task_paused: target.paused,
     };
     Ok(match admit(Asker::Hand, state) {
-        Verdict::Run => {
+        Verdict::Run | Verdict::Buffer | Verdict::Replace => {
+            let (passage, key) = begin(&target.gates, &start.input, WaitsForOwn::No);
+            let of = Gated { tenant: account.tenant, task: target.id, trigger: None, key: key.as_deref() };
+            let passages = (Passage::default(), passage);
+            target.changes.add(&of, passages, now, Some(&target.gates));
             insert(
                 c,
                 &NewRow {
@@ -140,12 +176,17 @@ fn start_one(
                     task: target.id,
                     revision: target.revision,
                     requires: &target.requires,
+                    pinned: target.terms.pinned(start.options.deadlines, &start.options.labels, now, now),
                     trigger: None,
                     backfill: None,
+                    depth: 0,
                     nominal_at: now,
                     last_success_nominal: None,
                     idempotency_key: start.idempotency_key.as_deref(),
                     input: &start.input,
+                    priority: start.options.priority.unwrap_or(target.priority),
+                    passage,
+                    key,
                 },
                 now,
             )?;

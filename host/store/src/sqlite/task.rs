@@ -3,17 +3,18 @@
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
-use super::{SqliteStore, audit, backfill, secret, tenant};
+use super::{SqliteStore, audit, backfill, gate, secret, tenant};
+use crate::gates::limits_differ;
 use crate::record;
 use crate::words::changed_meanwhile;
-use crate::{NewTask, Page, Paged, StoreError, TaskStore};
+use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::task::{Revision, Task, TaskSpec};
+use innkeeper_domain::task::{Revision, Task, TaskPause, TaskSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -45,21 +46,26 @@ impl TaskStore for SqliteStore {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
-        change: Change,
+        by: Change,
     ) -> Result<Task, StoreError> {
-        let now = change.now;
+        let now = by.now;
         let name = name.clone();
-        self.write(move |c| {
+        let hints = Arc::clone(&self.hints);
+        let change = move |c: &Connection| {
             let task = get(c, tenant, &name)?;
             if let Some(expected) = expected.filter(|expected| *expected != task.revision) {
                 return Err(changed_meanwhile(&name, task.revision, expected));
             }
             revise(c, tenant, task.id, task.revision + 1, &spec, None, now)?;
+            if limits_differ(&task.spec, &spec) {
+                gate::regate_task(c, tenant, task.id)?;
+            }
             let updated = get(c, tenant, &name)?;
-            put_on_record(c, &change, tenant, Some(&task), Some(&updated))?;
+            put_on_record(c, &by, tenant, Some(&task), Some(&updated))?;
             Ok(updated)
-        })
-        .await
+        };
+        // Its limits may be wider now.
+        self.writer.write(change, move |_| hints.runs_ready.notify_one()).await
     }
 
     async fn task_rollback(
@@ -67,20 +73,75 @@ impl TaskStore for SqliteStore {
         tenant: TenantId,
         name: &Name,
         revision: u32,
-        change: Change,
+        by: Change,
     ) -> Result<Task, StoreError> {
-        let now = change.now;
+        let now = by.now;
         let name = name.clone();
-        self.write(move |c| {
+        let hints = Arc::clone(&self.hints);
+        let change = move |c: &Connection| {
             let task = get(c, tenant, &name)?;
             let old = spec(c, task.id, revision)?
                 .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of task `{name}`")))?;
             revise(c, tenant, task.id, task.revision + 1, &old, Some(revision), now)?;
+            if limits_differ(&task.spec, &old) {
+                gate::regate_task(c, tenant, task.id)?;
+            }
             let updated = get(c, tenant, &name)?;
-            put_on_record(c, &change, tenant, Some(&task), Some(&updated))?;
+            put_on_record(c, &by, tenant, Some(&task), Some(&updated))?;
             Ok(updated)
-        })
-        .await
+        };
+        // Its limits may be wider now.
+        self.writer.write(change, move |_| hints.runs_ready.notify_one()).await
+    }
+
+    async fn task_pause(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+        note: String,
+        queued: QueuedRuns,
+        change: Change,
+    ) -> Result<(Task, u64), StoreError> {
+        let (now, name) = (change.now, name.clone());
+        let hints = Arc::clone(&self.hints);
+        let pause = move |c: &Connection| {
+            let task = get(c, tenant, &name)?;
+            c.execute(
+                "UPDATE task SET paused_at = coalesce(paused_at, ?2), pause_note = ?3 WHERE id = ?1",
+                params![Id(task.id.0), At(now), note],
+            )?;
+            let cancelled = match queued {
+                QueuedRuns::Keep => Vec::new(),
+                QueuedRuns::Cancel => cancel_unbegun(c, OF_TASK, task.id.0, now)?,
+            };
+            if task.paused.is_none() {
+                gate::regate_task(c, tenant, task.id)?;
+            }
+            let paused = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&task), Some(&paused))?;
+            Ok((paused, cancelled))
+        };
+        let wake = move |(_, cancelled): &(Task, Vec<RunId>)| {
+            cancelled.iter().for_each(|run| hints.run_changed(*run));
+        };
+        let (task, cancelled) = self.writer.write(pause, wake).await?;
+        Ok((task, cancelled.len() as u64))
+    }
+
+    async fn task_resume(&self, tenant: TenantId, name: &Name, change: Change) -> Result<Task, StoreError> {
+        let name = name.clone();
+        let hints = Arc::clone(&self.hints);
+        let resume = move |c: &Connection| {
+            let task = get(c, tenant, &name)?;
+            if task.paused.is_none() {
+                return Ok(task);
+            }
+            resume(c, tenant, task.id)?;
+            let resumed = get(c, tenant, &name)?;
+            put_on_record(c, &change, tenant, Some(&task), Some(&resumed))?;
+            Ok(resumed)
+        };
+        self.writer.write(resume, move |_| hints.runs_ready.notify_one()).await
     }
 
     async fn task_get(&self, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
@@ -171,7 +232,12 @@ impl TaskStore for SqliteStore {
                         params![Id(task.0), At(now)],
                     )?;
                     backfill::end(c, backfill::OF_TASK, task.0, now)?;
-                    cancel_unbegun(c, OF_TASK, task.0, now)
+                    let cancelled = cancel_unbegun(c, OF_TASK, task.0, now)?;
+                    if before.paused.is_some() {
+                        // What executes of it may be tried again.
+                        resume(c, tenant, task)?;
+                    }
+                    Ok(cancelled)
                 },
                 move |cancelled| cancelled.iter().for_each(|run| hints.run_changed(*run)),
             )
@@ -180,7 +246,13 @@ impl TaskStore for SqliteStore {
     }
 }
 
-const SELECT: &str = "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at
+fn resume(c: &Connection, tenant: TenantId, task: TaskId) -> Result<(), StoreError> {
+    c.execute("UPDATE task SET paused_at = NULL, pause_note = '' WHERE id = ?1", [Id(task.0)])?;
+    gate::regate_task(c, tenant, task)
+}
+
+const SELECT: &str =
+    "SELECT t.id, t.name, t.revision, r.spec, t.created_at, r.created_at, t.paused_at, t.pause_note
     FROM task t JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision";
 
 fn read_task(row: &Row) -> rusqlite::Result<Task> {
@@ -191,6 +263,10 @@ fn read_task(row: &Row) -> rusqlite::Result<Task> {
         spec: row.get::<_, Json<_>>(3)?.0,
         created_at: row.get::<_, At>(4)?.0,
         updated_at: row.get::<_, At>(5)?.0,
+        paused: match row.get::<_, Option<At>>(6)? {
+            Some(at) => Some(TaskPause { note: row.get(7)?, at: at.0 }),
+            None => None,
+        },
     })
 }
 
@@ -204,6 +280,12 @@ fn find(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<Task>, S
 /// The tenant's task of that name.
 pub(super) fn get(c: &Connection, tenant: TenantId, name: &Name) -> Result<Task, StoreError> {
     find(c, tenant, name)?.ok_or_else(|| StoreError::NotFound(format!("task `{name}`")))
+}
+
+/// What a revision says that a run is pinned to.
+pub(super) fn pinned(c: &Connection, task: TaskId, revision: u32) -> Result<TaskSpec, StoreError> {
+    let missing = || StoreError::Corrupt(format!("revision {revision} of task {task} is missing"));
+    spec(c, task, revision)?.ok_or_else(missing)
 }
 
 fn spec(c: &Connection, task: TaskId, revision: u32) -> Result<Option<TaskSpec>, StoreError> {

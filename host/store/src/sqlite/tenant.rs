@@ -14,7 +14,7 @@ use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::TENANTS_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::{Quota, QuotaUse, Quotas};
-use innkeeper_domain::tenant::{Tenant, TenantUpdate};
+use innkeeper_domain::tenant::{Tenant, TenantPause, TenantUpdate};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::sync::Arc;
@@ -82,8 +82,17 @@ impl TenantStore for SqliteStore {
             let before = get(c, &name)?;
             let after = update.apply(before.clone());
             c.execute(
-                "UPDATE tenant SET state = ?2, note = ?3, weight = ?4, quotas = ?5 WHERE id = ?1",
-                params![Id(after.id.0), after.state.as_str(), after.note, after.weight, Json(&after.quotas)],
+                "UPDATE tenant SET state = ?2, note = ?3, weight = ?4, quotas = ?5, paused_at = ?6, pause_note = ?7
+                 WHERE id = ?1",
+                params![
+                    Id(after.id.0),
+                    after.state.as_str(),
+                    after.note,
+                    after.weight,
+                    Json(&after.quotas),
+                    after.pause.as_ref().map(|pause| At(pause.at)),
+                    after.pause.as_ref().map_or("", |pause| &pause.note),
+                ],
             )?;
             let object = || format!("tenant `{name}`");
             record(c, &change, Some(after.id), object, || (shown(&before), shown(&after)))?;
@@ -156,7 +165,8 @@ impl TenantStore for SqliteStore {
 }
 
 /// A tenant's columns, of a table that goes by `n`, as [`read_tenant`] takes them.
-pub(super) const TENANT_COLUMNS: &str = "n.id, n.name, n.state, n.note, n.weight, n.quotas, n.created_at";
+pub(super) const TENANT_COLUMNS: &str = "n.id, n.name, n.state, n.note, n.weight, n.quotas, n.created_at,
+    n.paused_at, n.pause_note";
 
 fn select() -> String {
     format!("SELECT {TENANT_COLUMNS} FROM tenant n")
@@ -164,8 +174,11 @@ fn select() -> String {
 
 /// A tenant, from the columns from this one on.
 pub(super) fn read_tenant(row: &Row, first: usize) -> rusqlite::Result<Tenant> {
+    let note = row.get(first + 8)?;
+    let pause = row.get::<_, Option<At>>(first + 7)?.map(|at| TenantPause { note, at: at.0 });
     Ok(Tenant {
         id: TenantId(row.get::<_, Id>(first)?.0),
+        pause,
         name: row.get::<_, Word<_>>(first + 1)?.0,
         state: row.get::<_, Word<_>>(first + 2)?.0,
         note: row.get(first + 3)?,

@@ -3,17 +3,22 @@
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
-use super::trigger_advance::{Due, advance, read_due};
-use super::{SqliteStore, audit, backfill, holiday, task, trigger_advance, trigger_retime};
+use super::trigger_advance::{Advanced, Due, advance, read_due};
+use super::{
+    SqliteStore, audit, backfill, event_deliver, holiday, task, trigger_advance, trigger_fire, trigger_retime,
+};
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
-use crate::{Advance, DueTrigger, NewTrigger, Outdated, Page, Paged, Retiming, StoreError, TriggerStore};
+use crate::{
+    Advance, DueTrigger, Fired, NewFiring, NewTrigger, Outdated, Page, Paged, QueuedRuns, Retiming,
+    StoreError, TriggerStore,
+};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::forecast::Plan;
-use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
@@ -45,6 +50,7 @@ impl TriggerStore for SqliteStore {
             let quotas = super::tenant::by_id(c, tenant)?.quotas;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
             holiday::check(c, tenant, &trigger.spec)?;
+            let first = trigger.first.as_ref();
             c.execute(
                 "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at,
                      delay, not_after, covered_at, covered_offset, zone_edition, created_at)
@@ -57,16 +63,17 @@ impl TriggerStore for SqliteStore {
                     Json(&trigger.spec),
                     trigger.input.content_type,
                     trigger.input.bytes,
-                    At(trigger.first.next.nominal),
-                    At(trigger.first.next.due),
+                    first.map(|first| At(first.next.nominal)),
+                    first.map(|first| At(first.next.due)),
                     trigger.spec.delay().map(micros),
                     trigger.spec.not_after.map(At),
-                    At(trigger.first.covered.at),
-                    trigger.first.covered.offset,
-                    trigger.first.edition,
+                    At(first.map_or(now, |first| first.covered.at)),
+                    first.map_or(0, |first| first.covered.offset),
+                    first.map_or("", |first| &first.edition),
                     At(now),
                 ],
             )?;
+            event_deliver::follow(c, tenant, &trigger)?;
             let created = get(c, tenant, &name)?;
             put_on_record(c, &change, tenant, None, Some(&created))?;
             Ok(created)
@@ -122,11 +129,13 @@ impl TriggerStore for SqliteStore {
         tenant: TenantId,
         name: &Name,
         note: String,
+        queued: QueuedRuns,
         change: Change,
     ) -> Result<Trigger, StoreError> {
         let now = change.now;
         let name = name.clone();
-        self.write(move |c| {
+        let hints = Arc::clone(&self.hints);
+        let pause = move |c: &Connection| {
             let trigger = unfinished(c, tenant, &name)?;
             c.execute(
                 "UPDATE trigger SET state = 'paused', pause_note = ?2, paused_at = coalesce(paused_at, ?3) WHERE id = ?1",
@@ -134,9 +143,16 @@ impl TriggerStore for SqliteStore {
             )?;
             let paused = get(c, tenant, &name)?;
             put_on_record(c, &change, tenant, Some(&trigger), Some(&paused))?;
-            Ok(paused)
-        })
-        .await
+            let cancelled = match queued {
+                QueuedRuns::Keep => Vec::new(),
+                QueuedRuns::Cancel => cancel_unbegun(c, OF_TRIGGER, trigger.id.0, now)?,
+            };
+            Ok((paused, cancelled))
+        };
+        let wake = move |(_, cancelled): &(Trigger, Vec<RunId>)| {
+            cancelled.iter().for_each(|run| hints.run_changed(*run));
+        };
+        Ok(self.writer.write(pause, wake).await?.0)
     }
 
     async fn trigger_resume(
@@ -159,7 +175,11 @@ impl TriggerStore for SqliteStore {
             put_on_record(c, &change, tenant, Some(&trigger), Some(&resumed))?;
             Ok(resumed)
         };
-        self.writer.write(resume, move |_| hints.triggers_changed.notify_one()).await
+        let wake = move |_: &Trigger| {
+            hints.triggers_changed.notify_one();
+            hints.events_changed();
+        };
+        self.writer.write(resume, wake).await
     }
 
     async fn trigger_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
@@ -260,20 +280,58 @@ impl TriggerStore for SqliteStore {
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
         let hints = Arc::clone(&self.hints);
         let apply = move |c: &Connection| {
-            let mut created = 0;
+            let mut all = Advanced::default();
             for decision in &advances {
                 if let Some(due) = Due::lock(c, decision)? {
-                    created += advance(c, &due, decision, now)?;
+                    let one = advance(c, &due, decision, now)?;
+                    all.created += one.created;
+                    all.cancelled.extend(one.cancelled);
                 }
             }
-            Ok(created)
+            Ok(all)
         };
-        let wake = move |created: &u32| {
-            if *created > 0 {
+        let wake = move |all: &Advanced| {
+            if all.created > 0 {
                 hints.runs_ready.notify_one();
             }
+            if !all.cancelled.is_empty() {
+                all.cancelled.iter().for_each(|run| hints.run_changed(*run));
+                hints.orders.notify_one();
+            }
         };
-        self.writer.write(apply, wake).await
+        Ok(self.writer.write(apply, wake).await?.created)
+    }
+
+    async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError> {
+        self.read(move |c| {
+            let mut get = c.prepare_cached(&format!("{SELECT} {BY_ID}"))?;
+            let found = get.query_row([Id(id.0)], |row| {
+                Ok((TenantId(row.get::<_, Id>("tenant_id")?.0), read_trigger(row)?))
+            });
+            found.optional()?.ok_or_else(|| StoreError::NotFound(format!("trigger {id}")))
+        })
+        .await
+    }
+
+    async fn trigger_fire(
+        &self,
+        tenant: TenantId,
+        trigger: TriggerId,
+        firing: NewFiring,
+        now: Timestamp,
+    ) -> Result<Fired, StoreError> {
+        let hints = Arc::clone(&self.hints);
+        let fire = move |c: &Connection| trigger_fire::fire(c, tenant, trigger, &firing, now);
+        let wake = move |(fired, cancelled): &trigger_fire::FiredNow| {
+            if matches!(fired, Fired::Run(_)) {
+                hints.runs_ready.notify_one();
+            }
+            if !cancelled.is_empty() {
+                cancelled.iter().for_each(|run| hints.run_changed(*run));
+                hints.orders.notify_one();
+            }
+        };
+        Ok(self.writer.write(fire, wake).await?.0)
     }
 
     async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {
@@ -323,9 +381,13 @@ fn read_plan(row: &Row) -> rusqlite::Result<Plan> {
     })
 }
 
+const BY_ID: &str = "WHERE g.id = ?1 AND g.deleted_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)";
+
 const SELECT: &str =
     "SELECT g.id, g.task_id, t.name, g.name, g.spec, g.input_type, g.input, g.state, g.pause_note,
-    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at
+    g.paused_at, g.next_at, g.last_nominal, g.started, g.skipped, g.created_at, g.tenant_id,
+    coalesce((SELECT h.sequence FROM event_head h WHERE h.tenant_id = g.tenant_id), 0) - g.event_cursor
     FROM trigger g JOIN task t ON t.id = g.task_id";
 
 fn read_trigger(row: &Row) -> rusqlite::Result<Trigger> {
@@ -347,6 +409,7 @@ fn read_trigger(row: &Row) -> rusqlite::Result<Trigger> {
         started: unsigned(row.get(12)?),
         skipped: unsigned(row.get(13)?),
         created_at: row.get::<_, At>(14)?.0,
+        behind: row.get::<_, Option<i64>>(16)?.map(unsigned),
     })
 }
 

@@ -1,14 +1,20 @@
 //! Due triggers in SQLite: runs, skips and the trigger's next time, together or not at all.
 
-use super::quota;
+use super::cancel::cancel_own;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
+use super::{gate, quota};
+use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
+use crate::terms::Terms;
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::{AdmissionState, FiringTerms, Next, Standing, admit_firing};
 use innkeeper_domain::calendar::Covered;
+use innkeeper_domain::deadline::Deadlines;
+use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::holiday::Holidays;
-use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
+use innkeeper_domain::host::Labels;
+use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::to_micros;
@@ -47,7 +53,11 @@ pub(super) struct Due {
     task: TaskId,
     revision: u32,
     requires: String,
+    run_terms: Terms,
+    labels: Labels,
     terms: FiringTerms,
+    gates: TaskGates,
+    priority: u8,
     input: Payload,
     last_nominal: Option<Timestamp>,
     last_success_nominal: Option<Timestamp>,
@@ -58,18 +68,24 @@ impl Due {
     pub fn lock(c: &Connection, decision: &Advance) -> Result<Option<Self>, StoreError> {
         let mut get = c.prepare_cached(
             "SELECT g.tenant_id, g.task_id, t.revision, g.spec, g.input_type, g.input, g.last_nominal,
-                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec, g.started
+                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec, g.started, t.paused_at IS NOT NULL
              FROM trigger g JOIN task t ON t.id = g.task_id
                  JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
              WHERE g.id = ?1 AND g.next_at = ?2 AND g.state = 'active'",
         )?;
         let found = get.query_row(params![Id(decision.id.0), At(decision.due)], |row| {
-            Ok(Self {
+            let (trigger, task) =
+                (row.get::<_, Json<TriggerSpec>>(3)?.0, row.get::<_, Json<TaskSpec>>(10)?.0);
+            let due = Self {
                 tenant: TenantId(row.get::<_, Id>(0)?.0),
                 task: TaskId(row.get::<_, Id>(1)?.0),
                 revision: row.get(2)?,
-                requires: row.get::<_, Json<TaskSpec>>(10)?.0.requires.to_string(),
-                terms: FiringTerms::of(&row.get::<_, Json<TriggerSpec>>(3)?.0, unsigned(row.get(11)?)),
+                requires: task.requires.to_string(),
+                run_terms: Terms::of(&task),
+                terms: FiringTerms::of(&trigger, unsigned(row.get(11)?)),
+                gates: TaskGates::default(),
+                priority: trigger.priority.unwrap_or(task.priority),
+                labels: trigger.labels,
                 input: Payload { content_type: row.get(4)?, bytes: row.get(5)? },
                 last_nominal: row.get::<_, Option<At>>(6)?.map(|at| at.0),
                 last_success_nominal: row.get::<_, Option<At>>(7)?.map(|at| at.0),
@@ -78,25 +94,41 @@ impl Due {
                     unfinished_of_trigger: unsigned(row.get(9)?),
                     same_key: None,
                     tenant: Standing::default(),
+                    task_paused: row.get(12)?,
                 },
-            })
+            };
+            Ok((due, task))
         });
-        Ok(found.optional()?)
+        let Some((due, task)) = found.optional()? else { return Ok(None) };
+        Ok(Some(Self { gates: task_gates(&task, due.state.task_paused)?, ..due }))
     }
 }
 
-/// Applies a decision, and says how many runs it created.
+/// What an applied decision has done.
+#[derive(Debug, Default)]
+pub(super) struct Advanced {
+    pub created: u32,
+    /// The trigger's runs that were cancelled, or asked to end.
+    pub cancelled: Vec<RunId>,
+}
+
+/// Applies a decision.
 pub(super) fn advance(
     c: &Connection,
     due: &Due,
     decision: &Advance,
     now: Timestamp,
-) -> Result<u32, StoreError> {
+) -> Result<Advanced, StoreError> {
     let trigger = decision.id;
-    let Some(mut account) = quota::account(c, due.tenant, now)? else { return Ok(0) };
+    let Some(mut account) = quota::account(c, due.tenant, now)? else { return Ok(Advanced::default()) };
     let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
     let admitted = admit_firing(due.terms, state, &decision.firing);
     account.fired(admitted.runs.len(), &due.input);
+    let cancelled = if admitted.cancels { cancel_own(c, trigger, now)? } else { Vec::new() };
+    let waits_for_own = if due.terms.overlap.waits() { WaitsForOwn::Yes } else { WaitsForOwn::No };
+    let (passage, key) = begin(&due.gates, &due.input, waits_for_own);
+    let of = Gated { tenant: due.tenant, task: due.task, trigger: Some(trigger.0), key: key.as_deref() };
+    let mut changes = GateChanges::default();
     let mut last_nominal = due.last_nominal;
     let runs = decision.firing.runs.iter().zip(&decision.run_ids).enumerate();
     for (_, (nominal, id)) in runs.filter(|(place, _)| admitted.runs.contains(place)) {
@@ -108,15 +140,21 @@ pub(super) fn advance(
                 task: due.task,
                 revision: due.revision,
                 requires: &due.requires,
+                pinned: due.run_terms.pinned(Deadlines::default(), &due.labels, *nominal, now),
                 trigger: Some((trigger, to_micros(*nominal).to_string())),
                 backfill: None,
+                depth: 0,
                 nominal_at: *nominal,
                 last_success_nominal: due.last_success_nominal,
                 idempotency_key: None,
                 input: &due.input,
+                priority: due.priority,
+                passage,
+                key: key.clone(),
             },
             now,
         )?;
+        changes.add(&of, (Passage::default(), passage), now, Some(&due.gates));
         last_nominal = Some(*nominal);
     }
     let created = u32::try_from(admitted.runs.len()).unwrap_or(u32::MAX);
@@ -126,6 +164,7 @@ pub(super) fn advance(
         record(c, trigger, skip, last_run)?;
         skipped += skip.count;
     }
+    gate::write(c, &changes)?;
     quota::write(c, &account)?;
     if created > 0 {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
@@ -149,11 +188,11 @@ pub(super) fn advance(
         decision.firing.covered.map(|covered| covered.offset),
         decision.edition,
     ])?;
-    Ok(created)
+    Ok(Advanced { created, cancelled })
 }
 
 /// Records a skip; one that only goes on from the last one makes that longer.
-fn record(
+pub(super) fn record(
     c: &Connection,
     trigger: TriggerId,
     skip: &SkipRange,

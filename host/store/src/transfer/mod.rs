@@ -27,7 +27,7 @@ use std::str::FromStr;
 
 /// Every table that is taken along, each after those that its rows refer to. A source of an older schema
 /// hasn't all of them.
-pub const TABLES: [&str; 22] = [
+pub const TABLES: [&str; 27] = [
     COMPONENT_BYTES,
     "tenant",
     "token",
@@ -37,6 +37,7 @@ pub const TABLES: [&str; 22] = [
     "usage",
     "stored",
     "start_rate",
+    "begin_rate",
     "component",
     "task",
     "task_revision",
@@ -44,10 +45,14 @@ pub const TABLES: [&str; 22] = [
     "skip",
     "backfill",
     "run",
+    "gate",
     "attempt",
     "run_log",
+    "event_head",
+    "event",
     "host",
     "host_told",
+    "fleet_pause",
     "upload",
     "upload_chunk",
 ];

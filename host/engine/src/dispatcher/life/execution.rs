@@ -7,24 +7,23 @@ use crate::secret;
 use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::ids::RunId;
-use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_domain::run::Claimed;
 use innkeeper_domain::secret::{SealedSecret, SecretText};
 use innkeeper_domain::task::TaskSpec;
-use innkeeper_domain::time;
+use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Finish, StoreError};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after its deadline an attempt is ended that the executor should have ended.
-const OVERDUE: Duration = Duration::from_secs(5);
+/// How long after its time, or after its grace to a cancel, an attempt is ended that the executor should have ended.
+const OVERDUE: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Executes an attempt and commits its end.
     pub(super) async fn attempt(&self, claimed: Claimed, attempt: Arc<RunningAttempt>) {
-        let (run, try_number) = (claimed.lease.run, claimed.try_number);
+        let (run, try_number, end_by) = (claimed.lease.run, claimed.try_number, claimed.end_by);
         let spec = self.patiently(run, || self.store.task_spec(claimed.task_id, claimed.revision)).await;
         let (end, spec) = match spec {
             Ok(spec) => {
@@ -38,7 +37,11 @@ impl Shared {
         };
         let now = self.clock.now();
         let again_at = match (&end.outcome, spec) {
-            (Outcome::Failure(failure), Some(spec)) => spec.retry.next_attempt(run, try_number, failure, now),
+            // What can't begin before the run's deadline is no try.
+            (Outcome::Failure(failure), Some(spec)) => {
+                let again_at = spec.retry.next_attempt(run, try_number, failure, now);
+                again_at.filter(|at| end_by.is_none_or(|by| *at < by))
+            }
             _ => None,
         };
         let lines = attempt.remaining_lines();
@@ -95,24 +98,39 @@ impl Shared {
         secrets: BTreeMap<String, SecretText>,
         attempt: &Arc<RunningAttempt>,
     ) -> AttemptEnd {
-        let deadline = time::after(claimed.started_at, spec.timeout);
-        let timeout = spec.timeout;
+        let timed_out_at = time::after(claimed.started_at, spec.timeout);
+        let end_by = claimed.end_by.filter(|by| *by < timed_out_at);
+        let deadline = end_by.unwrap_or(timed_out_at);
+        let (timeout, grace) = (spec.timeout, spec.cancel_grace);
         let run = claimed.lease.run;
         let invocation = Invocation { claimed, spec: Arc::clone(spec), secrets, deadline };
         let port = Arc::clone(attempt);
         let execution = AssertUnwindSafe(self.executor.execute(invocation, port)).catch_unwind();
-        let overdue = time::after(deadline, CANCEL_GRACE + OVERDUE);
-        tokio::select! {
+        let end = tokio::select! {
             biased;
             end = execution => end.unwrap_or_else(|_| {
                 tracing::error!(%run, "the executor panicked");
                 internal("the host panicked while it executed the attempt; its log has more".into())
             }),
-            () = self.clock.sleep_until(overdue) => {
+            () = self.clock.sleep_until(time::after(deadline, OVERDUE)) => {
                 tracing::error!(%run, "the executor didn't end an attempt at its deadline");
                 failed(Failure::new(FailureKind::Timeout, format!("over its timeout of {timeout:?}")))
             }
+            () = self.overdue_cancel(attempt, grace) => {
+                tracing::error!(%run, "the executor didn't end an attempt that was cancelled");
+                failed(Failure::new(FailureKind::Cancelled, "it was cancelled, and didn't end within its grace"))
+            }
+        };
+        match end_by {
+            Some(by) => of_deadline(end, by),
+            None => end,
         }
+    }
+
+    /// Waits until a cancel is so long ago that the executor should have ended the attempt.
+    async fn overdue_cancel(&self, attempt: &RunningAttempt, grace: Duration) {
+        attempt.cancel.cancelled().await;
+        self.clock.sleep_until(time::after(self.clock.now(), grace + OVERDUE)).await;
     }
 
     /// Commits until the store takes it, or says that it is void.
@@ -131,6 +149,17 @@ impl Shared {
             }
         }
     }
+}
+
+/// The end of an attempt whose time was over with its run's: that is what it failed by, not its timeout.
+fn of_deadline(mut end: AttemptEnd, by: Timestamp) -> AttemptEnd {
+    if let Outcome::Failure(failure) = &mut end.outcome
+        && failure.kind == FailureKind::Timeout
+    {
+        let message = format!("the run was not over by {by}, its deadline, and the attempt was ended");
+        *failure = Failure::new(FailureKind::Deadline, message);
+    }
+    end
 }
 
 fn internal(message: String) -> AttemptEnd {

@@ -14,7 +14,6 @@ use fairness::{Fairness, Waits};
 use fleet::Fleet;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::keyring::Keyring;
-use innkeeper_domain::limits::CANCEL_GRACE;
 use innkeeper_runtime::bench::Measured;
 use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
 use serde_json::{Value, json};
@@ -65,7 +64,6 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         artifacts: folder.path().join("bench-artifacts"),
         keys: Keyring::new(vec![new_key()?])?,
         capacity: 16,
-        cancel_grace: CANCEL_GRACE,
         open_networks: Vec::new(),
         components: Arc::new(NoComponents),
         now: Arc::new(now),

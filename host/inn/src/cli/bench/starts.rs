@@ -21,7 +21,7 @@ use innkeeper_domain::payload::Payload as DomainPayload;
 use innkeeper_domain::task::TaskSpec as DomainSpec;
 use innkeeper_domain::time;
 use innkeeper_runtime::bench::{ECHO, Measured};
-use innkeeper_store::{Finish, NewRun, NewTask, Page, Store};
+use innkeeper_store::{Finish, NewRun, NewTask, Page, StartOptions, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,7 @@ pub async fn bare_store(store: Arc<dyn Store>, duration: Duration) -> Result<Mea
             task: task.clone(),
             input: DomainPayload::json("{}"),
             idempotency_key: None,
+            options: StartOptions::default(),
         };
         store.runs_start(tenant, (0..BATCH).map(start).collect(), now().into()).await?;
         let claimed = store.runs_claim(id, &labels, BATCH, now()).await?;
@@ -130,7 +131,7 @@ async fn starter(global: &Global, begun: Instant, duration: Duration) -> Result<
     let start = StartRunRequest {
         task: "bench".into(),
         input: Some(Payload { content_type: "application/json".into(), bytes: b"{}".to_vec() }),
-        idempotency_key: String::new(),
+        ..StartRunRequest::default()
     };
     let mut runs = 0;
     while begun.elapsed() < duration {

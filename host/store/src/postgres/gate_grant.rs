@@ -1,0 +1,302 @@
+//! Runs that wait at gates are let pass, in PostgreSQL: a step of every claim. It has the tasks locked, and waits for no
+//! other lock: runs that somebody changes are passed by.
+
+use super::Shared;
+use super::connection::{in_transaction, reading};
+use super::gate::{IS_OPEN, of_task, open_tenants, place, read_gate, read_kind, read_passage, small, write};
+use super::row::{At, execute, row, rows, signed, text};
+use crate::StoreError;
+use crate::gates::{GateChanges, GateKey, Gated};
+use deadpool_postgres::GenericClient;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
+use innkeeper_domain::host::HostState;
+use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
+use innkeeper_domain::tenant::TenantState;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// What a grant has done.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Granted {
+    /// Runs that can be claimed now and couldn't before.
+    pub free: usize,
+    /// Whether there may be more that could pass.
+    pub is_left: bool,
+}
+
+/// What a grant does about tasks that others have locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    PassBy,
+    WaitFor,
+}
+
+/// Lets runs pass, up to `room` of each tenant; what is left over has its turn with the next claim. Tasks that others
+/// are changing are waited for beside the claims, so that these wait for nobody.
+///
+/// A host that isn't active lets nothing pass.
+pub(super) async fn grant(
+    shared: &Arc<Shared>,
+    host: HostId,
+    room: usize,
+    now: Timestamp,
+) -> Result<Granted, StoreError> {
+    let open = reading!(&shared.pool, |c| {
+        let open = open_gates(c, now).await?;
+        let is_active = open.is_empty() || may_claim(c, host).await?;
+        if is_active { open } else { Open::new() }
+    })?;
+    if open.is_empty() {
+        return Ok(Granted::default());
+    }
+    let (granted, passed_by) = grant_open(shared, &open, room, now, Locked::PassBy).await?;
+    if passed_by && !shared.waits_for_gates.swap(true, Ordering::Relaxed) {
+        let worker = Arc::clone(shared);
+        shared.tasks.spawn(async move {
+            if let Err(error) = grant_open(&worker, &open, room, now, Locked::WaitFor).await {
+                tracing::debug!(%error, "runs that wait for limits were not let pass; it tries again");
+            }
+            worker.waits_for_gates.store(false, Ordering::Relaxed);
+            worker.hints.runs_ready.notify_one();
+        });
+    }
+    Ok(granted)
+}
+
+/// Whether the host is active, and the fleet isn't paused.
+async fn may_claim(c: &impl GenericClient, host: HostId) -> Result<bool, StoreError> {
+    let get = "SELECT state = $2 AND NOT paused FROM host WHERE id = $1";
+    match row(c, get, &[&host.0, &HostState::Active.as_str()]).await? {
+        Some(found) => Ok(found.try_get(0)?),
+        None => Ok(false),
+    }
+}
+
+/// The tasks of gates that are open and worth looking at, of each tenant.
+type Open = BTreeMap<TenantId, Vec<Uuid>>;
+
+async fn open_gates(c: &impl GenericClient, now: Timestamp) -> Result<Open, StoreError> {
+    let find = format!(
+        "{} SELECT o.id, g.task_id FROM open o JOIN tenant n ON n.id = o.id AND n.state = $2 AND n.paused_at IS NULL
+                 AND n.deleted_at IS NULL,
+             LATERAL (SELECT task_id FROM gate WHERE {IS_OPEN} AND tenant_id = o.id AND wake_at <= $1
+                 ORDER BY wake_at LIMIT $3) g",
+        open_tenants()
+    );
+    let most = signed(GATES_PER_LOOK as u64);
+    let mut open = Open::new();
+    for found in rows(c, &find, &[&At(now), &TenantState::Active.as_str(), &most]).await? {
+        open.entry(TenantId(found.try_get(0)?)).or_default().push(found.try_get(1)?);
+    }
+    Ok(open)
+}
+
+/// Whether tasks were passed by, or runs.
+async fn grant_open(
+    shared: &Shared,
+    open: &Open,
+    room: usize,
+    now: Timestamp,
+    others: Locked,
+) -> Result<(Granted, bool), StoreError> {
+    let tasks: HashSet<Uuid> = open.values().flatten().copied().collect();
+    let tasks: Vec<Uuid> = tasks.into_iter().collect();
+    let skip = if others == Locked::PassBy { " SKIP LOCKED" } else { "" };
+    let lock = format!("SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE{skip}");
+    in_transaction!(&shared.pool, |c| {
+        let found = rows(c, &lock, &[&tasks]).await?;
+        let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let mut grant = Grant { c, now, passed_by: locked.len() < tasks.len(), granted: Granted::default() };
+        for tenant in open.keys() {
+            grant.tenant(*tenant, &locked, room).await?;
+        }
+        (grant.granted, grant.passed_by)
+    })
+}
+
+/// A transaction that lets runs pass.
+struct Grant<'a, C> {
+    c: &'a C,
+    now: Timestamp,
+    passed_by: bool,
+    granted: Granted,
+}
+
+impl<C: GenericClient> Grant<'_, C> {
+    async fn tenant(&mut self, tenant: TenantId, locked: &[Uuid], room: usize) -> Result<(), StoreError> {
+        let list = format!(
+            "SELECT task_id, kind, owner, key, most, rate, on_time_at, taken, held FROM gate
+             WHERE {IS_OPEN} AND tenant_id = $1 AND wake_at <= $2 AND task_id = ANY($4)
+             ORDER BY wake_at, owner, kind, key COLLATE \"C\" LIMIT $3"
+        );
+        let most = signed(GATES_PER_LOOK as u64);
+        let mut free = 0;
+        for _ in 0..GATE_ROUNDS_MAX {
+            let open = rows(self.c, &list, &[&tenant.0, &At(self.now), &most, &locked]).await?;
+            if open.is_empty() || self.passed_by {
+                // What was passed by is looked at again by whoever waits for it.
+                return Ok(());
+            }
+            for found in &open {
+                if free >= room {
+                    self.granted.is_left = true;
+                    return Ok(());
+                }
+                let key = GateKey {
+                    task: found.try_get(0)?,
+                    kind: read_kind(found, 1)?,
+                    owner: found.try_get(2)?,
+                    key: found.try_get(3)?,
+                };
+                let passed = self.look(tenant, &key, read_gate(found, 4)?, room - free).await?;
+                free += passed;
+                self.granted.free += passed;
+            }
+        }
+        self.granted.is_left = true;
+        Ok(())
+    }
+
+    /// Lets the first runs that wait at a gate pass, and says how many can be claimed now.
+    async fn look(
+        &mut self,
+        tenant: TenantId,
+        key: &GateKey,
+        gate: Gate,
+        wanted: usize,
+    ) -> Result<usize, StoreError> {
+        let room = gate.room(self.now, wanted);
+        let found = if room > 0 { self.held(key, room).await? } else { Vec::new() };
+        let runs = self.lock(key, &found).await?;
+        let is_passed_by = runs.len() < found.len();
+        self.passed_by |= is_passed_by;
+        let task = TaskId(key.task);
+        let (mut changes, mut placed) = (GateChanges::default(), Vec::with_capacity(runs.len()));
+        let (mut gates, mut free) = (None, 0);
+        for run in &runs {
+            let after = run.passage.pass();
+            placed.push((run.id, after));
+            if after.hold == Hold::Free {
+                free += 1;
+            } else if gates.is_none() {
+                gates = Some(of_task(self.c, task).await?);
+            }
+            let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
+            changes.add(&of, (run.passage, after), run.available_at, gates.as_ref());
+        }
+        place(self.c, &placed).await?;
+        write(self.c, &changes).await?;
+        let gate = gate.pass(self.now, runs.len());
+        let next_ready = match found.len() < room && !is_passed_by {
+            true => self.next_ready(key).await?.unwrap_or(Timestamp::MAX),
+            false => self.now,
+        };
+        let keep =
+            "UPDATE gate SET on_time_at = $4, wake_at = $5 WHERE owner = $1 AND kind = $2 AND key = $3";
+        let (kind, wake_at) = (small(key.kind.bit()), At(gate.wake_at(self.now, next_ready)));
+        execute(self.c, keep, &[&key.owner, &kind, &text(&key.key), &gate.on_time_at.map(At), &wake_at])
+            .await?;
+        Ok(free)
+    }
+
+    /// The first runs that wait at a gate and are ready, the highest priority first; those of a trigger in the order
+    /// of their times.
+    async fn held(&self, gate: &GateKey, most: usize) -> Result<Vec<Held>, StoreError> {
+        let columns = "id, gates, passed, hold, trigger_id, concurrency_key, available_at";
+        let most = signed(most as u64);
+        let found = match gate.kind {
+            GateKind::Trigger => {
+                let list = format!(
+                    "SELECT {columns} FROM run WHERE hold = 1 AND trigger_id = $1 AND available_at <= $2
+                     ORDER BY nominal_at, id LIMIT $3"
+                );
+                rows(self.c, &list, &[&gate.owner, &At(self.now), &most]).await?
+            }
+            GateKind::Key => {
+                let list = by_priority(&format!(
+                    "SELECT {columns} FROM run WHERE hold = 2 AND task_id = $1 AND priority = p::smallint
+                         AND concurrency_key = $4 AND available_at <= $2 ORDER BY available_at, id LIMIT $3"
+                ));
+                rows(self.c, &list, &[&gate.owner, &At(self.now), &most, &gate.key]).await?
+            }
+            GateKind::Task => {
+                let list = by_priority(&format!(
+                    "SELECT {columns} FROM run WHERE hold = 4 AND task_id = $1 AND priority = p::smallint
+                         AND available_at <= $2 ORDER BY available_at, id LIMIT $3"
+                ));
+                rows(self.c, &list, &[&gate.owner, &At(self.now), &most]).await?
+            }
+        };
+        found.iter().map(read_held).collect()
+    }
+
+    /// Those of these runs that still wait and that nobody changes, locked, in the order given.
+    async fn lock(&self, gate: &GateKey, runs: &[Held]) -> Result<Vec<Held>, StoreError> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = runs.iter().map(|run| run.id.0).collect();
+        let lock =
+            "SELECT id FROM run WHERE id = ANY($1) AND hold = $2 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+        let locked = rows(self.c, lock, &[&ids, &small(gate.kind.bit())]).await?;
+        let locked: HashSet<Uuid> = locked.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        Ok(runs.iter().filter(|run| locked.contains(&run.id.0)).cloned().collect())
+    }
+
+    /// When the next one becomes ready that waits at a gate.
+    async fn next_ready(&self, gate: &GateKey) -> Result<Option<Timestamp>, StoreError> {
+        let next = |which: &str| {
+            format!(
+                "SELECT min(r.available_at) FROM generate_series(0, {PRIORITY_MAX}) AS p, LATERAL (
+                     SELECT available_at FROM run WHERE {which} AND available_at > $2
+                     ORDER BY available_at LIMIT 1) r"
+            )
+        };
+        let found = match gate.kind {
+            // They are all ready.
+            GateKind::Trigger => return Ok(None),
+            GateKind::Key => {
+                let next =
+                    next("hold = 2 AND task_id = $1 AND priority = p::smallint AND concurrency_key = $3");
+                row(self.c, &next, &[&gate.owner, &At(self.now), &gate.key]).await?
+            }
+            GateKind::Task => {
+                let next = next("hold = 4 AND task_id = $1 AND priority = p::smallint");
+                row(self.c, &next, &[&gate.owner, &At(self.now)]).await?
+            }
+        };
+        super::claim::instant(found)
+    }
+}
+
+/// The first rows of what a query gives for each priority `p`, the highest first.
+fn by_priority(of_one: &str) -> String {
+    format!(
+        "SELECT r.* FROM generate_series({PRIORITY_MAX}, 0, -1) AS p, LATERAL ({of_one}) r
+         ORDER BY p DESC, r.available_at, r.id LIMIT $3"
+    )
+}
+
+#[derive(Clone)]
+struct Held {
+    id: RunId,
+    passage: Passage,
+    trigger: Option<Uuid>,
+    key: Option<String>,
+    available_at: Timestamp,
+}
+
+fn read_held(row: &Row) -> Result<Held, StoreError> {
+    Ok(Held {
+        id: RunId(row.try_get(0)?),
+        passage: read_passage(row, 1)?,
+        trigger: row.try_get(4)?,
+        key: row.try_get(5)?,
+        available_at: row.try_get::<_, At>(6)?.0,
+    })
+}
