@@ -3,6 +3,7 @@
 use crate::{NewEvent, PublishError, Published, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
+use innkeeper_domain::event::without_nul;
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::RunState;
@@ -48,11 +49,12 @@ pub(crate) struct EndedRun {
 
 impl EndedRun {
     pub fn data(&self) -> Payload {
-        let failure = self
-            .failure
-            .as_ref()
-            .filter(|_| self.state != RunState::Succeeded)
-            .map(|(kind, code, message)| json!({"kind": kind, "code": code, "message": message}));
+        let failure = self.failure.as_ref().filter(|_| self.state != RunState::Succeeded).map(
+            |(kind, code, message)| {
+                let [code, message] = [code, message].map(|text| without_nul(text));
+                json!({"kind": kind, "code": code, "message": message})
+            },
+        );
         let data = json!({
             "run": self.run,
             "task": self.task,

@@ -82,11 +82,17 @@ pub(super) fn of(
     payload.check("the input", INPUT_BYTES_MAX).is_ok().then_some(payload)
 }
 
+/// A text as every store can keep it.
+pub fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// The input of a run that comes after one that failed, or was cancelled with no failure.
 pub fn failure_json(failure: Option<&Failure>) -> Payload {
     let failure = match failure {
         Some(failure) => {
-            json!({"kind": failure.kind.as_str(), "code": failure.code, "message": failure.message})
+            let [code, message] = [&failure.code, &failure.message].map(|text| without_nul(text));
+            json!({"kind": failure.kind.as_str(), "code": code, "message": message})
         }
         None => json!({"kind": "cancelled", "code": "", "message": "it was cancelled"}),
     };

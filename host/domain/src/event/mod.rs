@@ -7,7 +7,7 @@ mod topic;
 
 pub use cycle::{AfterLoop, Edge, find_loop};
 pub use deliver::{Deciders, Delivered, Delivery, Given, Item, Waiting, deliver};
-pub use input::{BATCH_VARIABLES, EVENT_VARIABLES, failure_json};
+pub use input::{BATCH_VARIABLES, EVENT_VARIABLES, failure_json, without_nul};
 pub use topic::{Topic, TopicError, TopicPattern};
 
 use crate::ids::{RunId, TaskId};
