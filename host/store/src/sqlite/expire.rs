@@ -67,6 +67,9 @@ pub(super) fn expire(c: &Connection, now: Timestamp, limit: usize) -> Result<Vec
             None => {}
         }
     }
+    // Their events are in the order of their ids.
+    unbegun.sort_by_key(|(one, ..)| one.run);
+    overdue.sort_by_key(|(lease, _)| lease.run);
     let mut bills = Bills::default();
     for (one, backfill, passed) in &unbegun {
         fail(c, one, *passed, now)?;
