@@ -257,10 +257,8 @@ impl<'a> Delivering<'a> {
             self.skip(first, newest, older.len() as u64, SkipReason::Superseded);
         }
         let used = if is_batch { &open[..] } else { &open[open.len() - 1..] };
-        let occurrence = match (&self.waiting.spec.rule, last.ended) {
-            (Rule::After(_), Some(ended)) => ended.run.to_string(),
-            _ => format!("event/{}", first.sequence),
-        };
+        // Not the run that has ended: one that was retried ends again.
+        let occurrence = format!("event/{}", first.sequence);
         let depth = used.iter().map(|event| event.depth).max().unwrap_or_default() + 1;
         match self.input(used, is_batch) {
             Some(input) => {

@@ -238,7 +238,8 @@ pub(super) async fn runs_ended(
             let data = ended.data();
             stored.add(tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64));
             last += 1;
-            let (id, depth) = (format!("run/{}", end.run), ended.depth);
+            // A run that was retried ends again.
+            let (id, depth) = (format!("run/{}/{last}", end.run), ended.depth);
             let ended = Some((end.run, TaskId(end.task)));
             new.push(tenant, last, at, NewRow { id, topic, data: Cow::Owned(data), depth, ended });
         }

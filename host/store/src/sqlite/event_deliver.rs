@@ -177,7 +177,8 @@ pub(super) fn run_ended(
         c.prepare_cached("UPDATE task SET followed = 0 WHERE id = ?1")?.execute([Id(task.0)])?;
     }
     let Some(topic) = run_topic(state).filter(|_| is_followed || is_watched) else { return Ok(false) };
-    let (data, id) = (ended.data(), format!("run/{run}"));
+    // A run that was retried ends again.
+    let (data, id) = (ended.data(), format!("run/{run}/{}", head(c, tenant)?.0 + 1));
     let (depth, ended) = (ended.depth, Some((run, task)));
     append(c, tenant, &NewRow { id: &id, topic, data: &data, depth, ended }, now)?;
     quota::store(c, tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64))?;
