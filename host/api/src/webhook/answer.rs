@@ -16,7 +16,7 @@ const RUN_HEADER: &str = "innkeeper-run";
 #[derive(Debug)]
 pub(super) struct Answer {
     status: StatusCode,
-    headers: HeaderMap,
+    headers: Vec<(&'static str, HeaderValue)>,
     body: Bytes,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 impl Answer {
     fn json(status: u16, value: &Value) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let answer = Self { status, headers: HeaderMap::new(), body: format!("{value}\n").into() };
+        let answer = Self { status, headers: Vec::new(), body: format!("{value}\n").into() };
         answer.with("content-type", "application/json")
     }
 
@@ -40,7 +40,7 @@ impl Answer {
     /// The same with one header more.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -80,8 +80,7 @@ impl Answer {
     pub fn ended(run: Run) -> Self {
         let id = run.id;
         if let Some(output) = run.output {
-            let answer =
-                Self { status: StatusCode::OK, headers: HeaderMap::new(), body: output.bytes.into() };
+            let answer = Self { status: StatusCode::OK, headers: Vec::new(), body: output.bytes.into() };
             let content_type = Some(output.content_type).filter(|text| !text.is_empty());
             return answer.with("content-type", content_type.as_deref().unwrap_or(UNKNOWN_BYTES)).of_run(id);
         }
@@ -96,11 +95,11 @@ impl Answer {
     pub fn into_response(self, version: Version) -> Response<Body> {
         let mut response = Response::new(Body::new(Full::new(self.body)));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        let guard = HeaderValue::from_static("nosniff");
-        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, guard);
+        let headers = response.headers_mut();
+        headers.extend(self.headers.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)));
+        headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if version < Version::HTTP_2 {
-            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -148,7 +148,7 @@ enum Command {
     #[command(subcommand)]
     Component(component::Command),
     #[command(subcommand)]
-    Task(task::Command),
+    Task(Box<task::Command>),
     #[command(subcommand)]
     Trigger(trigger::Command),
     #[command(subcommand)]
@@ -205,7 +205,7 @@ pub async fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args, &global).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Component(command) => component::run(command, &global).await,
-        Command::Task(command) => task::run(command, &global).await,
+        Command::Task(command) => task::run(*command, &global).await,
         Command::Trigger(command) => trigger::run(command, &global).await,
         Command::Holidays(command) => holidays::run(command, &global).await,
         Command::Event(command) => event::run(command, &global).await,

@@ -13,6 +13,7 @@ use innkeeper_domain::gate::{GateKind, GateSet, Passage};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::RunState;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -135,26 +136,26 @@ async fn place(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = runs.iter().map(|run| run.0).collect();
-    let get =
-        "SELECT id, task_id, trigger_id, gates, input_type, input FROM run WHERE id = ANY($1) ORDER BY id";
+    let get = "SELECT id, task_id, trigger_id, gates FROM run WHERE id = ANY($1) ORDER BY id";
     let mut by_task = HashMap::new();
     let (mut changes, mut placed) = (GateChanges::default(), Vec::new());
     let (mut keyed, mut keys) = (Vec::new(), Vec::new());
     for row in rows(c, get, &[&ids]).await? {
         let (id, task) = (RunId(row.try_get(0)?), TaskId(row.try_get(1)?));
-        if !by_task.contains_key(&task) {
-            by_task.insert(task, gate::of_task(c, task).await?);
-        }
-        let Some(gates) = by_task.get(&task) else { continue };
+        let gates = match by_task.entry(task) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(gate::of_task(c, task).await?),
+        };
         let had = GateSet::from_bits(u8::try_from(row.try_get::<_, i16>(3)?).unwrap_or_default());
-        let input = Payload { content_type: row.try_get(4)?, bytes: row.try_get(5)? };
+        // One after another: all of them could be many bytes.
+        let input = if gates.has_keys() { input_of(c, id).await? } else { Payload::default() };
         let waits_for_own = if had.has(GateKind::Trigger) { WaitsForOwn::Yes } else { WaitsForOwn::No };
         let (passage, key) = begin(gates, &input, waits_for_own);
         if passage.is_free() && had.is_empty() {
             continue;
         }
         let of = Gated { tenant, task, trigger: row.try_get(2)?, key: key.as_deref() };
-        changes.add(&of, (Passage::default(), passage), now, Some(gates));
+        changes.add(&of, (Passage::default(), passage), now, Some(&*gates));
         placed.push((id, passage));
         keyed.push(id.0);
         keys.push(key);
@@ -167,6 +168,12 @@ async fn place(
     execute(c, key, &[&keyed, &keys]).await?;
     gate::place(c, &placed).await?;
     gate::write(c, &changes).await
+}
+
+async fn input_of(c: &impl GenericClient, run: RunId) -> Result<Payload, StoreError> {
+    let found = row(c, "SELECT input_type, input FROM run WHERE id = $1", &[&run.0]).await?;
+    let found = found.ok_or_else(|| StoreError::Corrupt(format!("run {run} is missing")))?;
+    Ok(Payload { content_type: found.try_get(0)?, bytes: found.try_get(1)? })
 }
 
 /// Changes of rows, a column each.
