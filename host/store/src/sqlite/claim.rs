@@ -35,10 +35,15 @@ const READY: &str =
 pub(super) const REQUIRED: &str = "SELECT requires FROM run
     WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires > ?1 ORDER BY requires LIMIT 1";
 
-/// Whose runs require this, and of which priority, each pair once.
-pub(super) const TENANTS: &str = "SELECT tenant_id, priority FROM run
-    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND (tenant_id, priority) > (?2, ?3)
-    ORDER BY tenant_id, priority LIMIT 1";
+/// Whose runs require this, and of which priority, each pair once: the tenant's next priority, else the next tenant.
+/// Compared as one pair, the index would be gone through from the tenant's first run on.
+pub(super) const TENANTS: &str = "SELECT * FROM (SELECT tenant_id, priority FROM run
+        WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority > ?3
+        ORDER BY priority LIMIT 1)
+    UNION ALL SELECT * FROM (SELECT tenant_id, priority FROM run
+        WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id > ?2
+        ORDER BY tenant_id, priority LIMIT 1)
+    LIMIT 1";
 
 pub(super) const FIRST: &str = "SELECT available_at, id FROM run
     WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?4
