@@ -395,10 +395,11 @@ pub struct SkipRange {
 }
 
 impl SkipRange {
-    /// Whether this only goes on from the trigger's last skip, which ended at `to`: for the same reason,
-    /// with no run in between; `last_run` is the last one before this. Then that one gets longer instead.
+    /// Whether this only goes on from the trigger's last skip, which ended at `to`: for the same reason, later (a
+    /// clock that was set back makes times that are not), with no run in between; `last_run` is the last one before
+    /// this. Then that one gets longer instead.
     pub fn continues(&self, to: Timestamp, reason: SkipReason, last_run: Option<Timestamp>) -> bool {
-        reason == self.reason && last_run.is_none_or(|run| run < to)
+        reason == self.reason && self.from >= to && last_run.is_none_or(|run| run < to)
     }
 }
 

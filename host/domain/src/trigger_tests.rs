@@ -110,3 +110,14 @@ fn the_least_gap_is_the_smallest_not_the_first() {
     assert_eq!(TriggerSpec::new(every).least_gap(now), Ok(Some(Duration::from_secs(9))));
     assert_eq!(TriggerSpec::new(Schedule::Once { at: now }).least_gap(now), Ok(None));
 }
+
+#[test]
+fn a_skip_goes_on_from_one_that_is_before_it_with_no_run_in_between() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let skip = |second| SkipRange { from: at(second), to: at(second), count: 1, reason: SkipReason::Missed };
+    assert!(skip(20).continues(at(10), SkipReason::Missed, None));
+    assert!(skip(20).continues(at(10), SkipReason::Missed, Some(at(5))));
+    assert!(!skip(20).continues(at(10), SkipReason::Missed, Some(at(15))), "a run is in between");
+    assert!(!skip(20).continues(at(10), SkipReason::Paused, None), "for another reason");
+    assert!(!skip(5).continues(at(10), SkipReason::Missed, None), "a clock was set back");
+}
