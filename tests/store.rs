@@ -83,6 +83,8 @@ conformance!(
     tasks_that_come_after_each_other_are_no_loop
     runs_that_start_each_other_by_events_come_to_an_end
     old_events_go_but_for_those_that_a_trigger_waits_for
+    skipped_times_and_reached_quotas_are_told
+    what_comes_after_a_failure_is_given_that_failure
     a_webhook_starts_one_run_of_a_delivery
     a_webhook_starts_no_run_that_it_may_not
     a_backfill_goes_through_its_times_in_order

@@ -3,6 +3,7 @@
 use super::*;
 use innkeeper_domain::event::{Deciders, Event, deliver};
 use innkeeper_domain::expression::Compiled;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::rule::{AfterRule, EventRule, Gather, When};
 
 fn event(id: &str, topic: &str, data: &str) -> NewEvent {
@@ -269,4 +270,56 @@ pub async fn old_events_go_but_for_those_that_a_trigger_waits_for(f: Fixture) {
     f.publish(32, vec![event("5", "a", "1")]).await;
     assert_eq!(sweep(40, 40).await, 2);
     assert_eq!((f.deliver(41).await, f.store.events_pending(at(42), 9).await), (0, Ok(vec![])));
+}
+
+pub async fn skipped_times_and_reached_quotas_are_told(f: Fixture) {
+    f.task("then").await;
+    let id = f.trigger(OverlapPolicy::Skip).await;
+    f.advance(id, 10, &[10, 20], vec![], Some(30)).await;
+    assert_eq!(f.seen_events().await, [], "nobody waits for it");
+    f.follow("then", on("innkeeper.**")).await.unwrap();
+    f.advance(id, 30, &[40], vec![skip(30, 30, 1, SkipReason::Superseded)], Some(50)).await;
+    let told = |data: &Payload| serde_json::from_slice::<serde_json::Value>(&data.bytes).unwrap();
+    let seen = f.seen_events().await;
+    let seen: Vec<_> = seen.iter().map(|event| (event.topic.as_str(), told(&event.data))).collect();
+    let data = |second: i64, reason: &str| {
+        let at = at(second).to_string();
+        let data = serde_json::json!({
+            "trigger": "work-1", "task": "work", "from": at, "to": at, "count": 1, "reason": reason,
+        });
+        ("innkeeper.trigger.skipped", data)
+    };
+    assert_eq!(seen, [data(30, "superseded"), data(40, "overlap")]);
+    assert_eq!((f.deliver(45).await, f.deliver(45).await), (2, 0));
+    // Of a quota, once an hour, whoever asks.
+    f.set(Quota::CpuPerDay, Some(0)).await;
+    for (due, next, expected) in [(50, 60, 1), (60, 3_600, 0), (3_600, 3_610, 1)] {
+        let before = f.seen_events().await.len();
+        let refused = f.store.runs_start(f.tenant.id, vec![f.new_run("1", None); 2], at(due).into()).await;
+        assert!(refused.unwrap().iter().all(Result::is_err));
+        f.advance(id, due, &[due], vec![], Some(next)).await;
+        let seen = f.seen_events().await;
+        let topics: Vec<_> = seen[before..].iter().map(|event| event.topic.as_str()).collect();
+        let quotas = topics.iter().filter(|topic| **topic == "innkeeper.quota.reached").count();
+        assert_eq!((quotas, topics.len()), (expected, expected + 1), "{topics:?}");
+    }
+    let quota =
+        f.seen_events().await.into_iter().find(|event| event.topic.as_str() == "innkeeper.quota.reached");
+    let expected = serde_json::json!({"quota": "cpu-per-day", "limit": 0, "used": 0, "asked": 1});
+    assert_eq!(told(&quota.unwrap().data), expected);
+}
+
+pub async fn what_comes_after_a_failure_is_given_that_failure(f: Fixture) {
+    f.task("then").await;
+    f.follow("then", after("work", When::Any)).await.unwrap();
+    let run = f.start("1").await;
+    let claimed = f.claim(1).await.remove(0);
+    f.finish(&claimed, failed(FailureKind::Trap), None).await.unwrap();
+    // Tried again and over before anybody has looked.
+    f.retry(&[run], OnRevision::Pinned, 5).await;
+    let claimed = f.claim(1).await.remove(0);
+    f.finish(&claimed, output("[2]"), None).await.unwrap();
+    assert_eq!(f.deliver(11).await, 2);
+    let failure = r#"{"kind":"trap","code":"trap","message":"on purpose"}"#;
+    assert_eq!(f.inputs("then").await, [failure, "[2]"]);
 }

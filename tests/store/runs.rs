@@ -31,7 +31,7 @@ impl Fixture {
         (run.state, run.failure.map(|failure| failure.kind))
     }
 
-    async fn retry(&self, ids: &[RunId], on: OnRevision, second: i64) -> Retried {
+    pub async fn retry(&self, ids: &[RunId], on: OnRevision, second: i64) -> Retried {
         self.store.runs_retry(self.tenant.id, ids.to_vec(), on, at(second).into()).await.unwrap()
     }
 

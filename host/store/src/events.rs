@@ -3,10 +3,13 @@
 use crate::{NewEvent, PublishError, Published, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
-use innkeeper_domain::event::without_nul;
-use innkeeper_domain::ids::RunId;
+use innkeeper_domain::event::{HostTopic, without_nul};
+use innkeeper_domain::ids::{RunId, TriggerId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
+use innkeeper_domain::quota::QuotaExceeded;
 use innkeeper_domain::run::RunState;
+use innkeeper_domain::trigger::SkipRange;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -32,6 +35,41 @@ pub(crate) fn published(events: &[NewEvent], results: &[Result<Published, Publis
     let topics: BTreeSet<&str> = new.iter().map(|event| event.topic.as_str()).collect();
     let topics: Vec<&str> = topics.into_iter().take(TOPICS_SHOWN).collect();
     (!new.is_empty()).then(|| json!({"events": new.len(), "topics": topics}))
+}
+
+/// An event of the host's that is no end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostEvent {
+    pub topic: HostTopic,
+    /// The event's id without its sequence, or the whole id: then it is told once.
+    pub id: String,
+    pub once: bool,
+    pub data: Payload,
+}
+
+impl HostEvent {
+    /// Due times that have no run.
+    pub fn skipped((id, name): (TriggerId, &Name), task: &Name, skip: &SkipRange) -> Self {
+        let data = json!({
+            "trigger": name.as_str(),
+            "task": task.as_str(),
+            "from": skip.from.to_string(),
+            "to": skip.to.to_string(),
+            "count": skip.count,
+            "reason": skip.reason.as_str(),
+        });
+        let data = Payload::json(data.to_string());
+        Self { topic: HostTopic::TriggerSkipped, id: format!("skip/{id}"), once: false, data }
+    }
+
+    /// A run that a quota has kept from being started. Once an hour, so that one who is refused again and again doesn't
+    /// fill the tenant's store.
+    pub fn refused(exceeded: &QuotaExceeded, now: Timestamp) -> Self {
+        let QuotaExceeded { quota, limit, used, asked } = exceeded;
+        let data = json!({"quota": quota.as_str(), "limit": limit, "used": used, "asked": asked});
+        let id = format!("quota/{quota}/{}", now.strftime("%Y-%m-%dT%H"));
+        Self { topic: HostTopic::QuotaReached, id, once: true, data: Payload::json(data.to_string()) }
+    }
 }
 
 /// A run that has ended, as its event tells it.

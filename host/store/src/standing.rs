@@ -1,15 +1,18 @@
 //! What a tenant may have more of, decided for every driver alike. A driver reads what is used, as far as the
 //! tenant's quotas need it, and goes on with it through its transaction.
 
+use crate::events::HostEvent;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::admit::Standing;
-use innkeeper_domain::ids::TenantId;
+use innkeeper_domain::admit::{AdmissionState, Standing};
+use innkeeper_domain::event::HostTopic;
+use innkeeper_domain::ids::{TenantId, TriggerId};
 use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::{Quota, QuotaExceeded, Quotas};
 use innkeeper_domain::rate;
 use innkeeper_domain::tenant::TenantState;
+use innkeeper_domain::trigger::{SkipRange, SkipReason};
 
 /// A tenant in a transaction that creates runs of it.
 #[derive(Debug, Clone)]
@@ -28,6 +31,10 @@ pub(crate) struct Account {
     pub on_time_at: Option<Timestamp>,
     /// Bytes that the transaction adds.
     pub adds: u64,
+    /// What triggers may want to be told of, a [`HostTopic::bit`] each.
+    pub watched: u32,
+    /// What the transaction has to tell.
+    pub told: Vec<HostEvent>,
 }
 
 /// What a new run counts among the stored bytes.
@@ -55,7 +62,19 @@ pub(crate) fn is_within_stored(quotas: &Quotas, used: u64) -> Result<(), QuotaEx
 impl Account {
     /// One of which nothing is known to be used.
     pub fn new(tenant: TenantId, name: Name, (state, paused): (TenantState, bool), quotas: Quotas) -> Self {
-        Self { tenant, name, state, paused, quotas, cpu: 0, stored: 0, on_time_at: None, adds: 0 }
+        Self {
+            tenant,
+            name,
+            state,
+            paused,
+            quotas,
+            cpu: 0,
+            stored: 0,
+            on_time_at: None,
+            adds: 0,
+            watched: 0,
+            told: Vec::new(),
+        }
     }
 
     /// Whether it has this quota.
@@ -111,6 +130,35 @@ impl Account {
     /// A run of this input isn't started by its trigger after all.
     pub fn not_fired(&mut self, input: &Payload) {
         self.adds -= bytes_of_run(input);
+    }
+
+    /// Due times of a trigger with a schedule have no run: it is told, and the quota that is the reason.
+    pub fn skipped(
+        &mut self,
+        trigger: (TriggerId, &Name),
+        task: &Name,
+        skips: &[SkipRange],
+        state: &AdmissionState,
+        now: Timestamp,
+    ) {
+        if self.watched & HostTopic::TriggerSkipped.bit() != 0 {
+            self.told.extend(skips.iter().map(|skip| HostEvent::skipped(trigger, task, skip)));
+        }
+        if skips.iter().any(|skip| skip.reason == SkipReason::Quota)
+            && let Some((_, exceeded)) = &state.tenant.over
+        {
+            self.refused(exceeded, now);
+        }
+    }
+
+    /// A quota keeps a run from being started: it is told.
+    pub fn refused(&mut self, exceeded: &QuotaExceeded, now: Timestamp) {
+        if self.watched & HostTopic::QuotaReached.bit() != 0 {
+            let event = HostEvent::refused(exceeded, now);
+            if self.told.iter().all(|told| told.id != event.id) {
+                self.told.push(event);
+            }
+        }
     }
 
     /// What one start more makes of the rate.

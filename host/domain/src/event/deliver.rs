@@ -1,12 +1,13 @@
 //! Which runs the next events start of a trigger. Nothing is remembered of events that wait to be gathered: they stay
 //! after the cursor, and are looked at again when it is time, or when others have come.
 
-use super::{Event, input, run_state};
+use super::{Event, HostTopic, input};
 use crate::expression::{Compiled, Expression, ExpressionError};
 use crate::ids::{RunId, TaskId};
 use crate::limits::{CAUSE_DEPTH_MAX, EVENT_BATCH_BYTES_MAX, RUNS_PER_DECISION_MAX};
 use crate::payload::Payload;
 use crate::rule::{EventRule, Gather, Rule};
+use crate::run::RunState;
 use crate::time;
 use crate::trigger::{SkipRange, SkipReason, TriggerSpec};
 use jiff::Timestamp;
@@ -66,8 +67,8 @@ pub struct Delivered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
     Payload(Payload),
-    /// What this run ended with.
-    EndOf(RunId),
+    /// The output of this run, which has succeeded.
+    OutputOf(RunId),
 }
 
 /// A rule's expressions, read.
@@ -191,7 +192,8 @@ impl<'a> Delivering<'a> {
         let matches = match &spec.rule {
             Rule::Event(rule) => rule.pattern.matches(&event.topic) && self.passes(event),
             Rule::After(rule) => event.ended.is_some_and(|ended| {
-                Some(ended.task) == after && run_state(&event.topic).is_some_and(|s| rule.when.includes(s))
+                let state = HostTopic::end_on(&event.topic);
+                Some(ended.task) == after && state.is_some_and(|state| rule.when.includes(state))
             }),
             Rule::Schedule(_) | Rule::Webhook(_) => false,
         };
@@ -275,7 +277,14 @@ impl<'a> Delivering<'a> {
     fn input(&self, used: &[&Event], is_batch: bool) -> Option<Given> {
         match &self.waiting.spec.rule {
             Rule::Event(rule) => self.made(rule, used, is_batch).map(Given::Payload),
-            _ => used.last().and_then(|event| event.ended).map(|ended| Given::EndOf(ended.run)),
+            _ => used.last().and_then(|event| {
+                let ended = event.ended?;
+                Some(match ended.state {
+                    RunState::Succeeded => Given::OutputOf(ended.run),
+                    // Which may have been retried since.
+                    _ => Given::Payload(input::of_failure(event)),
+                })
+            }),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::Event;
 use crate::expression::{Expression, Variables};
-use crate::failure::Failure;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::payload::Payload;
 use crate::rule::EventRule;
@@ -87,16 +86,17 @@ pub fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The input of a run that comes after one that failed, or was cancelled with no failure.
-pub fn failure_json(failure: Option<&Failure>) -> Payload {
-    let failure = match failure {
-        Some(failure) => {
-            let [code, message] = [&failure.code, &failure.message].map(|text| without_nul(text));
-            json!({"kind": failure.kind.as_str(), "code": code, "message": message})
+/// The input of a run that comes after one that failed, as the event of its end tells it, or was cancelled with no
+/// failure.
+pub(super) fn of_failure(event: &Event) -> Payload {
+    let end: Value = serde_json::from_slice(&event.data.bytes).unwrap_or_default();
+    match end.get("failure").filter(|failure| failure.is_object()) {
+        Some(failure) => Payload::json(failure.to_string()),
+        None => {
+            let cancelled = json!({"kind": "cancelled", "code": "", "message": "it was cancelled"});
+            Payload::json(cancelled.to_string())
         }
-        None => json!({"kind": "cancelled", "code": "", "message": "it was cancelled"}),
-    };
-    Payload::json(failure.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -138,5 +138,13 @@ mod tests {
         assert_eq!(made(Some("events.map(e, e.data.n)"), &[&small, &small], true).as_deref(), Some("[2,2]"));
         assert_eq!(made(Some("data.n"), &[&bytes], false), None);
         assert_eq!(made(Some("data.missing"), &[&small], false), None);
+    }
+
+    #[test]
+    fn failures() {
+        let of = |data: &[u8]| serde_json::from_slice::<Value>(&of_failure(&event(data)).bytes).unwrap();
+        let failure = json!({"kind": "guest", "code": "7", "message": "no"});
+        assert_eq!(of(json!({"failure": failure}).to_string().as_bytes()), failure);
+        assert_eq!(of(br#"{"failure": null}"#)["kind"], "cancelled");
     }
 }

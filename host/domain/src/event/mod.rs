@@ -2,12 +2,14 @@
 
 mod cycle;
 mod deliver;
+mod host_topic;
 mod input;
 mod topic;
 
 pub use cycle::{AfterLoop, Edge, find_loop};
 pub use deliver::{Deciders, Delivered, Delivery, Given, Item, Waiting, deliver};
-pub use input::{BATCH_VARIABLES, EVENT_VARIABLES, failure_json, without_nul};
+pub use host_topic::HostTopic;
+pub use input::{BATCH_VARIABLES, EVENT_VARIABLES, without_nul};
 pub use topic::{Topic, TopicError, TopicPattern};
 
 use crate::ids::{RunId, TaskId};
@@ -62,60 +64,9 @@ pub fn check(id: &str, topic: &str, data: &Payload) -> Result<Topic, EventError>
     Ok(topic)
 }
 
-/// The topic of a run's end; none if it isn't over.
-pub fn run_topic(state: RunState) -> Option<&'static str> {
-    match state {
-        RunState::Succeeded => Some("innkeeper.run.succeeded"),
-        RunState::Failed => Some("innkeeper.run.failed"),
-        RunState::Cancelled => Some("innkeeper.run.cancelled"),
-        _ => None,
-    }
-}
-
-/// How a run ended whose end is on this topic.
-pub fn run_state(topic: &Topic) -> Option<RunState> {
-    let ends = [RunState::Succeeded, RunState::Failed, RunState::Cancelled];
-    ends.into_iter().find(|state| run_topic(*state) == Some(topic.as_str()))
-}
-
-/// Which ends of runs a pattern wants, a bit each: 1 succeeded, 2 failed, 4 cancelled.
-pub fn watched(pattern: &TopicPattern) -> u32 {
-    [RunState::Succeeded, RunState::Failed, RunState::Cancelled]
-        .into_iter()
-        .map(|state| {
-            let topic = run_topic(state).and_then(|topic| topic.parse().ok());
-            if topic.is_some_and(|topic| pattern.matches(&topic)) { watched_bit(state) } else { 0 }
-        })
-        .sum()
-}
-
-/// The bit of [`watched`] for an end in this state; none if it is no end.
-pub fn watched_bit(state: RunState) -> u32 {
-    match state {
-        RunState::Succeeded => 1,
-        RunState::Failed => 2,
-        RunState::Cancelled => 4,
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn which_ends_a_pattern_wants() {
-        for (pattern, bits) in [
-            ("innkeeper.run.failed", 2),
-            ("innkeeper.run.*", 7),
-            ("innkeeper.**", 7),
-            ("**", 7),
-            ("*", 0),
-            ("orders.**", 0),
-        ] {
-            assert_eq!(watched(&pattern.parse().unwrap()), bits, "{pattern}");
-        }
-    }
 
     #[test]
     fn bounds() {

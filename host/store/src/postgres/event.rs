@@ -1,15 +1,17 @@
 //! Events in PostgreSQL: published, read, delivered to triggers.
 
 use super::connection::{in_transaction, reading};
+use super::quota::Stored;
 use super::row::{At, Json, Small, Word, execute, row, rows, signed, text, unsigned};
 use super::{PostgresStore, Shard, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
+use crate::standing::Account;
 use crate::{Deliver, EventStore, NewEvent, Pending, PublishError, Published, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::event::{Ended, Event, Topic, run_state};
+use innkeeper_domain::event::{Ended, Event, HostTopic, Topic};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::{EVENT_BYTES_PER_DECISION, EVENTS_PER_DECISION, STORED_BYTES_PER_EVENT};
 use innkeeper_domain::payload::Payload;
@@ -79,12 +81,11 @@ impl EventStore for PostgresStore {
                 });
             }
             new.insert(c).await?;
-            let step = "UPDATE event_head SET sequence = $2, at = $3 WHERE tenant_id = $1";
-            execute(c, step, &[&tenant.0, &signed(head), &At(at)]).await?;
+            step_head(c, tenant, head).await?;
             if let Some(after) = published(&events, &results) {
                 audit::record(c, &change, Some(tenant), object(&events), (Value::Null, after)).await?;
             }
-            quota::write(&self.shared, c, Shard::Starts, &accounts).await?;
+            quota::write(&self.shared, c, Shard::Starts, &accounts, change.now).await?;
             results
         })?;
         self.shared.wakes.events_changed();
@@ -168,7 +169,7 @@ async fn events_after(
 fn read_event(row: &Row) -> Result<Event, StoreError> {
     let topic: Topic = row.try_get::<_, Word<_>>(2)?.0;
     let (run, task) = (row.try_get::<_, Option<Uuid>>(7)?, row.try_get::<_, Option<Uuid>>(8)?);
-    let ended = match (run, task, run_state(&topic)) {
+    let ended = match (run, task, HostTopic::end_on(&topic)) {
         (Some(run), Some(task), Some(state)) => Some(Ended { run: RunId(run), task: TaskId(task), state }),
         _ => None,
     };
@@ -200,6 +201,49 @@ pub(super) async fn hold_head(
     let found = row(c, hold, &[&tenant.0, &At(now)]).await?;
     let found = found.ok_or_else(|| StoreError::Corrupt("a tenant's events have no head".into()))?;
     Ok((unsigned(found.try_get(0)?), found.try_get::<_, At>(1)?.0))
+}
+
+/// Appends what a transaction has to tell of, as far as a trigger wants it.
+pub(super) async fn tell(
+    c: &impl GenericClient,
+    accounts: &HashMap<TenantId, Account>,
+    stored: &mut Stored,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut telling: Vec<&Account> = accounts.values().filter(|account| !account.told.is_empty()).collect();
+    telling.sort_by_key(|account| account.tenant);
+    let mut new = NewRows::default();
+    for account in telling {
+        let tenant = account.tenant;
+        let (mut last, at) = hold_head(c, tenant, now).await?;
+        let once = account.told.iter().filter(|event| event.once).map(|event| event.id.as_str());
+        let told = "SELECT id FROM event WHERE tenant_id = $1 AND id = ANY($2)";
+        let told = rows(c, told, &[&tenant.0, &once.collect::<Vec<_>>()]).await?;
+        let told: Vec<String> = told.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let watches = "SELECT coalesce(bit_or(watches), 0) FROM trigger
+            WHERE tenant_id = $1 AND watches <> 0 AND deleted_at IS NULL AND state <> 'finished'";
+        let watches = row(c, watches, &[&tenant.0]).await?;
+        let watches =
+            watches.map(|row| row.try_get::<_, Small>(0)).transpose()?.map_or(0, |watches| watches.0);
+        for event in &account.told {
+            if watches & event.topic.bit() != 0 && !told.contains(&event.id) {
+                last += 1;
+                let id = if event.once { event.id.clone() } else { format!("{}/{last}", event.id) };
+                stored.add(tenant, signed(STORED_BYTES_PER_EVENT + event.data.bytes.len() as u64));
+                let (topic, data) = (event.topic.as_str(), Cow::Borrowed(&event.data));
+                new.push(tenant, last, at, NewRow { id, topic, data, depth: 0, ended: None });
+            }
+        }
+        step_head(c, tenant, last).await?;
+    }
+    new.insert(c).await
+}
+
+/// Lets the tenant's last event have this sequence, under [`hold_head`].
+pub(super) async fn step_head(c: &impl GenericClient, tenant: TenantId, last: u64) -> Result<(), StoreError> {
+    let step = "UPDATE event_head SET sequence = $2 WHERE tenant_id = $1";
+    execute(c, step, &[&tenant.0, &signed(last)]).await?;
+    Ok(())
 }
 
 type Known<'a> = HashMap<String, (u64, (String, Cow<'a, Payload>))>;

@@ -1,7 +1,7 @@
 //! What events do in PostgreSQL: triggers that follow them, runs that they start, and ends of runs that are events.
 
 use super::connection::in_transaction;
-use super::event::{NewRow, NewRows, head, hold_head};
+use super::event::{NewRow, NewRows, head, hold_head, step_head};
 use super::quota::{Counted, Stored, exclude};
 use super::row::{At, Small, Word, execute, row, rows, signed};
 use super::trigger_advance::Advanced;
@@ -11,8 +11,7 @@ use crate::starting::{Source, Standing, Start, Starting};
 use crate::{Deliver, NewTrigger, StoreError};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::event::{Edge, Given, Item, failure_json, find_loop, run_topic, watched, watched_bit};
-use innkeeper_domain::failure::Failure;
+use innkeeper_domain::event::{Edge, Given, HostTopic, Item, find_loop};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{AFTER_TRIGGERS_PER_TENANT_MAX, STORED_BYTES_PER_EVENT};
 use innkeeper_domain::payload::Payload;
@@ -33,7 +32,7 @@ pub(super) async fn prepare(
     match &trigger.spec.rule {
         Rule::Schedule(_) | Rule::Webhook(_) => {}
         Rule::Event(rule) => {
-            let watches = watched(&rule.pattern);
+            let watches = HostTopic::matching(&rule.pattern);
             if watches != 0 {
                 let watch = "UPDATE tenant SET watched = watched | $2 WHERE id = $1 AND watched & $2 <> $2";
                 execute(c, watch, &[&tenant.0, &i64::from(watches)]).await?;
@@ -55,7 +54,7 @@ pub(super) async fn follow(
     let (mut after, mut watches) = (None, 0);
     match &trigger.spec.rule {
         Rule::Schedule(_) | Rule::Webhook(_) => return Ok(()),
-        Rule::Event(rule) => watches = watched(&rule.pattern),
+        Rule::Event(rule) => watches = HostTopic::matching(&rule.pattern),
         Rule::After(rule) => {
             let edges = edges(c, tenant).await?;
             find_loop(&edges, &Edge { after: rule.task.clone(), task: trigger.task.clone() })
@@ -124,7 +123,7 @@ async fn apply(
             Item::Run(run) => {
                 let input = match &run.input {
                     Given::Payload(payload) => Some(payload.clone()),
-                    Given::EndOf(run) => end_of(c, *run).await?,
+                    Given::OutputOf(run) => output_of(c, *run).await?,
                 };
                 match (input, ids.next()) {
                     (Some(input), Some(id)) => {
@@ -156,25 +155,15 @@ async fn apply(
         ],
     )
     .await?;
-    quota::write(shared, c, Shard::Starts, &accounts).await?;
+    quota::write(shared, c, Shard::Starts, &accounts, now).await?;
     Ok(Advanced { created, cancelled })
 }
 
-/// What a run ended with: its output, or its failure as JSON; none if it isn't kept any more.
-async fn end_of(c: &impl GenericClient, run: RunId) -> Result<Option<Payload>, StoreError> {
-    let get = "SELECT state, output_type, output, failure_kind, failure_code, failure_message FROM run WHERE id = $1";
-    let Some(found) = row(c, get, &[&run.0]).await? else { return Ok(None) };
-    if found.try_get::<_, Word<RunState>>(0)?.0 == RunState::Succeeded {
-        return Ok(Some(Payload { content_type: found.try_get(1)?, bytes: found.try_get(2)? }));
-    }
-    let failure = match found.try_get::<_, Option<Word<_>>>(3)? {
-        None => None,
-        Some(kind) => {
-            let failure = Failure::new(kind.0, found.try_get::<_, String>(5)?);
-            Some(Failure { code: found.try_get(4)?, ..failure })
-        }
-    };
-    Ok(Some(failure_json(failure.as_ref())))
+/// The output of a run; none if it isn't kept any more.
+async fn output_of(c: &impl GenericClient, run: RunId) -> Result<Option<Payload>, StoreError> {
+    let get = "SELECT output_type, output FROM run WHERE id = $1 AND state = 'succeeded'";
+    let found = row(c, get, &[&run.0]).await?;
+    found.map(|row| Ok(Payload { content_type: row.try_get(0)?, bytes: row.try_get(1)? })).transpose()
 }
 
 /// A run that has ended.
@@ -195,8 +184,9 @@ pub(super) async fn runs_ended(
     stored: &mut Stored,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let told =
-        ends.iter().filter(|end| followed.contains(&end.task) || end.watched & watched_bit(end.state) != 0);
+    let told = ends
+        .iter()
+        .filter(|end| followed.contains(&end.task) || end.watched & HostTopic::end_bit(end.state) != 0);
     let told: Vec<&End> = told.collect();
     if told.is_empty() {
         return Ok(false);
@@ -220,7 +210,7 @@ pub(super) async fn runs_ended(
         if !is_followed && followed.contains(&end.task) {
             forsaken.insert(end.task);
         }
-        if is_followed || watches & watched_bit(end.state) != 0 {
+        if is_followed || watches & HostTopic::end_bit(end.state) != 0 {
             by_tenant.entry(row.try_get(1)?).or_default().push((end, row));
         }
     }
@@ -233,7 +223,7 @@ pub(super) async fn runs_ended(
         let tenant = TenantId(*tenant);
         let (mut last, at) = hold_head(c, tenant, now).await?;
         for (end, row) in ends {
-            let Some(topic) = run_topic(end.state) else { continue };
+            let Some(topic) = HostTopic::of_end(end.state) else { continue };
             let ended = read_ended(end, row)?;
             let data = ended.data();
             stored.add(tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64));
@@ -241,10 +231,10 @@ pub(super) async fn runs_ended(
             // A run that was retried ends again.
             let (id, depth) = (format!("run/{}/{last}", end.run), ended.depth);
             let ended = Some((end.run, TaskId(end.task)));
-            new.push(tenant, last, at, NewRow { id, topic, data: Cow::Owned(data), depth, ended });
+            let row = NewRow { id, topic: topic.as_str(), data: Cow::Owned(data), depth, ended };
+            new.push(tenant, last, at, row);
         }
-        let step = "UPDATE event_head SET sequence = $2 WHERE tenant_id = $1";
-        execute(c, step, &[&tenant.0, &signed(last)]).await?;
+        step_head(c, tenant, last).await?;
     }
     new.insert(c).await?;
     Ok(!by_tenant.is_empty())

@@ -1,8 +1,8 @@
 //! What tenants use of their quotas, in PostgreSQL.
 
 use super::fleet_pause::IS_PAUSED;
-use super::row::{At, Json, Word, execute, row, rows, signed, unsigned};
-use super::{Shard, Shared};
+use super::row::{At, Json, Small, Word, execute, row, rows, signed, unsigned};
+use super::{Shard, Shared, event};
 use crate::StoreError;
 use crate::standing::Account;
 use deadpool_postgres::GenericClient;
@@ -24,14 +24,15 @@ pub(super) async fn accounts(
 ) -> Result<HashMap<TenantId, Account>, StoreError> {
     let mut accounts = HashMap::with_capacity(tenants.len());
     let get = format!(
-        "SELECT id, state, quotas, name, paused_at IS NOT NULL OR {IS_PAUSED} FROM tenant
+        "SELECT id, state, quotas, name, paused_at IS NOT NULL OR {IS_PAUSED}, watched FROM tenant
          WHERE id = ANY($1) AND deleted_at IS NULL"
     );
     for row in rows(c, &get, &[&tenants]).await? {
         let tenant = TenantId(row.try_get(0)?);
         let (state, quotas) = (row.try_get::<_, Word<_>>(1)?.0, row.try_get::<_, Json<_>>(2)?.0);
         let (name, state) = (row.try_get::<_, Word<_>>(3)?.0, (state, row.try_get(4)?));
-        accounts.insert(tenant, Account::new(tenant, name, state, quotas));
+        let account = Account::new(tenant, name, state, quotas);
+        accounts.insert(tenant, Account { watched: row.try_get::<_, Small>(5)?.0, ..account });
     }
     let having = |quotas: &[Quota]| {
         let has = accounts.values().filter(|account| quotas.iter().any(|quota| account.has(*quota)));
@@ -95,14 +96,16 @@ pub(super) async fn write_begun(
     Ok(())
 }
 
-/// Writes what the transaction has added to the accounts. Among its last writes.
+/// Writes what the transaction has added to the accounts, and what it has to tell. Its last writes.
 pub(super) async fn write(
     shared: &Shared,
     c: &impl GenericClient,
     shard: Shard,
     accounts: &HashMap<TenantId, Account>,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut stored = Stored::default();
+    event::tell(c, accounts, &mut stored, now).await?;
     for account in accounts.values() {
         stored.add(account.tenant, signed(account.adds));
         if let Some(on_time_at) = account.on_time_at {

@@ -9,7 +9,7 @@ use crate::standing::Account;
 use crate::terms::{Pinned, Terms};
 use crate::{NewRun, StartError, Started, StoreError};
 use deadpool_postgres::GenericClient;
-use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
+use innkeeper_domain::admit::{AdmissionState, Asker, Rejection, SameKey, Verdict, admit};
 use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
@@ -222,7 +222,7 @@ pub(super) async fn start_all(
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         starting.rows.tasks.iter().for_each(|task| *counts.entry(*task).or_default() += 1);
         count_up(c, &counts).await?;
-        quota::write(shared, c, Shard::Starts, &starting.accounts).await?;
+        quota::write(shared, c, Shard::Starts, &starting.accounts, now).await?;
         results
     })?;
     shared.wakes.runs_ready();
@@ -349,7 +349,12 @@ impl<'a> Starting<'a> {
         match admit(Asker::Hand, state) {
             Verdict::Run | Verdict::Buffer | Verdict::Replace => {}
             Verdict::Existing(id) => return Ok(Ok(Started { id, existed: true })),
-            Verdict::Reject(rejection) => return Ok(Err(rejection.into())),
+            Verdict::Reject(rejection) => {
+                if let Rejection::Quota(exceeded) = &rejection {
+                    account.refused(exceeded, now);
+                }
+                return Ok(Err(rejection.into()));
+            }
             Verdict::Skip(reason) => {
                 return Err(StoreError::Corrupt(format!("a start by hand was skipped: {reason}")));
             }

@@ -17,6 +17,7 @@ use innkeeper_domain::gate::TaskGates;
 use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::to_micros;
 use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
@@ -54,6 +55,7 @@ pub(super) fn read_due(row: &Row) -> Result<(TenantId, DueTrigger), StoreError> 
 /// A trigger as the transaction finds it, active.
 struct Due {
     tenant: TenantId,
+    name: Name,
     task: TaskId,
     due: Timestamp,
     terms: FiringTerms,
@@ -67,6 +69,7 @@ struct Due {
 
 /// A task of a due trigger, with the count that the transaction has reached.
 struct Target {
+    name: Name,
     revision: u32,
     requires: String,
     terms: Terms,
@@ -120,6 +123,7 @@ pub(super) async fn advance_all(
             let started = admitted.runs.len();
             target.unfinished += started as u64;
             account.fired(started, &due.input);
+            account.skipped((advance.id, &due.name), &target.name, &admitted.skips, &state, now);
             *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
             steps.push(advance, &admitted, last_nominal);
             skips.extend(admitted.skips.iter().map(|skip| {
@@ -133,7 +137,7 @@ pub(super) async fn advance_all(
         }
         count_up(c, &counts).await?;
         steps.write(c).await?;
-        quota::write(shared, c, Shard::Starts, &accounts).await?;
+        quota::write(shared, c, Shard::Starts, &accounts, now).await?;
         let created = u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX);
         Advanced { created, cancelled }
     })
@@ -147,7 +151,7 @@ async fn targets(
 ) -> Result<HashMap<TaskId, Target>, StoreError> {
     let found = rows(
         c,
-        "SELECT id, revision, unfinished, paused_at IS NOT NULL FROM task
+        "SELECT id, revision, unfinished, paused_at IS NOT NULL, name FROM task
          WHERE id IN (SELECT task_id FROM trigger WHERE id = ANY($1)) ORDER BY id FOR NO KEY UPDATE",
         &[&triggers],
     )
@@ -157,6 +161,7 @@ async fn targets(
         let (id, revision) = (TaskId(row.try_get(0)?), row.try_get::<_, Small>(1)?.0);
         let (spec, paused) = (shared.spec(c, id, revision).await?, row.try_get(3)?);
         let target = Target {
+            name: row.try_get::<_, Word<_>>(4)?.0,
             revision,
             requires: spec.requires.to_string(),
             terms: Terms::of(&spec),
@@ -175,7 +180,7 @@ async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<Trigg
     let found = rows(
         c,
         "SELECT id, tenant_id, task_id, next_at, spec, input_type, input, last_nominal, last_success_nominal,
-             unfinished, started
+             unfinished, started, name
          FROM trigger WHERE id = ANY($1) AND state = 'active' AND next_at IS NOT NULL
          ORDER BY id FOR NO KEY UPDATE",
         &[&triggers],
@@ -186,6 +191,7 @@ async fn lock(c: &impl GenericClient, triggers: &[Uuid]) -> Result<HashMap<Trigg
         let spec = row.try_get::<_, Json<TriggerSpec>>(4)?.0;
         let read = Due {
             tenant: TenantId(row.try_get(1)?),
+            name: row.try_get::<_, Word<_>>(11)?.0,
             task: TaskId(row.try_get(2)?),
             due: row.try_get::<_, At>(3)?.0,
             terms: FiringTerms::of(&spec, unsigned(row.try_get(10)?)),

@@ -4,7 +4,7 @@ use super::row::{At, Id, Word, unsigned};
 use super::{event_deliver, gate, task, usage};
 use crate::StoreError;
 use crate::billing::{BillKey, Bills, of_runs};
-use innkeeper_domain::event::watched_bit;
+use innkeeper_domain::event::HostTopic;
 use innkeeper_domain::gate::Passage;
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::OVERDUE_GRACE;
@@ -59,7 +59,7 @@ pub(super) fn count_down(
         (Some(trigger), None) => count_down_trigger(c, &trigger, now)?,
         (None, None) => {}
     }
-    if followed || watched & watched_bit(state) != 0 {
+    if followed || watched & HostTopic::end_bit(state) != 0 {
         return event_deliver::run_ended(c, id, state, followed, now);
     }
     Ok(false)

@@ -4,11 +4,12 @@ use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::trigger_advance::Advanced;
 use super::{SqliteStore, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
+use crate::standing::Account;
 use crate::{Deliver, EventStore, NewEvent, Pending, PublishError, Published, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::event::{Ended, Event, Topic, run_state};
+use innkeeper_domain::event::{Ended, Event, HostTopic, Topic};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::{EVENT_BYTES_PER_DECISION, EVENTS_PER_DECISION, STORED_BYTES_PER_EVENT};
 use innkeeper_domain::payload::Payload;
@@ -131,7 +132,7 @@ fn events_after(
 fn read_event(row: &Row) -> rusqlite::Result<Event> {
     let topic: Topic = row.get::<_, Word<_>>(2)?.0;
     let (run, task) = (row.get::<_, Option<Id>>(7)?, row.get::<_, Option<Id>>(8)?);
-    let ended = match (run, task, run_state(&topic)) {
+    let ended = match (run, task, HostTopic::end_on(&topic)) {
         (Some(run), Some(task), Some(state)) => {
             Some(Ended { run: RunId(run.0), task: TaskId(task.0), state })
         }
@@ -196,6 +197,31 @@ pub(super) fn append(
     Ok(unsigned(sequence))
 }
 
+/// Appends what the transaction has to tell of, as far as a trigger wants it. Returns the bytes that are stored for it.
+pub(super) fn tell(c: &Connection, account: &Account, now: Timestamp) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for event in &account.told {
+        let mut get = c.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM trigger WHERE tenant_id = ?1 AND watches <> 0 AND watches & ?2 <> 0
+                     AND deleted_at IS NULL AND state <> 'finished')
+                 AND NOT EXISTS (SELECT 1 FROM event WHERE tenant_id = ?1 AND id = ?3)",
+        )?;
+        let id = match event.once {
+            true => event.id.clone(),
+            false => format!("{}/{}", event.id, head(c, account.tenant)?.0 + 1),
+        };
+        let new: bool =
+            get.query_row(params![Id(account.tenant.0), event.topic.bit(), id], |row| row.get(0))?;
+        if new {
+            let row =
+                NewRow { id: &id, topic: event.topic.as_str(), data: &event.data, depth: 0, ended: None };
+            append(c, account.tenant, &row, now)?;
+            bytes += STORED_BYTES_PER_EVENT + event.data.bytes.len() as u64;
+        }
+    }
+    Ok(bytes)
+}
+
 fn publish(
     c: &Connection,
     tenant: TenantId,
@@ -231,6 +257,6 @@ fn publish(
     if let Some(after) = published(events, &results) {
         audit::record(c, change, Some(tenant), || object(events), || (Value::Null, after.clone()))?;
     }
-    quota::write(c, &account)?;
+    quota::write(c, &account, change.now)?;
     Ok(results)
 }

@@ -8,8 +8,7 @@ use crate::events::EndedRun;
 use crate::starting::{Standing, Start, Starting};
 use crate::{Deliver, NewTrigger, StoreError};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::event::{Edge, Given, Item, failure_json, find_loop, run_topic, watched, watched_bit};
-use innkeeper_domain::failure::Failure;
+use innkeeper_domain::event::{Edge, Given, HostTopic, Item, find_loop};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{AFTER_TRIGGERS_PER_TENANT_MAX, STORED_BYTES_PER_EVENT};
 use innkeeper_domain::payload::Payload;
@@ -23,7 +22,7 @@ pub(super) fn follow(c: &Connection, tenant: TenantId, trigger: &NewTrigger) -> 
     let (mut after, mut watches) = (None, 0);
     match &trigger.spec.rule {
         Rule::Schedule(_) | Rule::Webhook(_) => return Ok(()),
-        Rule::Event(rule) => watches = watched(&rule.pattern),
+        Rule::Event(rule) => watches = HostTopic::matching(&rule.pattern),
         Rule::After(rule) => {
             let edges = edges(c, tenant)?;
             find_loop(&edges, &Edge { after: rule.task.clone(), task: trigger.task.clone() })
@@ -81,7 +80,7 @@ pub(super) fn deliver(c: &Connection, of: &Deliver, now: Timestamp) -> Result<Ad
             Item::Run(run) => {
                 let input = match &run.input {
                     Given::Payload(payload) => Some(payload.clone()),
-                    Given::EndOf(run) => end_of(c, *run)?,
+                    Given::OutputOf(run) => output_of(c, *run)?,
                 };
                 match (input, ids.next()) {
                     (Some(input), Some(id)) => {
@@ -101,7 +100,7 @@ pub(super) fn deliver(c: &Connection, of: &Deliver, now: Timestamp) -> Result<Ad
     }
     let cancelled = trigger_fire::write(c, &source, &starting, now)?;
     let created = u32::try_from(starting.starts.len()).unwrap_or(u32::MAX);
-    quota::write(c, &account)?;
+    quota::write(c, &account, now)?;
     c.prepare_cached(
         "UPDATE trigger SET event_cursor = ?2, event_seen = ?3, look_at = ?4, looked_at = ?5 WHERE id = ?1",
     )?
@@ -115,24 +114,12 @@ pub(super) fn deliver(c: &Connection, of: &Deliver, now: Timestamp) -> Result<Ad
     Ok(Advanced { created, cancelled })
 }
 
-/// What a run ended with: its output, or its failure as JSON; none if it isn't kept any more.
-fn end_of(c: &Connection, run: RunId) -> Result<Option<Payload>, StoreError> {
-    let mut get = c.prepare_cached(
-        "SELECT state, output_type, output, failure_kind, failure_code, failure_message FROM run WHERE id = ?1",
-    )?;
-    let found = get.query_row([Id(run.0)], |row| {
-        let state: RunState = row.get::<_, Word<_>>(0)?.0;
-        if state == RunState::Succeeded {
-            return Ok(Payload { content_type: row.get(1)?, bytes: row.get(2)? });
-        }
-        let failure = match row.get::<_, Option<Word<_>>>(3)? {
-            None => None,
-            Some(kind) => {
-                Some(Failure { code: row.get(4)?, ..Failure::new(kind.0, row.get::<_, String>(5)?) })
-            }
-        };
-        Ok(failure_json(failure.as_ref()))
-    });
+/// The output of a run; none if it isn't kept any more.
+fn output_of(c: &Connection, run: RunId) -> Result<Option<Payload>, StoreError> {
+    let mut get =
+        c.prepare_cached("SELECT output_type, output FROM run WHERE id = ?1 AND state = 'succeeded'")?;
+    let found =
+        get.query_row([Id(run.0)], |row| Ok(Payload { content_type: row.get(0)?, bytes: row.get(1)? }));
     Ok(found.optional()?)
 }
 
@@ -155,7 +142,7 @@ pub(super) fn run_ended(
          FROM run r JOIN task t ON t.id = r.task_id LEFT JOIN trigger g ON g.id = r.trigger_id WHERE r.id = ?1",
     )?;
     let (tenant, task, ended, is_followed, is_watched) =
-        get.query_row(params![Id(run.0), watched_bit(state)], |row| {
+        get.query_row(params![Id(run.0), HostTopic::end_bit(state)], |row| {
             let failure = match row.get::<_, Option<String>>(7)? {
                 None => None,
                 Some(kind) => Some((kind, row.get(8)?, row.get(9)?)),
@@ -176,11 +163,13 @@ pub(super) fn run_ended(
     if followed && !is_followed {
         c.prepare_cached("UPDATE task SET followed = 0 WHERE id = ?1")?.execute([Id(task.0)])?;
     }
-    let Some(topic) = run_topic(state).filter(|_| is_followed || is_watched) else { return Ok(false) };
+    let Some(topic) = HostTopic::of_end(state).filter(|_| is_followed || is_watched) else {
+        return Ok(false);
+    };
     // A run that was retried ends again.
     let (data, id) = (ended.data(), format!("run/{run}/{}", head(c, tenant)?.0 + 1));
     let (depth, ended) = (ended.depth, Some((run, task)));
-    append(c, tenant, &NewRow { id: &id, topic, data: &data, depth, ended }, now)?;
+    append(c, tenant, &NewRow { id: &id, topic: topic.as_str(), data: &data, depth, ended }, now)?;
     quota::store(c, tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64))?;
     Ok(true)
 }

@@ -1,5 +1,6 @@
 //! What tenants use of their quotas, in SQLite.
 
+use super::event;
 use super::fleet_pause::IS_PAUSED;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use crate::StoreError;
@@ -18,12 +19,13 @@ pub(super) fn account(
     now: Timestamp,
 ) -> Result<Option<Account>, StoreError> {
     let mut get = c.prepare_cached(&format!(
-        "SELECT name, state, quotas, paused_at IS NOT NULL OR {IS_PAUSED} FROM tenant
+        "SELECT name, state, quotas, paused_at IS NOT NULL OR {IS_PAUSED}, watched FROM tenant
          WHERE id = ?1 AND deleted_at IS NULL"
     ))?;
     let found = get.query_row([Id(tenant.0)], |row| {
         let (name, state) = (row.get::<_, Word<_>>(0)?.0, row.get::<_, Word<_>>(1)?.0);
-        Ok(Account::new(tenant, name, (state, row.get(3)?), row.get::<_, Json<_>>(2)?.0))
+        let account = Account::new(tenant, name, (state, row.get(3)?), row.get::<_, Json<_>>(2)?.0);
+        Ok(Account { watched: row.get(4)?, ..account })
     });
     let Some(mut account) = found.optional()? else { return Ok(None) };
     if account.has(Quota::CpuPerDay) {
@@ -40,9 +42,10 @@ pub(super) fn account(
     Ok(Some(account))
 }
 
-/// Writes what the transaction has added to the account.
-pub(super) fn write(c: &Connection, account: &Account) -> Result<(), StoreError> {
-    store(c, account.tenant, signed(account.adds))?;
+/// Writes what the transaction has added to the account, and what it has to tell.
+pub(super) fn write(c: &Connection, account: &Account, now: Timestamp) -> Result<(), StoreError> {
+    let told = event::tell(c, account, now)?;
+    store(c, account.tenant, signed(account.adds + told))?;
     if let Some(on_time_at) = account.on_time_at {
         c.prepare_cached(
             "INSERT INTO start_rate (tenant_id, on_time_at) VALUES (?1, ?2)

@@ -6,7 +6,7 @@ use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
 use crate::standing::Account;
 use crate::terms::{Pinned, Terms};
 use crate::{NewRun, StartError, Started, StoreError};
-use innkeeper_domain::admit::{AdmissionState, Asker, SameKey, Verdict, admit};
+use innkeeper_domain::admit::{AdmissionState, Asker, Rejection, SameKey, Verdict, admit};
 use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::IDEMPOTENCY_KEY_KEPT;
@@ -115,7 +115,7 @@ pub(super) fn start_all(
             .execute(params![Id(target.id.0), signed(target.started)])?;
         gate::write(c, &target.changes)?;
     }
-    quota::write(c, &account)?;
+    quota::write(c, &account, now)?;
     Ok(results)
 }
 
@@ -196,7 +196,12 @@ fn start_one(
             Ok(Started { id: start.id, existed: false })
         }
         Verdict::Existing(id) => Ok(Started { id, existed: true }),
-        Verdict::Reject(rejection) => Err(rejection.into()),
+        Verdict::Reject(rejection) => {
+            if let Rejection::Quota(exceeded) = &rejection {
+                account.refused(exceeded, now);
+            }
+            Err(rejection.into())
+        }
         Verdict::Skip(reason) => {
             return Err(StoreError::Corrupt(format!("a start by hand was skipped: {reason}")));
         }

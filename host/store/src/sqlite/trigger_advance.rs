@@ -15,6 +15,7 @@ use innkeeper_domain::gate::{Passage, TaskGates};
 use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::time::to_micros;
@@ -50,7 +51,9 @@ pub(super) fn read_due(row: &Row) -> rusqlite::Result<(TenantId, DueTrigger)> {
 /// A trigger as the transaction finds it, active and due at the time that a decision was made for.
 pub(super) struct Due {
     tenant: TenantId,
+    name: Name,
     task: TaskId,
+    task_name: Name,
     revision: u32,
     requires: String,
     run_terms: Terms,
@@ -68,7 +71,8 @@ impl Due {
     pub fn lock(c: &Connection, decision: &Advance) -> Result<Option<Self>, StoreError> {
         let mut get = c.prepare_cached(
             "SELECT g.tenant_id, g.task_id, t.revision, g.spec, g.input_type, g.input, g.last_nominal,
-                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec, g.started, t.paused_at IS NOT NULL
+                 g.last_success_nominal, t.unfinished, g.unfinished, r.spec, g.started, t.paused_at IS NOT NULL,
+                 g.name, t.name
              FROM trigger g JOIN task t ON t.id = g.task_id
                  JOIN task_revision r ON r.task_id = t.id AND r.number = t.revision
              WHERE g.id = ?1 AND g.next_at = ?2 AND g.state = 'active'",
@@ -78,7 +82,9 @@ impl Due {
                 (row.get::<_, Json<TriggerSpec>>(3)?.0, row.get::<_, Json<TaskSpec>>(10)?.0);
             let due = Self {
                 tenant: TenantId(row.get::<_, Id>(0)?.0),
+                name: row.get::<_, Word<_>>(13)?.0,
                 task: TaskId(row.get::<_, Id>(1)?.0),
+                task_name: row.get::<_, Word<_>>(14)?.0,
                 revision: row.get(2)?,
                 requires: task.requires.to_string(),
                 run_terms: Terms::of(&task),
@@ -124,6 +130,7 @@ pub(super) fn advance(
     let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
     let admitted = admit_firing(due.terms, state, &decision.firing);
     account.fired(admitted.runs.len(), &due.input);
+    account.skipped((trigger, &due.name), &due.task_name, &admitted.skips, &state, now);
     let cancelled = if admitted.cancels { cancel_own(c, trigger, now)? } else { Vec::new() };
     let waits_for_own = if due.terms.overlap.waits() { WaitsForOwn::Yes } else { WaitsForOwn::No };
     let (passage, key) = begin(&due.gates, &due.input, waits_for_own);
@@ -165,7 +172,7 @@ pub(super) fn advance(
         skipped += skip.count;
     }
     gate::write(c, &changes)?;
-    quota::write(c, &account)?;
+    quota::write(c, &account, now)?;
     if created > 0 {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
             .execute(params![Id(due.task.0), created])?;
