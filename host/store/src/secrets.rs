@@ -1,9 +1,11 @@
-//! Which tasks name which secrets, found alike by every driver. A driver selects by the text of definitions which it
+//! Which tasks and triggers name which secrets, found alike by every driver. A driver selects by the text of definitions which it
 //! reads at all, for there may be many, and few name a secret.
 
 use innkeeper_domain::name::Name;
+use innkeeper_domain::rule::Rule;
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::trigger::TriggerSpec;
 
 /// What is in the JSON of every definition that names secrets.
 pub(crate) const SECRETS_IN_JSON: &str = r#""secrets":{""#;
@@ -15,6 +17,11 @@ pub(crate) fn in_json(secret: &Name) -> String {
 
 pub(crate) fn names(spec: &TaskSpec, secret: &Name) -> bool {
     spec.secrets.values().any(|name| name == secret)
+}
+
+/// Whether it verifies its requests with this secret.
+pub(crate) fn verifies_with(spec: &TriggerSpec, secret: &Name) -> bool {
+    matches!(&spec.rule, Rule::Webhook(rule) if rule.secret == *secret)
 }
 
 /// The secret as people see it, with those of these tasks that name it.

@@ -197,6 +197,17 @@ pub(crate) fn secret_used(name: &Name, task: &Name) -> StoreError {
     StoreError::Conflict(format!("task `{task}` names secret `{name}`; change or delete the task first"))
 }
 
+pub(crate) fn secret_verifies(name: &Name, trigger: &Name) -> StoreError {
+    StoreError::Conflict(format!(
+        "trigger `{trigger}` verifies its requests with secret `{name}`; delete the trigger first"
+    ))
+}
+
+/// A task that another comes after.
+pub(crate) fn is_followed(task: &Name, trigger: &Name) -> StoreError {
+    StoreError::Conflict(format!("trigger `{trigger}` comes after task `{task}`; delete the trigger first"))
+}
+
 pub(crate) fn too_many_holiday_calendars() -> StoreError {
     StoreError::Conflict(format!(
         "there are {HOLIDAY_CALENDARS_PER_TENANT_MAX} holiday calendars, as many as there can be; delete one first"

@@ -14,6 +14,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::event::{Edge, Given, HostTopic, Item, find_loop};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{AFTER_TRIGGERS_PER_TENANT_MAX, STORED_BYTES_PER_EVENT};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::rule::Rule;
 use innkeeper_domain::run::RunState;
@@ -72,6 +73,14 @@ pub(super) async fn follow(
     )
     .await?;
     Ok(())
+}
+
+/// A trigger that comes after the task.
+pub(super) async fn follower(c: &impl GenericClient, task: TaskId) -> Result<Option<Name>, StoreError> {
+    let get =
+        "SELECT name FROM trigger WHERE after_task_id = $1 AND deleted_at IS NULL AND state <> 'finished'
+        ORDER BY name LIMIT 1";
+    row(c, get, &[&task.0]).await?.map(|found| Ok(found.try_get::<_, Word<_>>(0)?.0)).transpose()
 }
 
 /// Which tasks of the tenant come after which.

@@ -1,11 +1,11 @@
 //! Holiday calendars in PostgreSQL.
 
-use super::PostgresStore;
 use super::audit::record;
 use super::connection::{in_transaction, reading};
 use super::quota::{Counted, exclude};
 use super::row::{At, Json, Word, after_name, execute, limit, paged, row, rows, signed, unsigned};
 use super::tenant::hold;
+use super::{PostgresStore, trigger};
 use crate::holidays::{Calendars, dates, excludes, in_json};
 use crate::record::holiday_calendar as shown;
 use crate::words::{holiday_calendar_used, no_holiday_calendar, too_many_holiday_calendars};
@@ -102,7 +102,9 @@ impl HolidayStore for PostgresStore {
             // A trigger that is about to exclude it waits for this, or this for it.
             let before =
                 find(c, tenant, name, "FOR UPDATE").await?.ok_or_else(|| no_holiday_calendar(name))?;
-            if let Some(trigger) = user(c, tenant, name).await? {
+            // One that has finished can still be backfilled.
+            let user = trigger::naming(c, tenant, &in_json(name), |spec| excludes(spec, name)).await?;
+            if let Some(trigger) = user {
                 return Err(holiday_calendar_used(name, &trigger));
             }
             let delete = "DELETE FROM holiday_calendar WHERE tenant_id = $1 AND name = $2";
@@ -183,21 +185,4 @@ pub(super) async fn look(c: &impl GenericClient, calendars: &mut Calendars) -> R
         calendars.insert(key, Some(read));
     }
     Ok(())
-}
-
-/// A trigger that excludes the calendar; one that has finished can still be backfilled.
-async fn user(c: &impl GenericClient, tenant: TenantId, calendar: &Name) -> Result<Option<Name>, StoreError> {
-    let found = rows(
-        c,
-        "SELECT name, spec FROM trigger WHERE tenant_id = $1 AND deleted_at IS NULL
-             AND strpos(spec, $2) > 0 ORDER BY name",
-        &[&tenant.0, &in_json(calendar)],
-    )
-    .await?;
-    for row in &found {
-        if excludes(&row.try_get::<_, Json<TriggerSpec>>(1)?.0, calendar) {
-            return Ok(Some(row.try_get::<_, Word<Name>>(0)?.0));
-        }
-    }
-    Ok(None)
 }

@@ -1,14 +1,14 @@
 //! Sealed secrets in PostgreSQL.
 
-use super::PostgresStore;
 use super::audit::record;
 use super::connection::{in_transaction, reading};
 use super::quota::{Counted, exclude};
 use super::row::{At, Json, Word, after_name, execute, limit, paged, row, rows, signed};
 use super::tenant::hold;
+use super::{PostgresStore, trigger};
 use crate::record::secret as shown;
-use crate::secrets::{SECRETS_IN_JSON, in_json, names, with_users};
-use crate::words::{no_secret, secret_used, too_many_secrets};
+use crate::secrets::{SECRETS_IN_JSON, in_json, names, verifies_with, with_users};
+use crate::words::{no_secret, secret_used, secret_verifies, too_many_secrets};
 use crate::{Page, Paged, SecretStore, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
@@ -18,6 +18,7 @@ use innkeeper_domain::limits::SECRETS_PER_TENANT_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::trigger::TriggerSpec;
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -89,6 +90,10 @@ impl SecretStore for PostgresStore {
             {
                 return Err(secret_used(name, task));
             }
+            let verifies = |spec: &TriggerSpec| verifies_with(spec, name);
+            if let Some(trigger) = trigger::naming(c, tenant, &in_json(name), verifies).await? {
+                return Err(secret_verifies(name, &trigger));
+            }
             let delete = "DELETE FROM secret WHERE tenant_id = $1 AND name = $2";
             execute(c, delete, &[&tenant.0, &name.as_str()]).await?;
             let difference = (shown(&before), Value::Null);
@@ -147,9 +152,9 @@ async fn find(
 pub(super) async fn check(
     c: &impl GenericClient,
     tenant: TenantId,
-    spec: &TaskSpec,
+    named: impl IntoIterator<Item = &Name>,
 ) -> Result<(), StoreError> {
-    for name in spec.secrets.values() {
+    for name in named {
         find(c, tenant, name, "FOR SHARE").await?.ok_or_else(|| no_secret(name))?;
     }
     Ok(())

@@ -4,10 +4,10 @@ use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::hold;
 use super::connection::{in_transaction, reading};
 use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, paged, row, rows, text};
-use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, gate, secret, tenant};
+use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, event_deliver, gate, secret, tenant};
 use crate::gates::limits_differ;
 use crate::record;
-use crate::words::changed_meanwhile;
+use crate::words::{changed_meanwhile, is_followed};
 use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
@@ -213,6 +213,9 @@ impl TaskStore for PostgresStore {
         let now = change.now;
         let cancelled = in_transaction!(&self.shared.pool, |c| {
             let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
+            if let Some(trigger) = event_deliver::follower(c, task).await? {
+                return Err(is_followed(name, &trigger));
+            }
             let before = get(c, tenant, name).await?;
             put_on_record(c, &change, tenant, Some(&before), None).await?;
             execute(c, "UPDATE task SET deleted_at = $2 WHERE id = $1", &[&task.0, &At(now)]).await?;
@@ -343,7 +346,7 @@ async fn revise(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     hold(c, tenant, spec.component).await?;
-    secret::check(c, tenant, spec).await?;
+    secret::check(c, tenant, spec.secrets.values()).await?;
     tenant::by_id(c, tenant).await?.quotas.check(Quota::RunMemory, 0, spec.memory)?;
     execute(
         c,

@@ -7,8 +7,8 @@ use super::row::{
     At, Json, Word, after_name, bad_token, execute, limit, micros, paged, row, rows, signed, text, unsigned,
 };
 use super::{
-    PostgresStore, audit, backfill, event_deliver, holiday, task, tenant, trigger_advance, trigger_fire,
-    trigger_retime,
+    PostgresStore, audit, backfill, event_deliver, holiday, secret, task, tenant, trigger_advance,
+    trigger_fire, trigger_retime,
 };
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
@@ -26,7 +26,8 @@ use innkeeper_domain::ids::{TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerState};
+use innkeeper_domain::rule::Rule;
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerSpec, TriggerState};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Row;
@@ -69,6 +70,9 @@ impl TriggerStore for PostgresStore {
             };
             // A name that is taken is told first; what is inserted goes with this error.
             holiday::check(c, tenant, &trigger.spec).await?;
+            if let Rule::Webhook(rule) = &trigger.spec.rule {
+                secret::check(c, tenant, [&rule.secret]).await?;
+            }
             event_deliver::follow(c, tenant, &trigger).await?;
             let created = get(c, tenant, &name).await?;
             put_on_record(c, &change, tenant, None, Some(&created)).await?;
@@ -472,4 +476,22 @@ async fn insert(
     )
     .await?;
     Ok(inserted > 0)
+}
+
+/// The first trigger that has this in its JSON and of which this is true.
+pub(super) async fn naming(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    having: &str,
+    names: impl Fn(&TriggerSpec) -> bool,
+) -> Result<Option<Name>, StoreError> {
+    let list =
+        "SELECT name, spec FROM trigger WHERE tenant_id = $1 AND deleted_at IS NULL AND strpos(spec, $2) > 0
+        ORDER BY name";
+    for row in rows(c, list, &[&tenant.0, &having]).await? {
+        if names(&row.try_get::<_, Json<_>>(1)?.0) {
+            return Ok(Some(row.try_get::<_, Word<_>>(0)?.0));
+        }
+    }
+    Ok(None)
 }

@@ -11,6 +11,7 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::event::{Edge, Given, HostTopic, Item, find_loop};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{AFTER_TRIGGERS_PER_TENANT_MAX, STORED_BYTES_PER_EVENT};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::rule::Rule;
 use innkeeper_domain::run::RunState;
@@ -42,6 +43,15 @@ pub(super) fn follow(c: &Connection, tenant: TenantId, trigger: &NewTrigger) -> 
         params![Id(trigger.id.0), signed(cursor), after, watches],
     )?;
     Ok(())
+}
+
+/// A trigger that comes after the task.
+pub(super) fn follower(c: &Connection, task: TaskId) -> Result<Option<Name>, StoreError> {
+    let mut get = c.prepare_cached(
+        "SELECT name FROM trigger WHERE after_task_id = ?1 AND deleted_at IS NULL AND state <> 'finished'
+         ORDER BY name LIMIT 1",
+    )?;
+    Ok(get.query_row([Id(task.0)], |row| Ok(row.get::<_, Word<_>>(0)?.0)).optional()?)
 }
 
 /// Which tasks of the tenant come after which.

@@ -1,8 +1,8 @@
 //! Holiday calendars in SQLite.
 
-use super::SqliteStore;
 use super::audit::record;
 use super::row::{At, Id, Json, Word, after_name, limit, paged, signed, unsigned};
+use super::{SqliteStore, trigger};
 use crate::holidays::{Calendars, dates, excludes, in_json};
 use crate::record::holiday_calendar as shown;
 use crate::words::{holiday_calendar_used, no_holiday_calendar, too_many_holiday_calendars};
@@ -101,7 +101,9 @@ impl HolidayStore for SqliteStore {
         let name = name.clone();
         self.write(move |c| {
             let before = find(c, tenant, &name)?.ok_or_else(|| no_holiday_calendar(&name))?;
-            if let Some(trigger) = user(c, tenant, &name)? {
+            // One that has finished can still be backfilled.
+            let user = trigger::naming(c, tenant, &in_json(&name), |spec| excludes(spec, &name))?;
+            if let Some(trigger) = user {
                 return Err(holiday_calendar_used(&name, &trigger));
             }
             c.execute(
@@ -169,22 +171,4 @@ pub(super) fn look(c: &Connection, calendars: &mut Calendars) -> Result<(), Stor
         };
     }
     Ok(())
-}
-
-/// A trigger that excludes the calendar; one that has finished can still be backfilled.
-fn user(c: &Connection, tenant: TenantId, calendar: &Name) -> Result<Option<Name>, StoreError> {
-    let mut list = c.prepare_cached(
-        "SELECT name, spec FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL
-             AND instr(spec, ?2) > 0 ORDER BY name",
-    )?;
-    let rows = list.query_map(params![Id(tenant.0), in_json(calendar)], |row| {
-        Ok((row.get::<_, Word<Name>>(0)?.0, row.get::<_, Json<TriggerSpec>>(1)?.0))
-    })?;
-    for row in rows {
-        let (trigger, spec) = row?;
-        if excludes(&spec, calendar) {
-            return Ok(Some(trigger));
-        }
-    }
-    Ok(None)
 }

@@ -1,11 +1,11 @@
 //! Sealed secrets in SQLite.
 
-use super::SqliteStore;
 use super::audit::record;
 use super::row::{At, Id, Json, Word, after_name, limit, paged, signed};
+use super::{SqliteStore, trigger};
 use crate::record::secret as shown;
-use crate::secrets::{SECRETS_IN_JSON, in_json, names, with_users};
-use crate::words::{no_secret, secret_used, too_many_secrets};
+use crate::secrets::{SECRETS_IN_JSON, in_json, names, verifies_with, with_users};
+use crate::words::{no_secret, secret_used, secret_verifies, too_many_secrets};
 use crate::{Page, Paged, SecretStore, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::audit::Change;
@@ -14,6 +14,7 @@ use innkeeper_domain::limits::SECRETS_PER_TENANT_MAX;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::trigger::TriggerSpec;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -92,6 +93,10 @@ impl SecretStore for SqliteStore {
             {
                 return Err(secret_used(&name, task));
             }
+            let verifies = |spec: &TriggerSpec| verifies_with(spec, &name);
+            if let Some(trigger) = trigger::naming(c, tenant, &in_json(&name), verifies)? {
+                return Err(secret_verifies(&name, &trigger));
+            }
             c.execute(
                 "DELETE FROM secret WHERE tenant_id = ?1 AND name = ?2",
                 params![Id(tenant.0), name.as_str()],
@@ -148,8 +153,12 @@ fn find(c: &Connection, tenant: TenantId, name: &Name) -> Result<Option<SealedSe
 }
 
 /// Refuses a definition that names a secret which isn't there.
-pub(super) fn check(c: &Connection, tenant: TenantId, spec: &TaskSpec) -> Result<(), StoreError> {
-    for name in spec.secrets.values() {
+pub(super) fn check<'a>(
+    c: &Connection,
+    tenant: TenantId,
+    named: impl IntoIterator<Item = &'a Name>,
+) -> Result<(), StoreError> {
+    for name in named {
         find(c, tenant, name)?.ok_or_else(|| no_secret(name))?;
     }
     Ok(())

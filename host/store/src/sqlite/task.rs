@@ -3,10 +3,10 @@
 use super::cancel::{OF_TASK, cancel_unbegun};
 use super::component::component;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
-use super::{SqliteStore, audit, backfill, gate, secret, tenant};
+use super::{SqliteStore, audit, backfill, event_deliver, gate, secret, tenant};
 use crate::gates::limits_differ;
 use crate::record;
-use crate::words::changed_meanwhile;
+use crate::words::{changed_meanwhile, is_followed};
 use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -223,8 +223,11 @@ impl TaskStore for SqliteStore {
             .write(
                 move |c| {
                     let before = get(c, tenant, &name)?;
-                    put_on_record(c, &change, tenant, Some(&before), None)?;
                     let task = before.id;
+                    if let Some(trigger) = event_deliver::follower(c, task)? {
+                        return Err(is_followed(&name, &trigger));
+                    }
+                    put_on_record(c, &change, tenant, Some(&before), None)?;
                     c.execute("UPDATE task SET deleted_at = ?2 WHERE id = ?1", params![Id(task.0), At(now)])?;
                     c.execute(
                         "UPDATE trigger SET deleted_at = ?2, state = 'finished', next_at = NULL, due_at = NULL
@@ -316,7 +319,7 @@ fn revise(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     component(c, tenant, &spec.component.to_string())?;
-    secret::check(c, tenant, spec)?;
+    secret::check(c, tenant, spec.secrets.values())?;
     tenant::by_id(c, tenant)?.quotas.check(Quota::RunMemory, 0, spec.memory)?;
     c.execute(
         "INSERT INTO task_revision (task_id, number, component, spec, rollback_of, created_at)

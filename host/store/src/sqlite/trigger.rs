@@ -5,7 +5,8 @@ use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Advanced, Due, advance, read_due};
 use super::{
-    SqliteStore, audit, backfill, event_deliver, holiday, task, trigger_advance, trigger_fire, trigger_retime,
+    SqliteStore, audit, backfill, event_deliver, holiday, secret, task, trigger_advance, trigger_fire,
+    trigger_retime,
 };
 use crate::holidays::{Found, wanted, with_holidays};
 use crate::record;
@@ -22,7 +23,8 @@ use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
-use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerState};
+use innkeeper_domain::rule::Rule;
+use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger, TriggerSpec, TriggerState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,9 @@ impl TriggerStore for SqliteStore {
             let quotas = super::tenant::by_id(c, tenant)?.quotas;
             check_count(c, tenant, &quotas, Quota::Triggers, "trigger WHERE deleted_at IS NULL")?;
             holiday::check(c, tenant, &trigger.spec)?;
+            if let Rule::Webhook(rule) = &trigger.spec.rule {
+                secret::check(c, tenant, [&rule.secret])?;
+            }
             let first = trigger.first.as_ref();
             c.execute(
                 "INSERT INTO trigger (id, tenant_id, task_id, name, spec, input_type, input, state, next_at, due_at,
@@ -453,4 +458,27 @@ fn free_name(c: &Connection, tenant: TenantId, task: &Name) -> Result<Name, Stor
         }
     }
     Err(too_many_unnamed(task))
+}
+
+/// The first trigger that has this in its JSON and of which this is true.
+pub(super) fn naming(
+    c: &Connection,
+    tenant: TenantId,
+    having: &str,
+    names: impl Fn(&TriggerSpec) -> bool,
+) -> Result<Option<Name>, StoreError> {
+    let mut list = c.prepare_cached(
+        "SELECT name, spec FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL AND instr(spec, ?2) > 0
+         ORDER BY name",
+    )?;
+    let rows = list.query_map(params![Id(tenant.0), having], |row| {
+        Ok((row.get::<_, Word<Name>>(0)?.0, row.get::<_, Json<TriggerSpec>>(1)?.0))
+    })?;
+    for row in rows {
+        let (trigger, spec) = row?;
+        if names(&spec) {
+            return Ok(Some(trigger));
+        }
+    }
+    Ok(None)
 }
