@@ -85,8 +85,11 @@ conformance!(
     old_events_go_but_for_those_that_a_trigger_waits_for
     skipped_times_and_reached_quotas_are_told
     what_comes_after_a_failure_is_given_that_failure
+    triggers_that_have_nothing_to_do_go_on_together
+    a_task_is_kept_while_another_comes_after_it
     a_webhook_starts_one_run_of_a_delivery
     a_webhook_starts_no_run_that_it_may_not
+    a_secret_is_kept_while_a_trigger_verifies_with_it
     a_backfill_goes_through_its_times_in_order
     a_step_of_a_backfill_takes_place_once
     a_backfill_leaves_out_what_ran

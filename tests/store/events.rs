@@ -323,3 +323,44 @@ pub async fn what_comes_after_a_failure_is_given_that_failure(f: Fixture) {
     let failure = r#"{"kind":"trap","code":"trap","message":"on purpose"}"#;
     assert_eq!(f.inputs("then").await, [failure, "[2]"]);
 }
+
+pub async fn triggers_that_have_nothing_to_do_go_on_together(f: Fixture) {
+    for task in ["a", "b"] {
+        f.task(task).await;
+        f.follow(task, on(task)).await.unwrap();
+    }
+    f.publish(5, vec![event("1", "a", "1"), event("2", "c", "2")]).await;
+    let pending = f.store.events_pending(at(6), 10).await.unwrap();
+    let look = |place: usize, past: u64, look_at: Option<i64>| {
+        let Pending { id, cursor, .. } = pending[place];
+        Look { id, cursor, past, seen: past, look_at: look_at.map(at) }
+    };
+    let looks = vec![look(0, 0, None), look(1, 2, Some(9))];
+    assert_eq!(f.store.events_look(looks.clone(), at(6)).await, Ok(2));
+    assert_eq!(f.store.events_look(looks, at(7)).await, Ok(1), "the other has gone on");
+    let left = async |second| {
+        let left = f.store.events_pending(at(second), 10).await.unwrap();
+        left.into_iter().map(|pending| pending.id).collect::<Vec<_>>()
+    };
+    assert_eq!(left(8).await, [pending[0].id], "it was put off");
+    assert_eq!(
+        left(9).await,
+        [pending[1].id, pending[0].id],
+        "the one that was looked at the longest ago is first"
+    );
+    let (_, trigger) = f.store.trigger_by_id(pending[0].id).await.unwrap();
+    f.store
+        .trigger_pause(f.tenant.id, &trigger.name, String::new(), QueuedRuns::Keep, at(9).into())
+        .await
+        .unwrap();
+    assert_eq!(f.store.events_look(vec![look(0, 2, None), look(1, 2, None)], at(10)).await, Ok(0));
+}
+
+pub async fn a_task_is_kept_while_another_comes_after_it(f: Fixture) {
+    f.task("then").await;
+    f.follow("then", after("work", When::Any)).await.unwrap();
+    let followed = f.store.task_delete(f.tenant.id, &name("work"), at(5).into()).await.unwrap_err();
+    assert!(matches!(&followed, StoreError::Conflict(words) if words.contains("`of-then`")), "{followed}");
+    f.store.trigger_delete(f.tenant.id, &name("of-then"), at(6).into()).await.unwrap();
+    f.store.task_delete(f.tenant.id, &name("work"), at(7).into()).await.unwrap();
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use innkeeper_domain::rule::{WEBHOOK_TOLERANCE, WebhookRule};
+use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::webhook::Scheme;
 
 /// What a webhook's trigger says.
@@ -11,6 +12,20 @@ fn hook() -> TriggerSpec {
 }
 
 impl Fixture {
+    /// A trigger, and the secret that it names.
+    async fn create_hook(&self, spec: TriggerSpec) -> TriggerId {
+        let secret = SealedSecret {
+            tenant: self.tenant.id,
+            name: name("signing"),
+            key_id: "k".into(),
+            sealed: b"sealed".into(),
+            created_at: at(1),
+            updated_at: at(1),
+        };
+        self.store.secret_put(secret, at(1).into()).await.unwrap();
+        self.create(spec, None).await
+    }
+
     async fn fire(&self, trigger: TriggerId, occurrence: &str, second: i64) -> Result<Fired, StoreError> {
         let run_id = RunId::new(at(second));
         let input = Payload::json(format!("[{second}]"));
@@ -20,7 +35,7 @@ impl Fixture {
 }
 
 pub async fn a_webhook_starts_one_run_of_a_delivery(f: Fixture) {
-    let id = f.create(hook(), None).await;
+    let id = f.create_hook(hook()).await;
     let Ok(Fired::Run(run)) = f.fire(id, "delivery 1", 10).await else { panic!("it is admitted") };
     assert_eq!(f.fire(id, "delivery 1", 11).await, Ok(Fired::Existing(run)));
     let found = f.run(run).await;
@@ -50,7 +65,7 @@ pub async fn a_webhook_starts_no_run_that_it_may_not(f: Fixture) {
     let (overlap, max_runs) = (OverlapPolicy::Skip, Some(2));
     let window = (Some(at(10)), Some(at(90)));
     let spec = TriggerSpec { overlap, max_runs, not_before: window.0, not_after: window.1, ..hook() };
-    let id = f.create(spec, None).await;
+    let id = f.create_hook(spec).await;
     let hook = name("work-1");
     assert_eq!(f.fire(id, "early", 9).await, Ok(Fired::Skipped(SkipReason::OutsideWindow)));
     assert!(matches!(f.fire(id, "1", 10).await, Ok(Fired::Run(_))));
@@ -79,4 +94,17 @@ pub async fn a_webhook_starts_no_run_that_it_may_not(f: Fixture) {
     }
     f.store.trigger_delete(f.tenant.id, &hook, at(19).into()).await.unwrap();
     assert!(matches!(f.fire(id, "6", 20).await, Err(StoreError::NotFound(_))));
+}
+
+pub async fn a_secret_is_kept_while_a_trigger_verifies_with_it(f: Fixture) {
+    f.create_hook(hook()).await;
+    let (secret, trigger) = (name("signing"), name("work-1"));
+    let used = f.store.secret_delete(f.tenant.id, &secret, at(5).into()).await.unwrap_err();
+    assert!(matches!(&used, StoreError::Conflict(words) if words.contains("`work-1`")), "{used}");
+    f.store.trigger_delete(f.tenant.id, &trigger, at(6).into()).await.unwrap();
+    f.store.secret_delete(f.tenant.id, &secret, at(7).into()).await.unwrap();
+    let (id, input) = (TriggerId::new(at(8)), Payload::default());
+    let new = NewTrigger { id, task: name("work"), name: None, spec: hook(), input, first: None };
+    let missing = f.store.trigger_create(f.tenant.id, new, at(8).into()).await;
+    assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
 }

@@ -122,6 +122,7 @@ macro_rules! pass_on_the_rest {
             fn events_head(tenant: TenantId) -> u64;
             fn events_pending(now: Timestamp, limit: usize) -> Vec<innkeeper_store::Pending>;
             fn events_deliver(deliver: innkeeper_store::Deliver, now: Timestamp) -> u32;
+            fn events_look(looks: Vec<innkeeper_store::Look>, now: Timestamp) -> u32;
             => {}
         );
         pass_on!($type, RetentionStore:

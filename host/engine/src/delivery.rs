@@ -4,12 +4,12 @@
 //! the trigger's cursor. Any number of hosts may do so at once; a decision for a cursor that has moved is void.
 
 use crate::clock::Clock;
-use innkeeper_domain::event::{Deciders, Item, deliver};
+use innkeeper_domain::event::{Deciders, Delivery, Item, deliver};
 use innkeeper_domain::expression::Compiled;
 use innkeeper_domain::ids::{RunId, TriggerId};
 use innkeeper_domain::limits::EVENT_TRIGGERS_PER_LOOK;
 use innkeeper_domain::{Timestamp, time};
-use innkeeper_store::{Deliver, Pending, Store, StoreError};
+use innkeeper_store::{Deliver, Look, Pending, Store, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// The longest wait between two looks at the store: wake-ups are hints, polling is the truth.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Triggers of which is kept in memory when to look again.
+/// Triggers of which it is kept in memory when to look again.
 const LOOKS_MAX: usize = 10_000;
 
 /// Starts runs of triggers when events have come.
@@ -27,7 +27,9 @@ pub struct Deliverer {
     clock: Arc<dyn Clock>,
     compiled: Compiled,
     /// When what waits to be gathered is to be looked at, as far as it is known here.
-    looks: Mutex<HashMap<TriggerId, Timestamp>>,
+    looks: Times,
+    /// Until when triggers are left alone that events couldn't be delivered to.
+    failed: Times,
 }
 
 /// What a look at the events came to.
@@ -42,7 +44,13 @@ pub enum Looked {
 impl Deliverer {
     /// One for all the triggers in the store.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, compiled: Compiled::default(), looks: Mutex::default() }
+        Self {
+            store,
+            clock,
+            compiled: Compiled::default(),
+            looks: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
     /// Works until it is told to stop.
@@ -65,37 +73,58 @@ impl Deliverer {
     }
 
     /// Takes the triggers that have events to deal with a step further, those first that were looked at the longest ago.
-    /// One that the store can't take doesn't hold up the others.
+    /// One that the store can't take, or that somebody has locked, comes after the others the next time. Triggers for which
+    /// there is nothing go on together.
     pub async fn step(&self) -> Result<Looked, StoreError> {
         let now = self.clock.now();
-        self.looks().retain(|_, at| *at > now);
-        let mut looked = Looked::Idle;
+        of(&self.looks).retain(|_, at| *at > now);
+        of(&self.failed).retain(|_, at| *at > now);
+        let (mut looked, mut looks, mut failed) = (Looked::Idle, Vec::new(), 0);
         for pending in self.store.events_pending(now, EVENT_TRIGGERS_PER_LOOK).await? {
-            match self.deliver(&pending, now).await {
+            if of(&self.failed).contains_key(&pending.id) {
+                continue;
+            }
+            let delivered = match self.decide(&pending, now) {
+                Ok(delivery) if delivery.items.is_empty() => {
+                    let Delivery { cursor: past, seen, look_at, .. } = delivery;
+                    looks.push(Look { id: pending.id, cursor: pending.cursor, past, seen, look_at });
+                    continue;
+                }
+                Ok(delivery) => self.deliver(&pending, delivery, now).await,
+                Err(error) => Err(error),
+            };
+            match delivered {
                 Ok(()) => looked = Looked::Busy,
-                Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 Err(error) => {
-                    tracing::error!(trigger = %pending.id, %error, "events can't be delivered to a trigger")
+                    failed += 1;
+                    remember(&self.failed, pending.id, time::after(now, POLL));
+                    tracing::error!(trigger = %pending.id, %error, "events can't be delivered to a trigger; it tries again");
+                    let Pending { id, cursor, .. } = pending;
+                    looks.push(Look { id, cursor, past: cursor, seen: cursor, look_at: None });
                 }
             }
+        }
+        if !looks.is_empty() && self.store.events_look(looks, now).await? > failed {
+            looked = Looked::Busy;
         }
         Ok(looked)
     }
 
-    async fn deliver(&self, pending: &Pending, now: Timestamp) -> Result<(), StoreError> {
+    fn decide(&self, pending: &Pending, now: Timestamp) -> Result<Delivery, StoreError> {
         let deciders = Deciders::read(&pending.spec.rule, &self.compiled)
             .map_err(|e| StoreError::Corrupt(format!("a stored expression can't be read: {e}")))?;
         let delivery = deliver(pending.waiting(), &deciders, now);
+        if let Some(look_at) = delivery.look_at {
+            remember(&self.looks, pending.id, look_at);
+        }
+        Ok(delivery)
+    }
+
+    async fn deliver(&self, pending: &Pending, delivery: Delivery, now: Timestamp) -> Result<(), StoreError> {
         let runs = delivery.items.iter().filter(|item| matches!(item, Item::Run(_)));
         let mut run_ids: Vec<RunId> = runs.map(|_| RunId::new(now)).collect();
         // What became ready at the same time is executed in the order of the ids.
         run_ids.sort();
-        if let Some(look_at) = delivery.look_at {
-            let mut looks = self.looks();
-            if looks.len() < LOOKS_MAX {
-                looks.insert(pending.id, look_at);
-            }
-        }
         let deliver =
             Deliver { id: pending.id, tenant: pending.tenant, cursor: pending.cursor, delivery, run_ids };
         self.store.events_deliver(deliver, now).await.map(|_| ())
@@ -103,10 +132,19 @@ impl Deliverer {
 
     fn next_look(&self) -> Timestamp {
         let poll = time::after(self.clock.now(), POLL);
-        self.looks().values().min().map_or(poll, |look| poll.min(*look))
+        of(&self.looks).values().min().map_or(poll, |look| poll.min(*look))
     }
+}
 
-    fn looks(&self) -> MutexGuard<'_, HashMap<TriggerId, Timestamp>> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+type Times = Mutex<HashMap<TriggerId, Timestamp>>;
+
+fn of(times: &Times) -> MutexGuard<'_, HashMap<TriggerId, Timestamp>> {
+    times.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember(times: &Times, trigger: TriggerId, at: Timestamp) {
+    let mut times = of(times);
+    if times.len() < LOOKS_MAX {
+        times.insert(trigger, at);
     }
 }

@@ -3,7 +3,7 @@
 use crate::{NewEvent, PublishError, Published, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::admit::Rejection;
-use innkeeper_domain::event::{HostTopic, without_nul};
+use innkeeper_domain::event::{HostTopic, OWN_IDS, without_nul};
 use innkeeper_domain::ids::{RunId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
@@ -59,7 +59,7 @@ impl HostEvent {
             "reason": skip.reason.as_str(),
         });
         let data = Payload::json(data.to_string());
-        Self { topic: HostTopic::TriggerSkipped, id: format!("skip/{id}"), once: false, data }
+        Self { topic: HostTopic::TriggerSkipped, id: format!("{OWN_IDS}skip/{id}"), once: false, data }
     }
 
     /// A run that a quota has kept from being started. Once an hour, so that one who is refused again and again doesn't
@@ -67,7 +67,7 @@ impl HostEvent {
     pub fn refused(exceeded: &QuotaExceeded, now: Timestamp) -> Self {
         let QuotaExceeded { quota, limit, used, asked } = exceeded;
         let data = json!({"quota": quota.as_str(), "limit": limit, "used": used, "asked": asked});
-        let id = format!("quota/{quota}/{}", now.strftime("%Y-%m-%dT%H"));
+        let id = format!("{OWN_IDS}quota/{quota}/{}", now.strftime("%Y-%m-%dT%H"));
         Self { topic: HostTopic::QuotaReached, id, once: true, data: Payload::json(data.to_string()) }
     }
 }
@@ -86,6 +86,11 @@ pub(crate) struct EndedRun {
 }
 
 impl EndedRun {
+    /// The id of its event with this sequence: a run that was retried ends again.
+    pub fn id(&self, sequence: u64) -> String {
+        format!("{OWN_IDS}run/{}/{sequence}", self.run)
+    }
+
     pub fn data(&self) -> Payload {
         let failure = self.failure.as_ref().filter(|_| self.state != RunState::Succeeded).map(
             |(kind, code, message)| {

@@ -67,7 +67,12 @@ pub(crate) fn may_reopen(
     let tenant = account.for_retry(now);
     let state = AdmissionState { unfinished_of_task, tenant, ..AdmissionState::default() };
     match admit(Asker::Hand, state) {
-        Verdict::Reject(rejection) => Err(rejection),
+        Verdict::Reject(rejection) => {
+            if let Rejection::Quota(exceeded) = &rejection {
+                account.refused(exceeded);
+            }
+            Err(rejection)
+        }
         Verdict::Run | Verdict::Buffer | Verdict::Replace | Verdict::Existing(_) | Verdict::Skip(_) => {
             account.retried(now);
             Ok(())

@@ -17,6 +17,8 @@ use innkeeper_domain::trigger::{SkipRange, SkipReason};
 /// A tenant in a transaction that creates runs of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
+    /// When the transaction takes place.
+    pub now: Timestamp,
     pub tenant: TenantId,
     pub name: Name,
     pub state: TenantState,
@@ -63,6 +65,7 @@ impl Account {
     /// One of which nothing is known to be used.
     pub fn new(tenant: TenantId, name: Name, (state, paused): (TenantState, bool), quotas: Quotas) -> Self {
         Self {
+            now: Timestamp::MIN,
             tenant,
             name,
             state,
@@ -139,7 +142,6 @@ impl Account {
         task: &Name,
         skips: &[SkipRange],
         state: &AdmissionState,
-        now: Timestamp,
     ) {
         if self.watched & HostTopic::TriggerSkipped.bit() != 0 {
             self.told.extend(skips.iter().map(|skip| HostEvent::skipped(trigger, task, skip)));
@@ -147,14 +149,14 @@ impl Account {
         if skips.iter().any(|skip| skip.reason == SkipReason::Quota)
             && let Some((_, exceeded)) = &state.tenant.over
         {
-            self.refused(exceeded, now);
+            self.refused(exceeded);
         }
     }
 
     /// A quota keeps a run from being started: it is told.
-    pub fn refused(&mut self, exceeded: &QuotaExceeded, now: Timestamp) {
+    pub fn refused(&mut self, exceeded: &QuotaExceeded) {
         if self.watched & HostTopic::QuotaReached.bit() != 0 {
-            let event = HostEvent::refused(exceeded, now);
+            let event = HostEvent::refused(exceeded, self.now);
             if self.told.iter().all(|told| told.id != event.id) {
                 self.told.push(event);
             }

@@ -108,7 +108,7 @@ impl<'a> Starting<'a> {
             Verdict::Skip(reason) => {
                 let at = start.nominal_at;
                 if let (SkipReason::Quota, Some((_, exceeded))) = (reason, &state.tenant.over) {
-                    self.account.refused(exceeded, at);
+                    self.account.refused(exceeded);
                 }
                 self.skip(SkipRange { from: at, to: at, count: 1, reason });
                 Err(reason)

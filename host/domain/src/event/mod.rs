@@ -42,6 +42,9 @@ pub struct Ended {
     pub state: RunState,
 }
 
+/// How the ids of the host's own events begin, so that nobody can take one before it is needed.
+pub const OWN_IDS: &str = "innkeeper/";
+
 /// An event that can't be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -51,6 +54,8 @@ pub enum EventError {
     Data(#[from] PayloadError),
     #[error("an event's id has 1 to {EVENT_ID_CHARS_MAX} visible ASCII characters")]
     Id,
+    #[error("ids that begin with `{OWN_IDS}` are those of the host's own events; choose another")]
+    OwnId,
 }
 
 /// Checks the bounds of an event that somebody publishes.
@@ -60,6 +65,9 @@ pub fn check(id: &str, topic: &str, data: &Payload) -> Result<Topic, EventError>
     let visible = id.bytes().all(|byte| byte.is_ascii_graphic());
     if id.is_empty() || id.len() > EVENT_ID_CHARS_MAX || !visible {
         return Err(EventError::Id);
+    }
+    if id.starts_with(OWN_IDS) {
+        return Err(EventError::OwnId);
     }
     Ok(topic)
 }
@@ -73,6 +81,7 @@ mod tests {
         assert!(check("1", "a", &Payload::json("{}")).is_ok());
         assert_eq!(check("", "a", &Payload::default()), Err(EventError::Id));
         assert_eq!(check("a b", "a", &Payload::default()), Err(EventError::Id));
+        assert_eq!(check("innkeeper/run/1/2", "a", &Payload::default()), Err(EventError::OwnId));
         let large = Payload::json(vec![b'1'; EVENT_BYTES_MAX + 1]);
         assert!(matches!(check("1", "a", &large), Err(EventError::Data(_))));
     }

@@ -75,6 +75,20 @@ pub struct Deliver {
     pub run_ids: Vec<RunId>,
 }
 
+/// A look at a trigger's events that comes to nothing now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub id: TriggerId,
+    /// [`Pending::cursor`] that was looked from.
+    pub cursor: u64,
+    /// Everything up to there isn't wanted.
+    pub past: u64,
+    /// Everything up to there was looked at: it is time to look again when there is more.
+    pub seen: u64,
+    /// Or at this instant.
+    pub look_at: Option<Timestamp>,
+}
+
 /// Events.
 #[async_trait]
 pub trait EventStore: Send + Sync + 'static {
@@ -108,4 +122,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// skip recorded; then the cursor is moved on. Void for a trigger that is not active any more, or whose cursor has
     /// moved. Returns how many runs were created.
     async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError>;
+
+    /// Notes looks, in one commit: they come after those of other triggers the next time. Void for a trigger that is not
+    /// active any more, whose cursor has moved, or that somebody else is changing. Returns how many were noted.
+    async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError>;
 }

@@ -24,7 +24,7 @@ mod usage;
 pub use audit::{AuditFilter, AuditStore};
 pub use backfill::{BackfillStep, BackfillStore, DueBackfill, NewBackfill};
 pub use component::ComponentStore;
-pub use event::{Deliver, EventStore, NewEvent, Pending, PublishError, Published};
+pub use event::{Deliver, EventStore, Look, NewEvent, Pending, PublishError, Published};
 pub use holiday::HolidayStore;
 pub use host::{HostStore, Orders};
 pub use retention::{Keep, RetentionStore, Swept};

@@ -189,7 +189,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// Lets a paused run go on; another it leaves as it is. `NotFound`; `Conflict` if it is over.
     async fn run_resume(&self, tenant: TenantId, id: RunId, change: Change) -> Result<Run, StoreError>;
 
-    /// The tenant's gates: those of tasks with limits, and others as long as runs hold a slot or wait; in order of
+    /// The tenant's gates: those of tasks with limits that have had a run since, and others as long as runs hold a slot or wait; in order of
     /// their owners, kinds and keys, up to `limit`.
     async fn gates_list(&self, tenant: TenantId, limit: usize) -> Result<Vec<GateStatus>, StoreError>;
 
@@ -218,9 +218,10 @@ pub trait RunStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError>;
 
-    /// When, after this instant, the next run that waits becomes ready for a host with these labels; none if
-    /// none waits; or the next gate may open by itself. It says nothing of runs that are held back by a quota of their tenant: nothing tells when there
-    /// is room again (a deletion, the retention, midnight, another quota), so hosts look every second as well.
+    /// When, after this instant, the next run that waits becomes ready for a host with these labels, or the next gate
+    /// may open by itself; none if nothing waits. It says nothing of runs that are held back by a quota of their
+    /// tenant: nothing tells when there is room again (a deletion, the retention, midnight, another quota), so hosts
+    /// look every second as well.
     async fn runs_next_ready(
         &self,
         labels: &Labels,

@@ -157,7 +157,7 @@ async fn apply(
     rows.insert(c).await?;
     count_up(c, &[(found.task.0, signed(decided.runs.len() as u64))].into()).await?;
     go_on(c, of, &decided, now).await?;
-    quota::write(shared, c, Shard::Starts, &accounts, now).await?;
+    quota::write(shared, c, Shard::Starts, &accounts).await?;
     Ok(u32::try_from(decided.runs.len()).unwrap_or(u32::MAX))
 }
 

@@ -6,7 +6,7 @@ use super::row::{At, Json, Small, Word, execute, row, rows, signed, text, unsign
 use super::{PostgresStore, Shard, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
 use crate::standing::Account;
-use crate::{Deliver, EventStore, NewEvent, Pending, PublishError, Published, StoreError};
+use crate::{Deliver, EventStore, Look, NewEvent, Pending, PublishError, Published, StoreError};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -85,7 +85,7 @@ impl EventStore for PostgresStore {
             if let Some(after) = published(&events, &results) {
                 audit::record(c, &change, Some(tenant), object(&events), (Value::Null, after)).await?;
             }
-            quota::write(&self.shared, c, Shard::Starts, &accounts, change.now).await?;
+            quota::write(&self.shared, c, Shard::Starts, &accounts).await?;
             results
         })?;
         self.shared.wakes.events_changed();
@@ -136,6 +136,28 @@ impl EventStore for PostgresStore {
             self.shared.wakes.orders();
         }
         Ok(all.created)
+    }
+
+    async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError> {
+        let column = |of: fn(&Look) -> u64| looks.iter().map(|look| signed(of(look))).collect::<Vec<i64>>();
+        let ids: Vec<Uuid> = looks.iter().map(|look| look.id.0).collect();
+        let (cursors, past) = (column(|look| look.cursor), column(|look| look.past));
+        let seen = column(|look| look.seen);
+        let look_at: Vec<Option<At>> = looks.iter().map(|look| look.look_at.map(At)).collect();
+        let noted = in_transaction!(&self.shared.pool, |c| {
+            execute(
+                c,
+                "WITH free AS MATERIALIZED (SELECT id FROM trigger WHERE id = ANY($1) AND state = 'active'
+                     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+                 UPDATE trigger g SET event_cursor = e.past, event_seen = e.seen, look_at = e.look_at, looked_at = $6
+                 FROM free f JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                     AS e (id, cursor, past, seen, look_at) ON e.id = f.id
+                 WHERE g.id = f.id AND g.event_cursor = e.cursor",
+                &[&ids, &cursors, &past, &seen, &look_at, &At(now)],
+            )
+            .await?
+        })?;
+        Ok(u32::try_from(noted).unwrap_or(u32::MAX))
     }
 }
 
@@ -208,14 +230,13 @@ pub(super) async fn tell(
     c: &impl GenericClient,
     accounts: &HashMap<TenantId, Account>,
     stored: &mut Stored,
-    now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut telling: Vec<&Account> = accounts.values().filter(|account| !account.told.is_empty()).collect();
     telling.sort_by_key(|account| account.tenant);
     let mut new = NewRows::default();
     for account in telling {
         let tenant = account.tenant;
-        let (mut last, at) = hold_head(c, tenant, now).await?;
+        let (mut last, at) = hold_head(c, tenant, account.now).await?;
         let once = account.told.iter().filter(|event| event.once).map(|event| event.id.as_str());
         let told = "SELECT id FROM event WHERE tenant_id = $1 AND id = ANY($2)";
         let told = rows(c, told, &[&tenant.0, &once.collect::<Vec<_>>()]).await?;

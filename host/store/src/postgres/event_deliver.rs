@@ -87,7 +87,7 @@ pub(super) async fn follower(c: &impl GenericClient, task: TaskId) -> Result<Opt
 async fn edges(c: &impl GenericClient, tenant: TenantId) -> Result<Vec<Edge>, StoreError> {
     let list = "SELECT a.name, t.name FROM trigger g JOIN task a ON a.id = g.after_task_id JOIN task t ON t.id = g.task_id
         WHERE g.tenant_id = $1 AND g.after_task_id IS NOT NULL AND g.deleted_at IS NULL AND a.deleted_at IS NULL
-            AND g.state <> 'finished' AND g.event_cursor IS NOT NULL LIMIT $2";
+            AND g.state <> 'finished' LIMIT $2";
     let most = signed(AFTER_TRIGGERS_PER_TENANT_MAX as u64 + 1);
     let found = rows(c, list, &[&tenant.0, &most]).await?;
     crate::words::so_many_after(found.len())?;
@@ -164,7 +164,7 @@ async fn apply(
         ],
     )
     .await?;
-    quota::write(shared, c, Shard::Starts, &accounts, now).await?;
+    quota::write(shared, c, Shard::Starts, &accounts).await?;
     Ok(Advanced { created, cancelled })
 }
 
@@ -237,8 +237,7 @@ pub(super) async fn runs_ended(
             let data = ended.data();
             stored.add(tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64));
             last += 1;
-            // A run that was retried ends again.
-            let (id, depth) = (format!("run/{}/{last}", end.run), ended.depth);
+            let (id, depth) = (ended.id(last), ended.depth);
             let ended = Some((end.run, TaskId(end.task)));
             let row = NewRow { id, topic: topic.as_str(), data: Cow::Owned(data), depth, ended };
             new.push(tenant, last, at, row);

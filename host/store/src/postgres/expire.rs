@@ -19,6 +19,7 @@ use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::OVERDUE_GRACE;
 use innkeeper_domain::run::{Lease, RunEvent, RunState};
 use innkeeper_domain::{Timestamp, time};
+use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -55,31 +56,56 @@ struct Found {
 /// Ends up to so many of each, and says how many that were.
 pub(super) async fn expire(shared: &Shared, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
     // A look costs no transaction, and there is seldom anything to do.
-    let passed = reading!(&shared.pool, |c| {
+    let mut passed: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+    reading!(&shared.pool, |c| {
         let overdue = At(time::before(now, OVERDUE_GRACE));
-        let found = rows(c, PASSED, &[&At(now), &signed(limit as u64), &overdue]).await?;
-        found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, StoreError>>()?
+        for found in rows(c, &passed_sql(), &[&At(now), &signed(limit as u64), &overdue]).await? {
+            passed.entry(found.try_get(0)?).or_default().push(found.try_get(1)?);
+        }
     })?;
-    if passed.is_empty() {
-        return Ok(0);
+    let (mut ended, mut failed) = (Vec::new(), None);
+    for runs in passed.values() {
+        // One tenant's trouble is not the others'.
+        match expire_some(shared, runs, now).await {
+            Ok(runs) => ended.extend(runs),
+            Err(error) => failed = Some(error),
+        }
     }
-    let ended = in_transaction!(&shared.pool, |c| {
-        let found = lock(c, &passed, now).await?;
-        let mut ended = fail(shared, c, &found, now).await?;
-        let leases = found.iter().filter_map(|one| one.overdue(now));
-        let ends: Vec<_> = leases.map(|lease| (lease, LeaseEnd::Overdue, now)).collect();
-        let answers = end_all(shared, c, Shard::Others, &ends).await?;
-        ended.extend(
-            ends.iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|((lease, ..), _)| lease.run),
-        );
-        ended
-    })?;
+    if let (true, Some(error)) = (ended.is_empty(), &failed) {
+        return Err(error.clone());
+    }
+    if let Some(error) = failed {
+        tracing::error!(%error, "runs whose time has passed can't be ended; it tries again");
+    }
     if !ended.is_empty() {
         shared.wakes.runs_changed(ended.iter().copied());
         shared.wakes.runs_ready();
         shared.wakes.backfills_changed();
     }
     Ok(ended.len() as u64)
+}
+
+/// Ends those of these runs of a tenant whose time has passed: first those that have no attempt that executes, for what
+/// ends a lease has locks in an order of its own.
+async fn expire_some(shared: &Shared, runs: &[Uuid], now: Timestamp) -> Result<Vec<RunId>, StoreError> {
+    let (mut ended, leases) = in_transaction!(&shared.pool, |c| {
+        let found = lock(c, runs, now).await?;
+        let leases: Vec<Lease> = found.iter().filter_map(|one| one.overdue(now)).collect();
+        (fail(shared, c, &found, now).await?, leases)
+    })?;
+    let ends: Vec<_> = leases.into_iter().map(|lease| (lease, LeaseEnd::Overdue, now)).collect();
+    if !ends.is_empty() {
+        let end_all = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Others, &ends).await?);
+        let answers = end_all?;
+        let done = ends.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+        ended.extend(done.map(|((lease, ..), _)| lease.run));
+    }
+    Ok(ended)
+}
+
+/// [`PASSED`], and the tenants of those runs.
+fn passed_sql() -> String {
+    format!("SELECT tenant_id, id FROM run WHERE id IN ({PASSED}) ORDER BY id")
 }
 
 /// Those of these that nobody else is changing.

@@ -1,11 +1,17 @@
 //! The pause of the whole fleet, in PostgreSQL.
 
-use super::audit;
+use super::connection::reading;
 use super::row::{At, execute, row, rows, text};
+use super::{Shared, audit};
 use crate::{StoreError, record};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::host::FleetPause;
+use innkeeper_domain::limits::DATABASE_TIMEOUT;
+use std::time::{Duration, Instant};
+
+/// How often older transactions are looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Whether the fleet is paused, as an expression.
 pub(super) const IS_PAUSED: &str = "EXISTS (SELECT 1 FROM fleet_pause)";
@@ -18,6 +24,26 @@ pub(super) async fn get(c: &impl GenericClient) -> Result<Option<FleetPause>, St
     match row(c, "SELECT note, at FROM fleet_pause", &[]).await? {
         Some(found) => Ok(Some(FleetPause { note: found.try_get(0)?, at: found.try_get::<_, At>(1)?.0 })),
         None => Ok(None),
+    }
+}
+
+/// Waits until every transaction has ended that may not have seen the pause of transaction `since`: then no trigger
+/// starts a run any more.
+pub(super) async fn wait(shared: &Shared, since: i64) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    loop {
+        let oldest = reading!(&shared.pool, |c| {
+            let get = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+            row(c, get, &[]).await?.map_or(Ok(i64::MAX), |found| found.try_get(0))?
+        })?;
+        if oldest > since {
+            return Ok(());
+        }
+        if begun.elapsed() > DATABASE_TIMEOUT {
+            let words = "the fleet is paused, but work from before that is still under way in the database; pause it again";
+            return Err(StoreError::Unavailable(words.into()));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

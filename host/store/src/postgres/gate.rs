@@ -9,6 +9,7 @@ use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{Gate, GateKind, GateTerms, Hold, Passage, TaskGates, WaitsFor};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::RunState;
 use innkeeper_domain::task::TaskSpec;
@@ -16,6 +17,13 @@ use innkeeper_domain::tenant::TenantState;
 use innkeeper_domain::time::to_micros;
 use tokio_postgres::Row;
 use uuid::Uuid;
+
+/// What executes, of every task.
+const EXECUTING: &str = "SELECT id, task_id FROM run WHERE state = 'running' OFFSET 0";
+/// Runs of a task whose limits change that are gone through together.
+const REGATED_TOGETHER: usize = 1_000;
+/// And bytes of their input, but for one run.
+const REGATED_BYTES: u64 = 4 << 20;
 
 /// The condition of `gate_open`: somebody waits, and there is room as far as slots go.
 pub(super) const IS_OPEN: &str = "held > 0 AND (most IS NULL OR taken < most)";
@@ -200,43 +208,87 @@ pub(super) async fn regate_task(
         changes.entry(&own, GateKind::Task, terms);
     }
     let input = if gates.has_keys() { "input" } else { "''::bytea" };
-    // One statement: a run that begins or ends meanwhile must not be missed between two. What executes is looked for by
-    // that: a task's history may be long.
     let select = format!(
         "SELECT id, state, gates, passed, hold, concurrency_key, available_at, trigger_id, input_type, {input} FROM run
-         WHERE id IN (SELECT id FROM run WHERE task_id = $1 AND state IN ('queued', 'waiting')
-                 UNION ALL SELECT id FROM (SELECT id, task_id FROM run WHERE state = 'running' OFFSET 0) r
-                     WHERE r.task_id = $1)
-             AND state IN ('queued', 'waiting', 'running') ORDER BY id FOR NO KEY UPDATE"
+         WHERE id = ANY($1) AND state IN ('queued', 'waiting', 'running') ORDER BY id FOR NO KEY UPDATE"
     );
-    let (mut placed, mut keyed, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-    for found in rows(c, &select, &[&task.0]).await? {
-        let id = RunId(found.try_get(0)?);
-        let executes = found.try_get::<_, Word<RunState>>(1)?.0 == RunState::Running;
-        let before = read_passage(&found, 2)?;
-        let was = found.try_get::<_, Option<String>>(5)?;
-        let key = gates.key(&Payload { content_type: found.try_get(8)?, bytes: found.try_get(9)? });
-        let after = regate(&gates, before, key.as_deref(), executes);
-        if key != was {
-            keyed.push(id.0);
-            keys.push(key.clone());
+    for part in unfinished(c, task, gates.has_keys()).await? {
+        let (mut placed, mut keyed, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for found in rows(c, &select, &[&part]).await? {
+            let id = RunId(found.try_get(0)?);
+            let executes = found.try_get::<_, Word<RunState>>(1)?.0 == RunState::Running;
+            let before = read_passage(&found, 2)?;
+            let was = found.try_get::<_, Option<String>>(5)?;
+            let key = gates.key(&Payload { content_type: found.try_get(8)?, bytes: found.try_get(9)? });
+            let after = regate(&gates, before, key.as_deref(), executes);
+            if key != was {
+                keyed.push(id.0);
+                keys.push(key.clone());
+            }
+            if after != before {
+                placed.push((id, after));
+            }
+            let of = Gated { tenant, task, trigger: found.try_get(7)?, key: key.as_deref() };
+            changes.add(&of, (only_trigger(after), after), found.try_get::<_, At>(6)?.0, Some(&gates));
         }
-        if after != before {
-            placed.push((id, after));
+        if !keyed.is_empty() {
+            let set =
+                "UPDATE run r SET concurrency_key = e.key FROM unnest($1::uuid[], $2::text[]) AS e (id, key)
+                WHERE r.id = e.id";
+            execute(c, set, &[&keyed, &keys]).await?;
         }
-        let of = Gated { tenant, task, trigger: found.try_get(7)?, key: key.as_deref() };
-        changes.add(&of, (only_trigger(after), after), found.try_get::<_, At>(6)?.0, Some(&gates));
+        place(c, &placed).await?;
     }
-    if !keyed.is_empty() {
-        let set =
-            "UPDATE run r SET concurrency_key = e.key FROM unnest($1::uuid[], $2::text[]) AS e (id, key)
-            WHERE r.id = e.id";
-        execute(c, set, &[&keyed, &keys]).await?;
-    }
-    place(c, &placed).await?;
     write(c, &changes).await?;
     let keep = "UPDATE gate SET on_time_at = $3 WHERE owner = $1 AND kind = $2 AND rate IS NOT NULL";
     execute(c, keep, &[&task.0, &of_task, &on_time_at]).await?;
+    Ok(())
+}
+
+/// The runs of a task that aren't over, in parts that are gone through together: no more than so many, and so many bytes
+/// of input. While the task is locked there come no others; in one statement, for they may begin and be handed back.
+async fn unfinished(
+    c: &impl GenericClient,
+    task: TaskId,
+    with_input: bool,
+) -> Result<Vec<Vec<Uuid>>, StoreError> {
+    let bytes = if with_input { "octet_length(input)::bigint" } else { "0::bigint" };
+    // What executes is looked for by that: a task's history may be long.
+    let list = format!(
+        "SELECT id, {bytes} FROM run WHERE id IN (
+             SELECT id FROM run WHERE task_id = $1 AND state IN ('queued', 'waiting')
+             UNION ALL SELECT id FROM ({EXECUTING}) r WHERE r.task_id = $1) ORDER BY id"
+    );
+    let mut parts: Vec<Vec<Uuid>> = Vec::new();
+    let mut of_part = 0;
+    for found in rows(c, &list, &[&task.0]).await? {
+        let bytes = unsigned(found.try_get(1)?);
+        match parts.last_mut() {
+            Some(part) if part.len() < REGATED_TOGETHER && of_part + bytes <= REGATED_BYTES => {
+                part.push(found.try_get(0)?);
+            }
+            _ => {
+                parts.push(vec![found.try_get(0)?]);
+                of_part = 0;
+            }
+        }
+        of_part += bytes;
+    }
+    Ok(parts)
+}
+
+/// Locks what executes of the tenant's task, before that is locked to be given other limits: what ends has its run locked
+/// first, and then its task.
+pub(super) async fn lock_executing(
+    c: &impl GenericClient,
+    tenant: TenantId,
+    task: &Name,
+) -> Result<(), StoreError> {
+    let lock = format!(
+        "SELECT 1 FROM run WHERE state = 'running' AND id IN (SELECT r.id FROM ({EXECUTING}) r JOIN task t ON t.id = r.task_id
+             WHERE t.tenant_id = $1 AND t.name = $2 AND t.deleted_at IS NULL) ORDER BY id FOR NO KEY UPDATE"
+    );
+    rows(c, &lock, &[&tenant.0, &task.as_str()]).await?;
     Ok(())
 }
 

@@ -55,11 +55,15 @@ pub(super) async fn grant(
         return Ok(Granted::default());
     }
     let (granted, passed_by) = grant_open(shared, &open, room, now, Locked::PassBy).await?;
-    if passed_by && !shared.waits_for_gates.swap(true, Ordering::Relaxed) {
+    if !passed_by.is_empty() && !shared.waits_for_gates.swap(true, Ordering::Relaxed) {
         let worker = Arc::clone(shared);
         shared.tasks.spawn(async move {
-            if let Err(error) = grant_open(&worker, &open, room, now, Locked::WaitFor).await {
-                tracing::debug!(%error, "runs that wait for limits were not let pass; it tries again");
+            for tenant in passed_by {
+                let of_one = open.get(&tenant).map(|tasks| Open::from([(tenant, tasks.clone())]));
+                let of_one = of_one.unwrap_or_default();
+                if let Err(error) = grant_open(&worker, &of_one, room, now, Locked::WaitFor).await {
+                    tracing::debug!(%error, "runs that wait for limits were not let pass; it tries again");
+                }
             }
             worker.waits_for_gates.store(false, Ordering::Relaxed);
             worker.hints.runs_ready.notify_one();
@@ -96,35 +100,43 @@ async fn open_gates(c: &impl GenericClient, now: Timestamp) -> Result<Open, Stor
     Ok(open)
 }
 
-/// Whether tasks were passed by, or runs.
+/// In one transaction. Returns the tenants of which tasks, or runs, were passed by as well.
 async fn grant_open(
     shared: &Shared,
     open: &Open,
     room: usize,
     now: Timestamp,
     others: Locked,
-) -> Result<(Granted, bool), StoreError> {
+) -> Result<(Granted, Vec<TenantId>), StoreError> {
     let tasks: HashSet<Uuid> = open.values().flatten().copied().collect();
     let tasks: Vec<Uuid> = tasks.into_iter().collect();
     let skip = if others == Locked::PassBy { " SKIP LOCKED" } else { "" };
     let lock = format!("SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE{skip}");
     in_transaction!(&shared.pool, |c| {
         let found = rows(c, &lock, &[&tasks]).await?;
-        let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let mut grant = Grant { c, now, passed_by: locked.len() < tasks.len(), granted: Granted::default() };
-        for tenant in open.keys() {
-            grant.tenant(*tenant, &locked, room).await?;
+        let locked: HashSet<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let (mut granted, mut passed_by) = (Granted::default(), Vec::new());
+        for (tenant, tasks) in open {
+            let own: Vec<Uuid> = tasks.iter().copied().filter(|task| locked.contains(task)).collect();
+            let mut grant = Grant { c, now, passed_by: own.len() < tasks.len(), granted: &mut granted };
+            if !own.is_empty() {
+                grant.tenant(*tenant, &own, room).await?;
+            }
+            if grant.passed_by {
+                passed_by.push(*tenant);
+            }
         }
-        (grant.granted, grant.passed_by)
+        (granted, passed_by)
     })
 }
 
-/// A transaction that lets runs pass.
+/// A transaction that lets runs of a tenant pass.
 struct Grant<'a, C> {
     c: &'a C,
     now: Timestamp,
+    /// Whether there is something that others have locked.
     passed_by: bool,
-    granted: Granted,
+    granted: &'a mut Granted,
 }
 
 impl<C: GenericClient> Grant<'_, C> {
@@ -138,10 +150,10 @@ impl<C: GenericClient> Grant<'_, C> {
         let mut free = 0;
         for _ in 0..GATE_ROUNDS_MAX {
             let open = rows(self.c, &list, &[&tenant.0, &At(self.now), &most, &locked]).await?;
-            if open.is_empty() || self.passed_by {
-                // What was passed by is looked at again by whoever waits for it.
+            if open.is_empty() {
                 return Ok(());
             }
+            let mut runs_passed_by = false;
             for found in &open {
                 if free >= room {
                     self.granted.is_left = true;
@@ -153,9 +165,15 @@ impl<C: GenericClient> Grant<'_, C> {
                     owner: found.try_get(2)?,
                     key: found.try_get(3)?,
                 };
-                let passed = self.look(tenant, &key, read_gate(found, 4)?, room - free).await?;
-                free += passed;
-                self.granted.free += passed;
+                let looked = self.look(tenant, &key, read_gate(found, 4)?, room - free).await?;
+                free += looked.free;
+                self.granted.free += looked.free;
+                runs_passed_by |= looked.passed_by;
+            }
+            if runs_passed_by {
+                // Whoever waits for them looks again.
+                self.passed_by = true;
+                return Ok(());
             }
         }
         self.granted.is_left = true;
@@ -169,12 +187,11 @@ impl<C: GenericClient> Grant<'_, C> {
         key: &GateKey,
         gate: Gate,
         wanted: usize,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Looked, StoreError> {
         let room = gate.room(self.now, wanted);
         let found = if room > 0 { self.held(key, room).await? } else { Vec::new() };
         let runs = self.lock(key, &found).await?;
-        let is_passed_by = runs.len() < found.len();
-        self.passed_by |= is_passed_by;
+        let passed_by = runs.len() < found.len();
         let task = TaskId(key.task);
         let (mut changes, mut placed) = (GateChanges::default(), Vec::with_capacity(runs.len()));
         let (mut gates, mut free) = (None, 0);
@@ -192,7 +209,7 @@ impl<C: GenericClient> Grant<'_, C> {
         place(self.c, &placed).await?;
         write(self.c, &changes).await?;
         let gate = gate.pass(self.now, runs.len());
-        let next_ready = match found.len() < room && !is_passed_by {
+        let next_ready = match found.len() < room && !passed_by {
             true => self.next_ready(key).await?.unwrap_or(Timestamp::MAX),
             false => self.now,
         };
@@ -201,7 +218,7 @@ impl<C: GenericClient> Grant<'_, C> {
         let (kind, wake_at) = (small(key.kind.bit()), At(gate.wake_at(self.now, next_ready)));
         execute(self.c, keep, &[&key.owner, &kind, &text(&key.key), &gate.on_time_at.map(At), &wake_at])
             .await?;
-        Ok(free)
+        Ok(Looked { free, passed_by })
     }
 
     /// The first runs that wait at a gate and are ready, the highest priority first; those of a trigger in the order
@@ -258,8 +275,11 @@ impl<C: GenericClient> Grant<'_, C> {
             )
         };
         let found = match gate.kind {
-            // They are all ready.
-            GateKind::Trigger => return Ok(None),
+            // By another host's clock it may have been ready when it was inserted.
+            GateKind::Trigger => {
+                let next = "SELECT min(available_at) FROM run WHERE hold = 1 AND trigger_id = $1 AND available_at > $2";
+                row(self.c, next, &[&gate.owner, &At(self.now)]).await?
+            }
             GateKind::Key => {
                 let next =
                     next("hold = 2 AND task_id = $1 AND priority = p::smallint AND concurrency_key = $3");
@@ -272,6 +292,14 @@ impl<C: GenericClient> Grant<'_, C> {
         };
         super::claim::instant(found)
     }
+}
+
+/// What a look at a gate came to.
+struct Looked {
+    /// Runs that can be claimed now.
+    free: usize,
+    /// Whether somebody else changes some that might have passed.
+    passed_by: bool,
 }
 
 /// The first rows of what a query gives for each priority `p`, the highest first.

@@ -32,7 +32,7 @@ pub(super) async fn accounts(
         let (state, quotas) = (row.try_get::<_, Word<_>>(1)?.0, row.try_get::<_, Json<_>>(2)?.0);
         let (name, state) = (row.try_get::<_, Word<_>>(3)?.0, (state, row.try_get(4)?));
         let account = Account::new(tenant, name, state, quotas);
-        accounts.insert(tenant, Account { watched: row.try_get::<_, Small>(5)?.0, ..account });
+        accounts.insert(tenant, Account { now, watched: row.try_get::<_, Small>(5)?.0, ..account });
     }
     let having = |quotas: &[Quota]| {
         let has = accounts.values().filter(|account| quotas.iter().any(|quota| account.has(*quota)));
@@ -102,10 +102,9 @@ pub(super) async fn write(
     c: &impl GenericClient,
     shard: Shard,
     accounts: &HashMap<TenantId, Account>,
-    now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut stored = Stored::default();
-    event::tell(c, accounts, &mut stored, now).await?;
+    event::tell(c, accounts, &mut stored).await?;
     for account in accounts.values() {
         stored.add(account.tenant, signed(account.adds));
         if let Some(on_time_at) = account.on_time_at {
@@ -182,17 +181,17 @@ pub(super) async fn stored_bytes(
 }
 
 /// What is counted of a tenant before there may be more of it, one transaction at a time. Not by a lock of the tenant's
-/// row, which claims need.
+/// row, which claims need. The numbers are those of locks, of hosts of every version.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Counted {
-    After,
-    Claims,
-    Components,
-    HolidayCalendars,
-    Secrets,
-    Tokens,
-    Triggers,
-    Uploads,
+    Claims = 0,
+    Components = 1,
+    HolidayCalendars = 2,
+    Secrets = 3,
+    Tokens = 4,
+    Triggers = 5,
+    Uploads = 6,
+    After = 7,
 }
 
 impl Counted {

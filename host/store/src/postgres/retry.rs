@@ -72,7 +72,7 @@ pub(super) async fn retry(
     }
     writes.write(c, now).await?;
     place(c, tenant, &retried.reopened, now).await?;
-    quota::write(shared, c, Shard::Starts, &accounts, now).await?;
+    quota::write(shared, c, Shard::Starts, &accounts).await?;
     Ok(retried)
 }
 

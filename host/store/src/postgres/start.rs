@@ -222,7 +222,7 @@ pub(super) async fn start_all(
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
         starting.rows.tasks.iter().for_each(|task| *counts.entry(*task).or_default() += 1);
         count_up(c, &counts).await?;
-        quota::write(shared, c, Shard::Starts, &starting.accounts, now).await?;
+        quota::write(shared, c, Shard::Starts, &starting.accounts).await?;
         results
     })?;
     shared.wakes.runs_ready();
@@ -351,7 +351,7 @@ impl<'a> Starting<'a> {
             Verdict::Existing(id) => return Ok(Ok(Started { id, existed: true })),
             Verdict::Reject(rejection) => {
                 if let Rejection::Quota(exceeded) = &rejection {
-                    account.refused(exceeded, now);
+                    account.refused(exceeded);
                 }
                 return Ok(Err(rejection.into()));
             }

@@ -56,6 +56,9 @@ impl TaskStore for PostgresStore {
     ) -> Result<Task, StoreError> {
         let now = change.now;
         let updated = in_transaction!(&self.shared.pool, |c| {
+            if limits_differ(&get(c, tenant, name).await?.spec, &spec) {
+                gate::lock_executing(c, tenant, name).await?;
+            }
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             if let Some(expected) = expected.filter(|expected| *expected != revision) {
                 return Err(changed_meanwhile(name, revision, expected));
@@ -83,6 +86,7 @@ impl TaskStore for PostgresStore {
     ) -> Result<Task, StoreError> {
         let now = change.now;
         let updated = in_transaction!(&self.shared.pool, |c| {
+            gate::lock_executing(c, tenant, name).await?;
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
             let old = spec(c, task, to).await?.ok_or_else(missing)?;
@@ -110,6 +114,7 @@ impl TaskStore for PostgresStore {
     ) -> Result<(Task, u64), StoreError> {
         let now = change.now;
         let (paused, cancelled) = in_transaction!(&self.shared.pool, |c| {
+            gate::lock_executing(c, tenant, name).await?;
             let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let before = get(c, tenant, name).await?;
             let pause = "UPDATE task SET paused_at = coalesce(paused_at, $2), pause_note = $3 WHERE id = $1";
@@ -132,6 +137,7 @@ impl TaskStore for PostgresStore {
 
     async fn task_resume(&self, tenant: TenantId, name: &Name, change: Change) -> Result<Task, StoreError> {
         let task = in_transaction!(&self.shared.pool, |c| {
+            gate::lock_executing(c, tenant, name).await?;
             let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             let before = get(c, tenant, name).await?;
             if before.paused.is_some() {
@@ -212,6 +218,9 @@ impl TaskStore for PostgresStore {
     async fn task_delete(&self, tenant: TenantId, name: &Name, change: Change) -> Result<u64, StoreError> {
         let now = change.now;
         let cancelled = in_transaction!(&self.shared.pool, |c| {
+            if get(c, tenant, name).await?.paused.is_some() {
+                gate::lock_executing(c, tenant, name).await?;
+            }
             let (task, _) = lock(c, tenant, name, "NO KEY UPDATE").await?;
             if let Some(trigger) = event_deliver::follower(c, task).await? {
                 return Err(is_followed(name, &trigger));

@@ -87,12 +87,29 @@ pub(super) struct Advanced {
     pub cancelled: Vec<RunId>,
 }
 
-/// Applies decisions in one transaction.
+/// Applies decisions: in one transaction, and of those that cancel runs only one in each, since whoever ends runs has them
+/// locked first.
 pub(super) async fn advance_all(
     shared: &Shared,
     advances: &[Advance],
     now: Timestamp,
 ) -> Result<Advanced, StoreError> {
+    let (mut all, mut left) = (Advanced::default(), advances.iter().collect::<Vec<_>>());
+    while !left.is_empty() {
+        let (done, put_off) = advance_some(shared, &left, now).await?;
+        all.created += done.created;
+        all.cancelled.extend(done.cancelled);
+        left = put_off;
+    }
+    Ok(all)
+}
+
+/// In one transaction. Returns those that are put off as well.
+async fn advance_some<'a>(
+    shared: &Shared,
+    advances: &[&'a Advance],
+    now: Timestamp,
+) -> Result<(Advanced, Vec<&'a Advance>), StoreError> {
     let ids: Vec<Uuid> = advances.iter().map(|advance| advance.id.0).collect();
     in_transaction!(&shared.pool, |c| {
         let mut targets = targets(shared, c, &ids).await?;
@@ -102,8 +119,8 @@ pub(super) async fn advance_all(
         let mut accounts = quota::accounts(c, &tenants, now).await?;
         let (mut rows, mut steps) = (NewRows::default(), Steps::default());
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
-        let (mut skips, mut cancelled) = (Vec::new(), Vec::new());
-        for advance in advances {
+        let (mut skips, mut cancels, mut put_off) = (Vec::new(), None, Vec::new());
+        for advance in advances.iter().copied() {
             let found = due.get(&advance.id).filter(|due| due.due == advance.due);
             let Some(due) = found else { continue };
             let found = (targets.get_mut(&due.task), accounts.get_mut(&due.tenant));
@@ -116,14 +133,15 @@ pub(super) async fn advance_all(
                 task_paused: target.paused,
             };
             let admitted = admit_firing(due.terms, state, &advance.firing);
-            if admitted.cancels {
-                cancelled.extend(cancel_own(shared, c, advance.id, now).await?);
+            if admitted.cancels && cancels.replace(advance.id).is_some() {
+                put_off.push(advance);
+                continue;
             }
             let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
             let started = admitted.runs.len();
             target.unfinished += started as u64;
             account.fired(started, &due.input);
-            account.skipped((advance.id, &due.name), &target.name, &admitted.skips, &state, now);
+            account.skipped((advance.id, &due.name), &target.name, &admitted.skips, &state);
             *counts.entry(due.task.0).or_default() += i64::try_from(started).unwrap_or(i64::MAX);
             steps.push(advance, &admitted, last_nominal);
             skips.extend(admitted.skips.iter().map(|skip| {
@@ -131,15 +149,19 @@ pub(super) async fn advance_all(
                 (advance.id, *skip, last_run)
             }));
         }
+        let cancelled = match cancels {
+            Some(trigger) => cancel_own(shared, c, trigger, now).await?,
+            None => Vec::new(),
+        };
         rows.insert(c).await?;
         for (trigger, skip, last_run) in &skips {
             record(c, *trigger, skip, *last_run).await?;
         }
         count_up(c, &counts).await?;
         steps.write(c).await?;
-        quota::write(shared, c, Shard::Starts, &accounts, now).await?;
+        quota::write(shared, c, Shard::Starts, &accounts).await?;
         let created = u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX);
-        Advanced { created, cancelled }
+        (Advanced { created, cancelled }, put_off)
     })
 }
 

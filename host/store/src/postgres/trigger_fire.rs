@@ -75,7 +75,7 @@ pub(super) async fn fire(
                 let mut starting = Starting::new(&source, account);
                 let fired = starting::fire(&mut starting, firing)?;
                 let cancelled = write(shared, c, &source, &starting, now).await?;
-                quota::write(shared, c, Shard::Starts, &accounts, now).await?;
+                quota::write(shared, c, Shard::Starts, &accounts).await?;
                 (fired, cancelled)
             }
         }

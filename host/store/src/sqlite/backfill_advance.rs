@@ -141,7 +141,7 @@ pub(super) fn advance(c: &Connection, of: &BackfillStep, now: Timestamp) -> Resu
     }
     account.fired(decided.runs.len(), &found.input);
     gate::write(c, &changes)?;
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     let created = u32::try_from(decided.runs.len()).unwrap_or(u32::MAX);
     c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
         .execute(params![Id(found.task.0), created])?;

@@ -5,7 +5,7 @@ use super::trigger_advance::Advanced;
 use super::{SqliteStore, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
 use crate::standing::Account;
-use crate::{Deliver, EventStore, NewEvent, Pending, PublishError, Published, StoreError};
+use crate::{Deliver, EventStore, Look, NewEvent, Pending, PublishError, Published, StoreError};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
@@ -28,7 +28,7 @@ const AFTER: &str = "SELECT sequence, id, topic, content_type, data, at, depth, 
 /// Not those of deleted tenants, which the retention clears away.
 const PENDING: &str = "SELECT g.id, g.tenant_id, g.spec, g.after_task_id, g.paused_through, g.event_cursor,
         h.sequence, h.expired_at
-    FROM event_head h JOIN trigger g ON g.tenant_id = h.tenant_id
+    FROM event_head h CROSS JOIN trigger g INDEXED BY trigger_events ON g.tenant_id = h.tenant_id
     WHERE g.state = 'active' AND g.event_cursor IS NOT NULL AND (g.event_seen < h.sequence OR g.look_at <= ?1)
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY g.looked_at, g.id LIMIT ?2";
@@ -92,6 +92,23 @@ impl EventStore for SqliteStore {
             }
         };
         Ok(self.writer.write(apply, wake).await?.created)
+    }
+
+    async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError> {
+        self.write(move |c| {
+            let mut note = c.prepare_cached(
+                "UPDATE trigger SET event_cursor = ?3, event_seen = ?4, look_at = ?5, looked_at = ?6
+                 WHERE id = ?1 AND event_cursor = ?2 AND state = 'active'",
+            )?;
+            let mut noted = 0;
+            for look in &looks {
+                let at = look.look_at.map(At);
+                let [cursor, past, seen] = [look.cursor, look.past, look.seen].map(signed);
+                noted += note.execute(params![Id(look.id.0), cursor, past, seen, at, At(now)])?;
+            }
+            Ok(u32::try_from(noted).unwrap_or(u32::MAX))
+        })
+        .await
     }
 }
 
@@ -198,7 +215,7 @@ pub(super) fn append(
 }
 
 /// Appends what the transaction has to tell of, as far as a trigger wants it. Returns the bytes that are stored for it.
-pub(super) fn tell(c: &Connection, account: &Account, now: Timestamp) -> Result<u64, StoreError> {
+pub(super) fn tell(c: &Connection, account: &Account) -> Result<u64, StoreError> {
     let mut bytes = 0;
     for event in &account.told {
         let mut get = c.prepare_cached(
@@ -215,7 +232,7 @@ pub(super) fn tell(c: &Connection, account: &Account, now: Timestamp) -> Result<
         if new {
             let row =
                 NewRow { id: &id, topic: event.topic.as_str(), data: &event.data, depth: 0, ended: None };
-            append(c, account.tenant, &row, now)?;
+            append(c, account.tenant, &row, account.now)?;
             bytes += STORED_BYTES_PER_EVENT + event.data.bytes.len() as u64;
         }
     }
@@ -257,6 +274,6 @@ fn publish(
     if let Some(after) = published(events, &results) {
         audit::record(c, change, Some(tenant), || object(events), || (Value::Null, after.clone()))?;
     }
-    quota::write(c, &account, change.now)?;
+    quota::write(c, &account)?;
     Ok(results)
 }

@@ -110,7 +110,7 @@ pub(super) fn deliver(c: &Connection, of: &Deliver, now: Timestamp) -> Result<Ad
     }
     let cancelled = trigger_fire::write(c, &source, &starting, now)?;
     let created = u32::try_from(starting.starts.len()).unwrap_or(u32::MAX);
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     c.prepare_cached(
         "UPDATE trigger SET event_cursor = ?2, event_seen = ?3, look_at = ?4, looked_at = ?5 WHERE id = ?1",
     )?
@@ -176,8 +176,7 @@ pub(super) fn run_ended(
     let Some(topic) = HostTopic::of_end(state).filter(|_| is_followed || is_watched) else {
         return Ok(false);
     };
-    // A run that was retried ends again.
-    let (data, id) = (ended.data(), format!("run/{run}/{}", head(c, tenant)?.0 + 1));
+    let (data, id) = (ended.data(), ended.id(head(c, tenant)?.0 + 1));
     let (depth, ended) = (ended.depth, Some((run, task)));
     append(c, tenant, &NewRow { id: &id, topic: topic.as_str(), data: &data, depth, ended }, now)?;
     quota::store(c, tenant, signed(STORED_BYTES_PER_EVENT + data.bytes.len() as u64))?;

@@ -25,7 +25,7 @@ pub(super) fn account(
     let found = get.query_row([Id(tenant.0)], |row| {
         let (name, state) = (row.get::<_, Word<_>>(0)?.0, row.get::<_, Word<_>>(1)?.0);
         let account = Account::new(tenant, name, (state, row.get(3)?), row.get::<_, Json<_>>(2)?.0);
-        Ok(Account { watched: row.get(4)?, ..account })
+        Ok(Account { now, watched: row.get(4)?, ..account })
     });
     let Some(mut account) = found.optional()? else { return Ok(None) };
     if account.has(Quota::CpuPerDay) {
@@ -43,8 +43,8 @@ pub(super) fn account(
 }
 
 /// Writes what the transaction has added to the account, and what it has to tell.
-pub(super) fn write(c: &Connection, account: &Account, now: Timestamp) -> Result<(), StoreError> {
-    let told = event::tell(c, account, now)?;
+pub(super) fn write(c: &Connection, account: &Account) -> Result<(), StoreError> {
+    let told = event::tell(c, account)?;
     store(c, account.tenant, signed(account.adds + told))?;
     if let Some(on_time_at) = account.on_time_at {
         c.prepare_cached(

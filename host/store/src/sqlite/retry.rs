@@ -57,7 +57,7 @@ pub(super) fn retry(
         count_up(c, found.task, &reopened, found.trigger, found.backfill)?;
         retried.reopened.push(id);
     }
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     Ok(retried)
 }
 

@@ -115,7 +115,7 @@ pub(super) fn start_all(
             .execute(params![Id(target.id.0), signed(target.started)])?;
         gate::write(c, &target.changes)?;
     }
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     Ok(results)
 }
 
@@ -198,7 +198,7 @@ fn start_one(
         Verdict::Existing(id) => Ok(Started { id, existed: true }),
         Verdict::Reject(rejection) => {
             if let Rejection::Quota(exceeded) = &rejection {
-                account.refused(exceeded, now);
+                account.refused(exceeded);
             }
             Err(rejection.into())
         }

@@ -130,7 +130,7 @@ pub(super) fn advance(
     let state = AdmissionState { tenant: account.for_trigger(&due.input), ..due.state };
     let admitted = admit_firing(due.terms, state, &decision.firing);
     account.fired(admitted.runs.len(), &due.input);
-    account.skipped((trigger, &due.name), &due.task_name, &admitted.skips, &state, now);
+    account.skipped((trigger, &due.name), &due.task_name, &admitted.skips, &state);
     let cancelled = if admitted.cancels { cancel_own(c, trigger, now)? } else { Vec::new() };
     let waits_for_own = if due.terms.overlap.waits() { WaitsForOwn::Yes } else { WaitsForOwn::No };
     let (passage, key) = begin(&due.gates, &due.input, waits_for_own);
@@ -172,7 +172,7 @@ pub(super) fn advance(
         skipped += skip.count;
     }
     gate::write(c, &changes)?;
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     if created > 0 {
         c.prepare_cached("UPDATE task SET unfinished = unfinished + ?2 WHERE id = ?1")?
             .execute(params![Id(due.task.0), created])?;

@@ -77,7 +77,7 @@ pub(super) fn fire(
     let mut starting = Starting::new(&source, &mut account);
     let fired = starting::fire(&mut starting, firing)?;
     let cancelled = write(c, &source, &starting, now)?;
-    quota::write(c, &account, now)?;
+    quota::write(c, &account)?;
     Ok((fired, cancelled))
 }
 
