@@ -172,6 +172,8 @@ conformance!(
     a_paused_run_is_held_until_it_is_resumed
     buffered_runs_wait_for_those_before_them
     a_buffer_for_all_is_in_order
+    what_another_clock_made_ready_passes_when_it_is
+    limits_of_many_runs_change
     the_new_run_cancels_the_others
     what_waits_is_not_claimed_with_what_is_free
     a_tenant_begins_so_many_attempts_in_a_second

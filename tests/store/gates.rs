@@ -337,3 +337,35 @@ pub async fn what_waits_is_not_claimed_with_what_is_free(f: Fixture) {
     let free = f.start("1").await;
     assert_eq!(f.ids(500).await, [free]);
 }
+
+pub async fn what_another_clock_made_ready_passes_when_it_is(f: Fixture) {
+    let id = f.trigger(OverlapPolicy::BufferAll).await;
+    f.advance(id, 10, &[10], vec![], Some(20)).await;
+    let first = f.claim(9).await.remove(0);
+    f.advance(id, 20, &[20], vec![], None).await;
+    f.succeed(&first).await;
+    assert_eq!(f.ids(19).await, [], "it isn't ready");
+    assert_eq!(f.ids(20).await.len(), 1);
+}
+
+pub async fn limits_of_many_runs_change(f: Fixture) {
+    const MANY: usize = 1_500;
+    let starts = (0..MANY).map(|number| f.new_run(&format!("[{}]", number % 3), None)).collect();
+    let started = f.store.runs_start(f.tenant.id, starts, at(2).into()).await.unwrap();
+    assert!(started.iter().all(Result::is_ok));
+    let executing = f.claim(60).await;
+    f.limit(|spec| {
+        spec.concurrency_key = Some("input[0]".into());
+    })
+    .await;
+    f.check_gates().await;
+    assert_eq!(f.ids(9).await, [], "each key has more than one that executes");
+    for claimed in &executing {
+        f.finish(claimed, output("1"), None).await.unwrap();
+    }
+    f.check_gates().await;
+    assert_eq!(f.ids(9).await.len(), 3);
+    f.limit(|spec| spec.concurrency_key = None).await;
+    f.check_gates().await;
+    assert_eq!(f.ids(9).await.len(), 99);
+}
