@@ -7,7 +7,7 @@ use innkeeper_domain::audit::{Actor, AuditEntry, Change};
 use innkeeper_domain::backfill::{BackfillSpec, stretch, timetable};
 use innkeeper_domain::calendar::BundledZones;
 use innkeeper_domain::component::{Component, Digest, Shape};
-use innkeeper_domain::event::{Deciders, Item, deliver};
+use innkeeper_domain::event::{Deciders, Delivery, Item, deliver};
 use innkeeper_domain::expression::Compiled;
 use innkeeper_domain::firing::{Rules, fire};
 use innkeeper_domain::holiday::Holidays;
@@ -422,9 +422,12 @@ impl Side {
             let run_ids: Vec<RunId> = delivery.items.iter().map(new_id).collect();
             runs.extend(run_ids.clone());
             let (id, tenant, cursor) = (pending.id, pending.tenant, pending.cursor);
-            created.push(
-                self.store.events_deliver(Deliver { id, tenant, cursor, delivery, run_ids }, now).await,
-            );
+            created.push(if delivery.items.is_empty() {
+                let Delivery { cursor: past, seen, look_at, .. } = delivery;
+                self.store.events_look(vec![Look { id, cursor, past, seen, look_at }], now).await
+            } else {
+                self.store.events_deliver(Deliver { id, tenant, cursor, delivery, run_ids }, now).await
+            });
         }
         // Each side has its own.
         pending.iter_mut().for_each(|pending| pending.tenant = TenantId(uuid::Uuid::nil()));
