@@ -87,29 +87,36 @@ pub(super) struct Advanced {
     pub cancelled: Vec<RunId>,
 }
 
-/// Applies decisions: in one transaction, and of those that cancel runs only one in each, since whoever ends runs has them
-/// locked first.
+/// Decisions that are applied together where some cancel runs.
+const ADVANCED_TOGETHER: usize = 16;
+
+/// Applies decisions in order: together, but for each that cancels runs, since whoever ends runs has those locked first.
 pub(super) async fn advance_all(
     shared: &Shared,
     advances: &[Advance],
     now: Timestamp,
 ) -> Result<Advanced, StoreError> {
-    let (mut all, mut left) = (Advanced::default(), advances.iter().collect::<Vec<_>>());
+    let (mut all, mut left, mut together) = (Advanced::default(), advances, advances.len());
     while !left.is_empty() {
-        let (done, put_off) = advance_some(shared, &left, now).await?;
+        let part = left.get(..together).unwrap_or(left);
+        let (done, count) = advance_some(shared, part, now).await?;
+        if count < part.len() {
+            // Where one cancels others may, and what isn't applied is locked for nothing.
+            together = ADVANCED_TOGETHER;
+        }
         all.created += done.created;
         all.cancelled.extend(done.cancelled);
-        left = put_off;
+        left = left.get(count..).unwrap_or_default();
     }
     Ok(all)
 }
 
-/// In one transaction. Returns those that are put off as well.
-async fn advance_some<'a>(
+/// Applies the first ones, in one transaction, and says how many.
+async fn advance_some(
     shared: &Shared,
-    advances: &[&'a Advance],
+    advances: &[Advance],
     now: Timestamp,
-) -> Result<(Advanced, Vec<&'a Advance>), StoreError> {
+) -> Result<(Advanced, usize), StoreError> {
     let ids: Vec<Uuid> = advances.iter().map(|advance| advance.id.0).collect();
     in_transaction!(&shared.pool, |c| {
         let mut targets = targets(shared, c, &ids).await?;
@@ -119,8 +126,9 @@ async fn advance_some<'a>(
         let mut accounts = quota::accounts(c, &tenants, now).await?;
         let (mut rows, mut steps) = (NewRows::default(), Steps::default());
         let mut counts: BTreeMap<Uuid, i64> = BTreeMap::new();
-        let (mut skips, mut cancels, mut put_off) = (Vec::new(), None, Vec::new());
-        for advance in advances.iter().copied() {
+        let (mut skips, mut cancelled, mut done) = (Vec::new(), Vec::new(), 0);
+        for advance in advances {
+            done += 1;
             let found = due.get(&advance.id).filter(|due| due.due == advance.due);
             let Some(due) = found else { continue };
             let found = (targets.get_mut(&due.task), accounts.get_mut(&due.tenant));
@@ -133,9 +141,12 @@ async fn advance_some<'a>(
                 task_paused: target.paused,
             };
             let admitted = admit_firing(due.terms, state, &advance.firing);
-            if admitted.cancels && cancels.replace(advance.id).is_some() {
-                put_off.push(advance);
-                continue;
+            if admitted.cancels && done > 1 {
+                done -= 1;
+                break;
+            }
+            if admitted.cancels {
+                cancelled = cancel_own(shared, c, advance.id, now).await?;
             }
             let last_nominal = due.start(advance, &admitted, target, &mut rows, now);
             let started = admitted.runs.len();
@@ -149,10 +160,6 @@ async fn advance_some<'a>(
                 (advance.id, *skip, last_run)
             }));
         }
-        let cancelled = match cancels {
-            Some(trigger) => cancel_own(shared, c, trigger, now).await?,
-            None => Vec::new(),
-        };
         rows.insert(c).await?;
         for (trigger, skip, last_run) in &skips {
             record(c, *trigger, skip, *last_run).await?;
@@ -161,7 +168,7 @@ async fn advance_some<'a>(
         steps.write(c).await?;
         quota::write(shared, c, Shard::Starts, &accounts).await?;
         let created = u32::try_from(counts.values().sum::<i64>()).unwrap_or(u32::MAX);
-        (Advanced { created, cancelled }, put_off)
+        (Advanced { created, cancelled }, done)
     })
 }
 
