@@ -127,22 +127,6 @@ pub async fn a_rate_lets_attempts_begin_one_after_another(f: Fixture) {
     f.check_gates().await;
 }
 
-pub async fn what_a_rate_lets_begin_does_not_gather(f: Fixture) {
-    f.limit(|spec| spec.rate = Some("1/s".parse().unwrap())).await;
-    for _ in 0..30 {
-        f.start("1").await;
-    }
-    f.set(Quota::CpuPerDay, Some(0)).await;
-    for second in 500..520 {
-        assert_eq!(f.store.runs_claim(f.host, &Labels::default(), 3, at(second)).await, Ok(vec![]));
-    }
-    f.check_gates().await;
-    f.set(Quota::CpuPerDay, None).await;
-    assert_eq!(f.ids(520).await.len(), 4, "three that could have been claimed, and that of now");
-    assert_eq!(f.ids(521).await.len(), 1);
-    f.check_gates().await;
-}
-
 pub async fn the_highest_priority_begins_first(f: Fixture) {
     let low = f.start_by_priority("1", Some(0)).await;
     let usual = f.start_by_priority("1", None).await;

@@ -1,8 +1,8 @@
 //! Gates: what a run has to pass before it can be claimed, and how many may have passed at one time.
 //!
-//! A run passes its gates in order: its trigger's, its key's, its task's. It holds a slot of each from then on, though no
-//! host has claimed it yet: of its key's and its task's until its attempt has ended, of its trigger's until it is over.
-//! Nearly all runs have no gates.
+//! A run passes its gates in order: its trigger's, its key's, its task's. It holds a slot of each that it has passed:
+//! of its key's and its task's until its attempt has ended, of its trigger's until it is over. Nearly all runs have no
+//! gates.
 
 use crate::expression::{Compiled, Expression, ExpressionError};
 use crate::payload::Payload;
@@ -275,10 +275,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// How many of `wanted` runs may pass now, of which so many have passed already and wait to be claimed: a rate is that
-    /// of attempts that begin, so those of a gate that has one don't gather behind it.
-    pub fn room(&self, now: Timestamp, wanted: usize, unclaimed: usize) -> usize {
-        let wanted = if self.terms.rate.is_some() { wanted.saturating_sub(unclaimed) } else { wanted };
+    /// How many of `wanted` runs may pass now.
+    pub fn room(&self, now: Timestamp, wanted: usize) -> usize {
         let free = self.terms.most.map_or(u64::MAX, |most| u64::from(most).saturating_sub(self.taken));
         let wanted = usize::try_from(free).unwrap_or(usize::MAX).min(wanted);
         match self.terms.rate {

@@ -99,29 +99,19 @@ proptest! {
             gate.held += come;
             gate.taken -= go.min(gate.taken);
             let wanted = usize::try_from(gate.held).unwrap();
-            let room = gate.room(at(now), wanted, 0);
+            let room = gate.room(at(now), wanted);
             let after = gate.pass(at(now), room);
             prop_assert_eq!(after.taken + after.held, gate.taken + gate.held);
             prop_assert!(most.is_none_or(|most| after.taken <= u64::from(most).max(gate.taken)));
             if room < wanted {
                 let is_full = most.is_some_and(|most| after.taken >= u64::from(most));
-                prop_assert!(is_full || after.room(at(now), 1, 0) == 0, "room is left");
+                prop_assert!(is_full || after.room(at(now), 1) == 0, "room is left");
                 if !is_full {
                     let wake_at = after.wake_at(at(now), at(0));
-                    prop_assert!(wake_at > at(now) && after.room(wake_at, 1, 0) == 1);
+                    prop_assert!(wake_at > at(now) && after.room(wake_at, 1) == 1);
                 }
             }
             gate = after;
         }
     }
-}
-
-#[test]
-fn a_rate_lets_no_more_pass_than_can_be_claimed() {
-    let of = |rate: Option<&str>| {
-        let rate = rate.map(|rate| rate.parse().unwrap());
-        let gate = Gate { terms: GateTerms { most: None, rate }, taken: 5, held: 9, ..Gate::default() };
-        gate.room(at(0), 4, 3)
-    };
-    assert_eq!((of(Some("100/s")), of(Some("1/s")), of(None)), (1, 1, 4));
 }

@@ -221,8 +221,6 @@ pub const PRIORITY_MAX: u8 = 9;
 /// Gates of one tenant that are looked at before the next tenant's are, and how often a claim goes round.
 pub const GATES_PER_LOOK: usize = 64;
 pub const GATE_ROUNDS_MAX: usize = 8;
-/// After how long a gate is looked at again that has let as many pass as can be claimed, and nobody has.
-pub const UNCLAIMED_LOOK: Duration = Duration::from_millis(100);
 /// Starts in one call.
 pub const STARTS_PER_CALL_MAX: usize = 1_000;
 /// Tries of one run.

@@ -19,7 +19,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// What executes, of every task.
-pub(super) const EXECUTING: &str = "SELECT id, task_id FROM run WHERE state = 'running' OFFSET 0";
+const EXECUTING: &str = "SELECT id, task_id FROM run WHERE state = 'running' OFFSET 0";
 /// Runs of a task whose limits change that are gone through together.
 const REGATED_TOGETHER: usize = 1_000;
 /// And bytes of their input, but for one run.

@@ -3,10 +3,8 @@
 
 use super::Shared;
 use super::connection::{in_transaction, reading};
-use super::gate::{
-    EXECUTING, IS_OPEN, of_task, open_tenants, place, read_gate, read_kind, read_passage, small, write,
-};
-use super::row::{At, execute, row, rows, signed, text, unsigned};
+use super::gate::{IS_OPEN, of_task, open_tenants, place, read_gate, read_kind, read_passage, small, write};
+use super::row::{At, execute, row, rows, signed, text};
 use crate::StoreError;
 use crate::gates::{GateChanges, GateKey, Gated};
 use deadpool_postgres::GenericClient;
@@ -14,9 +12,8 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
 use innkeeper_domain::host::HostState;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
-use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
+use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
 use innkeeper_domain::tenant::TenantState;
-use innkeeper_domain::time;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -191,14 +188,7 @@ impl<C: GenericClient> Grant<'_, C> {
         gate: Gate,
         wanted: usize,
     ) -> Result<Looked, StoreError> {
-        let unclaimed = match gate.terms.rate {
-            None => 0,
-            Some(_) => {
-                let executing = self.executing(key.owner).await?;
-                usize::try_from(gate.taken.saturating_sub(executing)).unwrap_or(usize::MAX)
-            }
-        };
-        let room = gate.room(self.now, wanted, unclaimed);
+        let room = gate.room(self.now, wanted);
         let found = if room > 0 { self.held(key, room).await? } else { Vec::new() };
         let runs = self.lock(key, &found).await?;
         let passed_by = runs.len() < found.len();
@@ -221,7 +211,6 @@ impl<C: GenericClient> Grant<'_, C> {
         let gate = gate.pass(self.now, runs.len());
         let next_ready = match found.len() < room && !passed_by {
             true => self.next_ready(key).await?.unwrap_or(Timestamp::MAX),
-            false if room == 0 && unclaimed > 0 => time::after(self.now, UNCLAIMED_LOOK),
             false => self.now,
         };
         let keep =
@@ -230,12 +219,6 @@ impl<C: GenericClient> Grant<'_, C> {
         execute(self.c, keep, &[&key.owner, &kind, &text(&key.key), &gate.on_time_at.map(At), &wake_at])
             .await?;
         Ok(Looked { free, passed_by })
-    }
-
-    /// How many runs of a task execute.
-    async fn executing(&self, task: Uuid) -> Result<u64, StoreError> {
-        let count = format!("SELECT count(*) FROM ({EXECUTING}) r WHERE task_id = $1");
-        row(self.c, &count, &[&task]).await?.map_or(Ok(0), |found| Ok(unsigned(found.try_get(0)?)))
     }
 
     /// The first runs that wait at a gate and are ready, the highest priority first; those of a trigger in the order

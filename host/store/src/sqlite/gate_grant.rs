@@ -1,15 +1,14 @@
 //! Runs that wait at gates are let pass, in SQLite: a step of every claim.
 
 use super::gate::{IS_OPEN, of_task, place, read_gate, read_kind, read_passage, write};
-use super::row::{At, Id, signed, unsigned};
+use super::row::{At, Id, signed};
 use crate::StoreError;
 use crate::gates::{GateChanges, GateKey, Gated};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{GateKind, Hold, Passage};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
-use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
+use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
 use innkeeper_domain::tenant::TenantState;
-use innkeeper_domain::time;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -94,11 +93,7 @@ fn look(
     )?;
     let of_gate = params![Id(key.owner), key.kind.bit(), key.key];
     let gate = get.query_row(of_gate, |row| read_gate(row, 0))?;
-    let unclaimed = match gate.terms.rate {
-        None => 0,
-        Some(_) => usize::try_from(gate.taken.saturating_sub(executing(c, key.owner)?)).unwrap_or(usize::MAX),
-    };
-    let room = gate.room(now, wanted, unclaimed);
+    let room = gate.room(now, wanted);
     let runs = held(c, key, room, now)?;
     let task = TaskId(key.task);
     let mut changes = GateChanges::default();
@@ -118,7 +113,6 @@ fn look(
     let gate = gate.pass(now, runs.len());
     let next_ready = match runs.len() < room {
         true => next_ready(c, key, now)?.unwrap_or(Timestamp::MAX),
-        false if room == 0 && unclaimed > 0 => time::after(now, UNCLAIMED_LOOK),
         false => now,
     };
     c.prepare_cached(
@@ -132,12 +126,6 @@ fn look(
         At(gate.wake_at(now, next_ready))
     ])?;
     Ok(free)
-}
-
-/// How many runs of a task execute.
-fn executing(c: &Connection, task: Uuid) -> Result<u64, StoreError> {
-    let mut count = c.prepare_cached("SELECT count(*) FROM run WHERE state = 'running' AND +task_id = ?1")?;
-    Ok(unsigned(count.query_row([Id(task)], |row| row.get(0))?))
 }
 
 struct Held {
