@@ -1,6 +1,8 @@
 //! A store with a bug: it does all that the store behind it does, but for one thing.
 
-use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+use crate::pass_on::{
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers,
+};
 use crate::two_commits::in_two;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
@@ -202,6 +204,12 @@ impl Store for Sabotaged {
 
 pass_on_the_rest!(Sabotaged);
 
+pass_on_events!(Sabotaged, {
+    async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {
+        self.inner().events_deliver(deliver, now).await
+    }
+});
+
 pass_on_hosts!(Sabotaged, {
     async fn host_start(
         &self,
@@ -226,6 +234,15 @@ pass_on_hosts!(Sabotaged, {
 });
 
 pass_on_triggers!(Sabotaged, {
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        trigger: NewTrigger,
+        change: Change,
+    ) -> Result<Trigger, StoreError> {
+        self.inner().trigger_create(tenant, trigger, change).await
+    }
+
     async fn trigger_resume(
         &self,
         tenant: TenantId,
@@ -252,6 +269,10 @@ pass_on_runs!(Sabotaged, {
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError> {
         self.inner().runs_claim(host, labels, limit, now).await
+    }
+
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.inner().runs_expire(now, limit).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {

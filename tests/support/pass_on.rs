@@ -2,7 +2,7 @@
 
 /// Implements traits of the store's contract for a type that has `inner(&self) -> &dyn Store`, and
 /// `pass(&self, call: &'static str, answer: impl Future<..>)`, through which every answer goes. What the types differ in
-/// is their own: the methods that [`pass_on_hosts`], [`pass_on_triggers`] and [`pass_on_runs`] leave out.
+/// is their own: the methods that the macros below leave out.
 macro_rules! pass_on {
     ($type:ident, $trait:ident: $(fn $name:ident($($argument:ident: $of:ty),*) -> $answer:ty;)+ => { $($own:tt)* }) => {
         #[async_trait::async_trait]
@@ -114,6 +114,16 @@ macro_rules! pass_on_the_rest {
             fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
             => {}
         );
+        pass_on!($type, RetentionStore:
+            fn retention_step(keep: Keep, limit: usize) -> Swept;
+            => {}
+        );
+    };
+}
+
+/// Without `events_deliver`.
+macro_rules! pass_on_events {
+    ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, EventStore:
             fn events_publish(
                 tenant: TenantId, events: Vec<innkeeper_store::NewEvent>, change: Change
@@ -121,12 +131,7 @@ macro_rules! pass_on_the_rest {
             fn events_after(tenant: TenantId, after: u64, limit: usize) -> Vec<innkeeper_domain::event::Event>;
             fn events_head(tenant: TenantId) -> u64;
             fn events_pending(now: Timestamp, limit: usize) -> Vec<innkeeper_store::Pending>;
-            fn events_deliver(deliver: innkeeper_store::Deliver, now: Timestamp) -> u32;
-            => {}
-        );
-        pass_on!($type, RetentionStore:
-            fn retention_step(keep: Keep, limit: usize) -> Swept;
-            => {}
+            => { $($own)* }
         );
     };
 }
@@ -147,11 +152,10 @@ macro_rules! pass_on_hosts {
     };
 }
 
-/// Without `trigger_resume` and `triggers_advance`.
+/// Without `trigger_create`, `trigger_resume` and `triggers_advance`.
 macro_rules! pass_on_triggers {
     ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, TriggerStore:
-            fn trigger_create(tenant: TenantId, trigger: NewTrigger, change: Change) -> Trigger;
             fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
             fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
             fn trigger_plans(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Plan>;
@@ -172,7 +176,7 @@ macro_rules! pass_on_triggers {
     };
 }
 
-/// Without `run_get`, `runs_start`, `runs_claim` and `run_finish_if_leased`.
+/// Without `run_get`, `runs_start`, `runs_claim`, `runs_expire` and `run_finish_if_leased`.
 macro_rules! pass_on_runs {
     ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, RunStore:
@@ -180,7 +184,6 @@ macro_rules! pass_on_runs {
             fn run_cancel(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn runs_cancel(tenant: TenantId, ids: Vec<RunId>, change: Change) -> Cancelled;
             fn runs_retry(tenant: TenantId, ids: Vec<RunId>, on: OnRevision, change: Change) -> Retried;
-            fn runs_expire(now: Timestamp, limit: usize) -> u64;
             fn run_pause(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn run_resume(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn gates_list(tenant: TenantId, limit: usize) -> Vec<GateStatus>;
@@ -192,4 +195,4 @@ macro_rules! pass_on_runs {
     };
 }
 
-pub(crate) use {pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+pub(crate) use {pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
