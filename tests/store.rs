@@ -160,6 +160,7 @@ conformance!(
     so_many_runs_of_a_task_execute_at_one_time
     runs_of_the_same_key_wait_for_each_other
     a_rate_lets_attempts_begin_one_after_another
+    a_rate_is_of_attempts_that_begin
     the_highest_priority_begins_first
     limits_are_the_tasks_of_now
     a_lost_host_gives_its_slots_back

@@ -295,6 +295,12 @@ impl Gate {
         Self { taken: self.taken + passed, held: self.held.saturating_sub(passed), on_time_at, ..self }
     }
 
+    /// The instant to keep when so many of those that have passed last begin nothing, and wait again.
+    pub fn on_time_without(&self, runs: usize) -> Option<Timestamp> {
+        let rate = self.terms.rate?;
+        self.on_time_at.map(|at| rate.give_back(at, runs as u64))
+    }
+
     /// When it is worth looking at again if nobody gives a slot back: the earliest of those that wait is ready at
     /// `next_ready`.
     pub fn wake_at(&self, now: Timestamp, next_ready: Timestamp) -> Timestamp {

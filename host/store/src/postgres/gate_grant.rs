@@ -14,9 +14,9 @@ use innkeeper_domain::host::HostState;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
 use innkeeper_domain::tenant::TenantState;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -108,15 +108,75 @@ async fn grant_open(
     let tasks: Vec<Uuid> = tasks.into_iter().collect();
     let skip = if others == Locked::PassBy { " SKIP LOCKED" } else { "" };
     let lock = format!("SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE{skip}");
-    in_transaction!(&shared.pool, |c| {
+    let (granted, passed_by, rated) = in_transaction!(&shared.pool, |c| {
         let found = rows(c, &lock, &[&tasks]).await?;
         let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let mut grant = Grant { c, now, passed_by: locked.len() < tasks.len(), granted: Granted::default() };
+        let passed_by = locked.len() < tasks.len();
+        let mut grant = Grant { c, now, passed_by, granted: Granted::default(), rated: Vec::new() };
         for tenant in open.keys() {
             grant.tenant(*tenant, &locked, room).await?;
         }
-        (grant.granted, grant.passed_by)
-    })
+        (grant.granted, grant.passed_by, grant.rated)
+    })?;
+    shared.rated().extend(rated);
+    Ok((granted, passed_by))
+}
+
+/// A rate is of attempts that begin: what has come to its turn and isn't `begun` waits again. Else such runs would
+/// gather while hosts are full, and begin all at once. Tasks that others have locked are looked at after the next claim.
+pub(super) async fn give_back(shared: &Shared, begun: &HashSet<RunId>) -> Result<(), StoreError> {
+    let rated = std::mem::take(&mut *shared.rated());
+    let rated: Vec<(Uuid, RunId)> = rated.into_iter().filter(|(_, run)| !begun.contains(run)).collect();
+    if rated.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<Uuid> = rated.iter().map(|(task, _)| *task).collect::<BTreeSet<_>>().into_iter().collect();
+    let locked = in_transaction!(&shared.pool, |c| {
+        let lock = "SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+        let found = rows(c, lock, &[&tasks]).await?;
+        let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        for task in &locked {
+            let runs = rated.iter().filter(|(of, _)| of == task).map(|(_, run)| run.0);
+            give_back_of(c, *task, runs.collect()).await?;
+        }
+        locked
+    })?;
+    shared.rated().extend(rated.into_iter().filter(|(task, _)| !locked.contains(task)));
+    Ok(())
+}
+
+/// Of a task that is locked. Runs that others have locked are about to begin.
+async fn give_back_of(c: &impl GenericClient, task: Uuid, runs: Vec<Uuid>) -> Result<(), StoreError> {
+    let get = "SELECT id, gates, passed, hold, trigger_id, concurrency_key, available_at, tenant_id FROM run
+        WHERE id = ANY($1) AND hold = 0 AND state IN ('queued', 'waiting')
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+    let (mut changes, mut placed) = (GateChanges::default(), Vec::new());
+    for found in rows(c, get, &[&runs]).await? {
+        let run = read_held(&found)?;
+        if !run.passage.passed.has(GateKind::Task) {
+            continue;
+        }
+        let after = run.passage.queued();
+        placed.push((run.id, after));
+        let (tenant, task) = (TenantId(found.try_get(7)?), TaskId(task));
+        let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
+        changes.add(&of, (run.passage, after), run.available_at, None);
+    }
+    let kind = small(GateKind::Task.bit());
+    let get = "SELECT most, rate, on_time_at, taken, held FROM gate WHERE owner = $1 AND kind = $2";
+    if let Some(found) = row(c, get, &[&task, &kind]).await? {
+        let on_time_at = read_gate(&found, 0)?.on_time_without(placed.len());
+        let keep = "UPDATE gate SET on_time_at = $3 WHERE owner = $1 AND kind = $2";
+        execute(c, keep, &[&task, &kind, &on_time_at.map(At)]).await?;
+    }
+    place(c, &placed).await?;
+    write(c, &changes).await
+}
+
+impl Shared {
+    fn rated(&self) -> MutexGuard<'_, Vec<(Uuid, RunId)>> {
+        self.rated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A transaction that lets runs pass.
@@ -125,6 +185,8 @@ struct Grant<'a, C> {
     now: Timestamp,
     passed_by: bool,
     granted: Granted,
+    /// Runs that have come to their turn by a rate, and their tasks.
+    rated: Vec<(Uuid, RunId)>,
 }
 
 impl<C: GenericClient> Grant<'_, C> {
@@ -188,6 +250,9 @@ impl<C: GenericClient> Grant<'_, C> {
             }
             let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
             changes.add(&of, (run.passage, after), run.available_at, gates.as_ref());
+        }
+        if gate.terms.rate.is_some() {
+            self.rated.extend(runs.iter().map(|run| (key.task, run.id)));
         }
         place(self.c, &placed).await?;
         write(self.c, &changes).await?;
