@@ -1,7 +1,7 @@
 //! A store with a bug: it does all that the store behind it does, but for one thing.
 
 use crate::pass_on::{
-    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers,
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
 };
 use crate::two_commits::in_two;
 use innkeeper_domain::Timestamp;
@@ -41,6 +41,8 @@ pub enum Bug {
     NoFence,
     /// A start is acknowledged at once, and committed a little later.
     AcknowledgeBeforeCommit,
+    /// Tasks are created without their limits.
+    LimitsForgotten,
 }
 
 impl Bug {
@@ -50,6 +52,7 @@ impl Bug {
             "advance-before-insert" => Self::AdvanceBeforeInsert,
             "no-fence" => Self::NoFence,
             "acknowledge-before-commit" => Self::AcknowledgeBeforeCommit,
+            "limits-forgotten" => Self::LimitsForgotten,
             _ => panic!("`{name}` is no bug"),
         }
     }
@@ -203,6 +206,21 @@ impl Store for Sabotaged {
 }
 
 pass_on_the_rest!(Sabotaged);
+
+pass_on_tasks!(Sabotaged, {
+    async fn task_create(
+        &self,
+        tenant: TenantId,
+        mut task: NewTask,
+        change: Change,
+    ) -> Result<Task, StoreError> {
+        if self.shared.bug == Bug::LimitsForgotten {
+            task.spec =
+                TaskSpec { concurrency: None, concurrency_key: None, key_concurrency: 1, ..task.spec };
+        }
+        self.inner().task_create(tenant, task, change).await
+    }
+});
 
 pass_on_events!(Sabotaged, {
     async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {

@@ -7,7 +7,7 @@ use innkeeper_domain::calendar::{BundledZones, TimeZone, Zones};
 use innkeeper_domain::event::Item;
 use innkeeper_domain::ids::{RunId, TenantId};
 use innkeeper_domain::name::Name;
-use innkeeper_domain::run::{Lease, RunState};
+use innkeeper_domain::run::{Lease, Run, RunState};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::timetable::Upcoming;
 use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerState};
@@ -158,10 +158,12 @@ pub async fn forget_limits(
         _ => return Ok(Forgotten(None)),
     };
     let task: Name = task.parse().expect("a name");
-    if first_queued(store, tenant, &task).await?.is_none() {
+    let known = store.task_get(tenant, &task).await?;
+    // A change wakes who claims: without something to claim that would go on for ever.
+    if known.paused.is_some() || first_queued(store, tenant, &task, now).await?.is_none() {
         return Ok(Forgotten(None));
     }
-    let spec = store.task_get(tenant, &task).await?.spec;
+    let spec = known.spec;
     let without = TaskSpec { concurrency: None, rate: None, ..spec.clone() };
     store.task_update(tenant, &task, without, None, now.into()).await?;
     Ok(Forgotten(Some((task, spec))))
@@ -183,15 +185,22 @@ pub async fn restore_limits(
 /// A run that waits is never let go on.
 pub async fn lose_slot(store: &dyn Store, tenant: TenantId, now: Timestamp) -> Result<(), StoreError> {
     let task = "paired".parse().expect("a name");
-    if let Some(run) = first_queued(store, tenant, &task).await? {
+    if let Some(run) = first_queued(store, tenant, &task, now).await? {
         store.run_pause(tenant, run, now.into()).await?;
     }
     Ok(())
 }
 
-async fn first_queued(store: &dyn Store, tenant: TenantId, task: &Name) -> Result<Option<RunId>, StoreError> {
+async fn first_queued(
+    store: &dyn Store,
+    tenant: TenantId,
+    task: &Name,
+    now: Timestamp,
+) -> Result<Option<RunId>, StoreError> {
     let filter =
         RunFilter { task: Some(task.clone()), states: vec![RunState::Queued], ..RunFilter::default() };
-    let runs = store.run_list(tenant, filter, Page { size: 1, after: None }).await?;
-    Ok(runs.items.first().map(|run| run.id))
+    let runs = store.run_list(tenant, filter, Page { size: 1_000, after: None }).await?;
+    // One that waits for its trigger's runs before it can't be claimed.
+    let waits = |run: &Run| run.trigger.is_some() || run.available_at > now;
+    Ok(runs.items.iter().find(|run| !waits(run)).map(|run| run.id))
 }

@@ -43,7 +43,7 @@ pub fn check(plan: &Plan, entries: &[Entry], state: &State) -> Vec<Violation> {
         sweep.go(entry);
         let next = entries.get(place + 1).map_or(state.settled_at, |next| next.at);
         if time::between(entry.at, next) >= STILL {
-            sweep.look_for_stuck(next);
+            sweep.look_for_stuck(entry.at, next);
         }
     }
     sweep.found
@@ -77,9 +77,9 @@ impl Live<'_> {
         self.state == RunState::Running
     }
 
-    /// The order of runs of one trigger.
-    fn place(&self) -> (Timestamp, RunId) {
-        (self.run.nominal_at, self.run.id)
+    /// The order of a trigger's runs: one that has begun is before all others. Those of the same time have none.
+    fn place(&self) -> (bool, Timestamp) {
+        (!self.has_begun, self.run.nominal_at)
     }
 }
 
@@ -238,7 +238,7 @@ impl<'a> Sweep<'a> {
         let Some(policy) = self.policies.get(trigger).copied() else { return };
         let mut runs: Vec<Live> =
             self.live.values().filter(|live| live.run.trigger.as_ref() == Some(trigger)).copied().collect();
-        runs.sort_by_key(Live::place);
+        runs.sort_by_key(|live| live.run.nominal_at);
         let (most, counted) = match policy {
             OverlapPolicy::Skip => (1, runs.len()),
             OverlapPolicy::BufferOne => (2, runs.len()),
@@ -250,9 +250,12 @@ impl<'a> Sweep<'a> {
             let them: Vec<String> = runs.iter().map(|live| show(live.run)).collect();
             self.fail(Rule::Overlap, format!("at {at} `{trigger}` ({policy}) has {}", them.join(" and ")));
         }
-        let mut later = runs.iter().skip(1).filter(|live| live.has_begun);
+        let begun: Vec<&Live> = runs.iter().filter(|live| live.has_begun).collect();
+        // Those of the same time have no order.
+        let first = runs.first().map(|live| live.run.nominal_at);
+        let early = begun.iter().find(|live| Some(live.run.nominal_at) > first);
         if policy.waits()
-            && let Some(live) = later.next()
+            && let Some(live) = early.or(begun.get(1))
         {
             let what =
                 format!("at {at} `{trigger}` ({policy}) is not done with those before {}", show(live.run));
@@ -260,9 +263,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Nothing has happened until now for a while: who could have begun, and has not for long?
-    fn look_for_stuck(&mut self, now: Timestamp) {
-        let mut firsts: HashMap<&Name, (Timestamp, RunId)> = HashMap::new();
+    /// Nothing has happened until now since `still`: who could have begun, and has not for long?
+    fn look_for_stuck(&mut self, still: Timestamp, now: Timestamp) {
+        let mut firsts: HashMap<&Name, (bool, Timestamp)> = HashMap::new();
         for live in self.live.values() {
             if let Some(trigger) = &live.run.trigger {
                 let first = firsts.entry(trigger).or_insert(live.place());
@@ -276,15 +279,12 @@ impl<'a> Sweep<'a> {
             let (since, patience) = if live.executes() {
                 (live.since, EXECUTES_MAX)
             } else if !is_full && live.available_at <= now && self.may_begin(live, &firsts) {
-                (self.idle.get(&id).copied().unwrap_or(live.since.max(live.available_at)), PATIENCE)
+                (*self.idle.entry(id).or_insert(still.max(live.available_at)), PATIENCE)
             } else {
                 self.idle.remove(&id);
                 continue;
             };
             let since = self.troubles.over_since(since, now);
-            if !live.executes() {
-                self.idle.entry(id).or_insert(now);
-            }
             if time::between(since, now) > patience {
                 stuck.push((id, format!("at {now} {} is {} since {since}", show(live.run), live.state)));
             }
@@ -296,7 +296,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn may_begin(&self, live: &Live, firsts: &HashMap<&Name, (Timestamp, RunId)>) -> bool {
+    fn may_begin(&self, live: &Live, firsts: &HashMap<&Name, (bool, Timestamp)>) -> bool {
         let Run { task, trigger, input, .. } = live.run;
         if let Some(trigger) = trigger
             && self.policies.get(trigger).is_some_and(|policy| policy.waits())

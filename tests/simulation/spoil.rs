@@ -79,8 +79,10 @@ pub const WAYS: [(Rule, Spoil); 35] = [
         true
     }),
     (Rule::CatchUp, |seed| {
-        let skip = seed.state.triggers.iter_mut().flat_map(|seen| &mut seen.skips).next();
-        skip.map(|skip| skip.reason = SkipReason::QueueFull).is_some()
+        let scheduled =
+            seed.state.triggers.iter_mut().filter(|seen| is_scheduled(seed.plan, seen.trigger.name.as_str()));
+        let skip = scheduled.flat_map(|seen| &mut seen.skips).next();
+        skip.map(|skip| skip.reason = SkipReason::Quota).is_some()
     }),
     (Rule::Paused, |seed| seed.stop(Event::PauseTold)),
     (Rule::Paused, |seed| seed.stop(Event::DeleteTold)),

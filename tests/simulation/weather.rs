@@ -4,7 +4,7 @@
 use crate::bug::{self, Bug};
 use crate::observer::Observer;
 use crate::pass_on::{
-    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers,
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
 };
 use crate::process::{Condition, Process};
 use crate::random::Random;
@@ -194,6 +194,12 @@ impl Store for Weathered {
 }
 
 pass_on_the_rest!(Weathered);
+
+pass_on_tasks!(Weathered, {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError> {
+        self.pass("task_create", self.inner().task_create(tenant, task, change)).await
+    }
+});
 
 pass_on_events!(Weathered, {
     async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {

@@ -81,8 +81,29 @@ macro_rules! pass_on_the_rest {
             fn upload_end(tenant: TenantId, digest: Digest) -> ();
             => {}
         );
+        pass_on!($type, BackfillStore:
+            fn backfill_plan(tenant: TenantId, backfill: NewBackfill) -> BackfillPlan;
+            fn backfill_create(tenant: TenantId, backfill: NewBackfill, change: Change) -> Backfill;
+            fn backfill_get(tenant: TenantId, id: BackfillId) -> Backfill;
+            fn backfill_list(
+                tenant: TenantId, trigger: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page
+            ) -> Paged<Backfill>;
+            fn backfill_cancel(tenant: TenantId, id: BackfillId, change: Change) -> Backfill;
+            fn backfills_due(now: Timestamp, limit: usize) -> Vec<DueBackfill>;
+            fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
+            => {}
+        );
+        pass_on!($type, RetentionStore:
+            fn retention_step(keep: Keep, limit: usize) -> Swept;
+            => {}
+        );
+    };
+}
+
+/// Without `task_create`.
+macro_rules! pass_on_tasks {
+    ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, TaskStore:
-            fn task_create(tenant: TenantId, task: NewTask, change: Change) -> Task;
             fn task_update(
                 tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
             ) -> Task;
@@ -100,23 +121,7 @@ macro_rules! pass_on_the_rest {
             fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
             fn task_spec(task: TaskId, revision: u32) -> Arc<TaskSpec>;
             fn task_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
-            => {}
-        );
-        pass_on!($type, BackfillStore:
-            fn backfill_plan(tenant: TenantId, backfill: NewBackfill) -> BackfillPlan;
-            fn backfill_create(tenant: TenantId, backfill: NewBackfill, change: Change) -> Backfill;
-            fn backfill_get(tenant: TenantId, id: BackfillId) -> Backfill;
-            fn backfill_list(
-                tenant: TenantId, trigger: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page
-            ) -> Paged<Backfill>;
-            fn backfill_cancel(tenant: TenantId, id: BackfillId, change: Change) -> Backfill;
-            fn backfills_due(now: Timestamp, limit: usize) -> Vec<DueBackfill>;
-            fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
-            => {}
-        );
-        pass_on!($type, RetentionStore:
-            fn retention_step(keep: Keep, limit: usize) -> Swept;
-            => {}
+            => { $($own)* }
         );
     };
 }
@@ -195,4 +200,6 @@ macro_rules! pass_on_runs {
     };
 }
 
-pub(crate) use {pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+pub(crate) use {
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
+};
