@@ -178,7 +178,7 @@ impl Starter {
                     let starts = (0..=self.asks.random.below(8)).map(|_| self.next()).collect();
                     self.start_many(&client, starts).await;
                 }
-                20 => {
+                20..22 => {
                     let starts = self.limited();
                     self.start_many(&client, starts).await;
                 }
