@@ -23,6 +23,8 @@ mod cluster;
 mod figures;
 #[path = "chaos/history.rs"]
 mod history;
+#[path = "chaos/limits.rs"]
+mod limits;
 #[path = "chaos/nemesis.rs"]
 mod nemesis;
 #[path = "support/pass_on.rs"]
@@ -66,7 +68,7 @@ struct Case {
     breaks: &'static [Rule],
 }
 
-const BUGS: [Case; 3] = [
+const BUGS: [Case; 4] = [
     Case {
         bug: "advance-before-insert",
         hosts: 1,
@@ -81,6 +83,7 @@ const BUGS: [Case; 3] = [
         faults: 3,
         breaks: &[Rule::Acknowledged],
     },
+    Case { bug: "limits-forgotten", hosts: FLEET, menu: Menu::Everything, faults: 2, breaks: &[Rule::Limit] },
     Case { bug: "no-fence", hosts: FLEET, menu: Menu::Freezes, faults: 2, breaks: &[Rule::Fenced] },
 ];
 

@@ -14,8 +14,18 @@ mod bug;
 mod checker;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/deadlines.rs"]
+mod deadlines;
+#[path = "simulation/deliveries.rs"]
+mod deliveries;
+#[path = "simulation/followers.rs"]
+mod followers;
 #[path = "simulation/front.rs"]
 mod front;
+#[path = "simulation/limits.rs"]
+mod limits;
+#[path = "simulation/observer.rs"]
+mod observer;
 #[path = "simulation/oracle.rs"]
 mod oracle;
 #[path = "support/pass_on.rs"]
@@ -34,6 +44,8 @@ mod spoil;
 mod state;
 #[path = "simulation/stub.rs"]
 mod stub;
+#[path = "simulation/tasks.rs"]
+mod tasks;
 #[path = "simulation/time.rs"]
 mod time;
 #[path = "support/two_commits.rs"]

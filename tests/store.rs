@@ -77,6 +77,7 @@ conformance!(
     events_are_kept_in_order_and_once
     an_event_starts_one_run_of_each_trigger
     events_of_a_pause_are_on_record
+    every_event_of_a_batch_without_a_run_is_on_record
     what_is_gathered_waits_for_its_time
     a_task_comes_after_another_with_its_output
     an_end_that_nobody_waits_for_is_no_event
@@ -164,6 +165,7 @@ conformance!(
     so_many_runs_of_a_task_execute_at_one_time
     runs_of_the_same_key_wait_for_each_other
     a_rate_lets_attempts_begin_one_after_another
+    a_rate_is_of_attempts_that_begin
     the_highest_priority_begins_first
     limits_are_the_tasks_of_now
     a_lost_host_gives_its_slots_back

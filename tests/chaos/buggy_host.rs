@@ -1,6 +1,7 @@
 //! A host with a bug put in on purpose, as a process of its own: the checker must find it. Composed of the
 //! public crates as `inn serve` is, with a stub for a sandbox and the bug between it and the store.
 
+use crate::limits;
 use crate::sabotage::{Bug, Sabotaged};
 use async_trait::async_trait;
 use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
@@ -40,6 +41,8 @@ pub const BUG: &str = "INNKEEPER_TEST_BUG";
 const TOKEN: &str = "inn_chaos";
 /// How long an attempt of the task `slow` takes.
 const SLOW: Duration = Duration::from_millis(1_500);
+/// How long one of a task with limits takes.
+const LIMITED: Duration = Duration::from_millis(700);
 
 /// Serves until it is killed. The arguments: a name, a data folder, a lease in milliseconds, a database.
 pub async fn main(bug: &str, arguments: &[String]) {
@@ -141,10 +144,11 @@ impl Executor for Stub {
     async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let begun = std::time::Instant::now();
         let claimed = invocation.claimed;
+        let takes = if claimed.task.as_str() == "slow" { SLOW } else { LIMITED };
         let outcome = match claimed.task.as_str() {
             "failing" => Outcome::Failure(Failure::new(FailureKind::Trap, "on purpose")),
-            "slow" => tokio::select! {
-                () = tokio::time::sleep(SLOW) => done(&claimed),
+            "slow" | limits::SHARED | limits::KEYED => tokio::select! {
+                () = tokio::time::sleep(takes) => done(&claimed),
                 () = port.cancelled() => {
                     Outcome::Failure(Failure::new(FailureKind::Cancelled, "it was asked to end"))
                 }

@@ -1,6 +1,7 @@
 //! What must be true of every history and what it has led to. Pure: no clock, no network.
 
 use crate::history::{Answer, Asked, History};
+use crate::limits;
 use crate::state::{AttemptSeen, Billed, RunSeen, State, TriggerSeen};
 use innkeeper_domain::calendar::{Calendar, Schedule};
 use innkeeper_domain::ids::RunId;
@@ -46,6 +47,8 @@ pub enum Rule {
     TakenUp,
     /// Bills say what was done, no more and no less.
     Billed,
+    /// Never more attempts of a task, or of a key, execute than may, on all hosts together.
+    Limit,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +89,7 @@ pub fn check(history: &History, state: &State, exactness: Exactness) -> Vec<Viol
     check.cancels();
     check.triggers();
     check.bills();
+    check.found.extend(limits::check(&state.runs, exactness.clocks));
     check.found
 }
 

@@ -2,6 +2,7 @@
 
 use crate::checker::{Exactness, HandedBack, Rule, check};
 use crate::history::{Answer, Asked, Call, History, Loss, Start};
+use crate::limits;
 use crate::state::{AttemptSeen, Billed, RunSeen, SkipSeen, State, TriggerSeen};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::Schedule;
@@ -10,10 +11,11 @@ use innkeeper_domain::run::RunState;
 use std::time::Duration;
 
 /// The cases, by their names.
-pub const CASES: [(&str, fn()); 3] = [
+pub const CASES: [(&str, fn()); 4] = [
     ("a_good_history_passes", a_good_history_passes),
     ("every_violation_is_found", every_violation_is_found),
     ("takeovers_wait_for_the_database", takeovers_wait_for_the_database),
+    ("what_certainly_executed_at_once_is_counted", what_certainly_executed_at_once_is_counted),
 ];
 
 fn at(millis: i64) -> Timestamp {
@@ -54,6 +56,7 @@ fn run(number: u128, key: &str) -> RunSeen {
         task: "quick".into(),
         trigger: None,
         key: Some(key.into()),
+        customer: None,
         nominal_at: at(10),
         created_at: at(10),
         state: RunState::Succeeded,
@@ -191,4 +194,29 @@ fn takeovers_wait_for_the_database() {
     assert_eq!(found(&history, &state), [Rule::TakenUp]);
     history.outages.push(crate::history::Outage { from: at(500), to: at(900) });
     assert_eq!(found(&history, &state), []);
+}
+
+fn executed(task: &str, customer: &str, from: i64, to: i64, wall: u64) -> RunSeen {
+    let wall = Duration::from_millis(wall);
+    let attempts = vec![AttemptSeen { wall, ..attempt(1, "a", from, to, None) }];
+    RunSeen { task: task.into(), customer: Some(customer.into()), attempts, ..run(1, "one") }
+}
+
+fn what_certainly_executed_at_once_is_counted() {
+    let exceeds = |runs: &[RunSeen]| !limits::check(runs, Duration::from_millis(5)).is_empty();
+    let keyed = |customer, from, to, wall| executed(limits::KEYED, customer, from, to, wall);
+    assert!(exceeds(&[keyed("a", 0, 100, 95), keyed("a", 50, 150, 95)]));
+    assert!(!exceeds(&[keyed("a", 0, 100, 95), keyed("b", 50, 150, 95)]), "another key");
+    assert!(!exceeds(&[keyed("a", 0, 100, 95), keyed("a", 98, 200, 95)]), "clocks are that far apart");
+    assert!(
+        !exceeds(&[keyed("a", 0, 1_000, 95), keyed("a", 50, 150, 95)]),
+        "it isn't known when it executed"
+    );
+    assert!(!exceeds(&[keyed("a", 0, 100, 0), keyed("a", 50, 150, 95)]), "one was lost");
+    let shared = || executed(limits::SHARED, "a", 0, 100, 95);
+    let most = limits::SHARED_MOST as usize;
+    let mut runs: Vec<RunSeen> = (0..most).map(|_| shared()).collect();
+    assert!(!exceeds(&runs));
+    runs.push(executed(limits::SHARED, "b", 50, 150, 95));
+    assert!(exceeds(&runs));
 }

@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Uploads a component and makes a task of it.
-    pub async fn create_task(&self, name: &str, bytes: Vec<u8>, max_attempts: u32) -> Result<(), Status> {
+    pub async fn create_task(&self, name: &str, bytes: Vec<u8>, spec: proto::TaskSpec) -> Result<(), Status> {
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
         let header = Header { digest: digest.clone(), size: bytes.len() as u64, ..Header::default() };
         let parts = [Part::Header(header), Part::Chunk(bytes.into())];
@@ -78,12 +78,7 @@ impl Client {
         ComponentServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
             .push_component(futures::stream::iter(parts))
             .await?;
-        let retry = proto::RetryPolicy {
-            max_attempts,
-            initial_backoff: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
-            ..proto::RetryPolicy::default()
-        };
-        let spec = proto::TaskSpec { component: digest, retry: Some(retry), ..proto::TaskSpec::default() };
+        let spec = proto::TaskSpec { component: digest, ..spec };
         self.tasks().create_task(proto::CreateTaskRequest { name: name.into(), spec: Some(spec) }).await?;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! A store with a bug: it does all that the store behind it does, but for one thing.
 
-use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+use crate::pass_on::{
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
+};
 use crate::two_commits::in_two;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::Token;
@@ -39,6 +41,8 @@ pub enum Bug {
     NoFence,
     /// A start is acknowledged at once, and committed a little later.
     AcknowledgeBeforeCommit,
+    /// Tasks are created without their limits.
+    LimitsForgotten,
 }
 
 impl Bug {
@@ -48,6 +52,7 @@ impl Bug {
             "advance-before-insert" => Self::AdvanceBeforeInsert,
             "no-fence" => Self::NoFence,
             "acknowledge-before-commit" => Self::AcknowledgeBeforeCommit,
+            "limits-forgotten" => Self::LimitsForgotten,
             _ => panic!("`{name}` is no bug"),
         }
     }
@@ -202,6 +207,27 @@ impl Store for Sabotaged {
 
 pass_on_the_rest!(Sabotaged);
 
+pass_on_tasks!(Sabotaged, {
+    async fn task_create(
+        &self,
+        tenant: TenantId,
+        mut task: NewTask,
+        change: Change,
+    ) -> Result<Task, StoreError> {
+        if self.shared.bug == Bug::LimitsForgotten {
+            task.spec =
+                TaskSpec { concurrency: None, concurrency_key: None, key_concurrency: 1, ..task.spec };
+        }
+        self.inner().task_create(tenant, task, change).await
+    }
+});
+
+pass_on_events!(Sabotaged, {
+    async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {
+        self.inner().events_deliver(deliver, now).await
+    }
+});
+
 pass_on_hosts!(Sabotaged, {
     async fn host_start(
         &self,
@@ -226,6 +252,15 @@ pass_on_hosts!(Sabotaged, {
 });
 
 pass_on_triggers!(Sabotaged, {
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        trigger: NewTrigger,
+        change: Change,
+    ) -> Result<Trigger, StoreError> {
+        self.inner().trigger_create(tenant, trigger, change).await
+    }
+
     async fn trigger_resume(
         &self,
         tenant: TenantId,
@@ -252,6 +287,10 @@ pass_on_runs!(Sabotaged, {
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError> {
         self.inner().runs_claim(host, labels, limit, now).await
+    }
+
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.inner().runs_expire(now, limit).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {

@@ -18,6 +18,8 @@ pub struct RunSeen {
     pub task: String,
     pub trigger: Option<String>,
     pub key: Option<String>,
+    /// That its input names.
+    pub customer: Option<String>,
     pub nominal_at: Timestamp,
     pub created_at: Timestamp,
     pub state: RunState,
@@ -130,12 +132,18 @@ fn run_seen(run: proto::Run) -> RunSeen {
         task: run.task,
         trigger: some(run.trigger),
         key: some(run.idempotency_key),
+        customer: run.input.and_then(|input| customer(&input.bytes)),
         nominal_at: instant(run.nominal_at),
         created_at: instant(run.created_at),
         attempt: run.attempt,
         output: run.output.map(|output| String::from_utf8_lossy(&output.bytes).into_owned()),
         attempts: run.attempts.into_iter().map(attempt_seen).collect(),
     }
+}
+
+fn customer(input: &[u8]) -> Option<String> {
+    let input: serde_json::Value = serde_json::from_slice(input).ok()?;
+    input.get("customer")?.as_str().map(Into::into)
 }
 
 fn attempt_seen(attempt: proto::Attempt) -> AttemptSeen {

@@ -2,6 +2,7 @@
 
 use crate::client::{Client, instant};
 use crate::history::{Answer, Asked, Call, Recorder, Start, now};
+use crate::limits;
 use crate::random::Random;
 use innkeeper_api::proto::{self, start_runs_response::result};
 use innkeeper_domain::calendar::{CronSchedule, Dialect, Schedule};
@@ -36,8 +37,25 @@ const FAILING: &str = r#"(module (memory (export "memory") 1) (func (export "_st
 
 /// Makes the tasks that the clients use.
 pub async fn create_tasks(client: &Client) -> Result<(), Status> {
-    for (name, text, attempts) in [("quick", QUICK, 1), ("slow", SLOW, 1), ("failing", FAILING, 3)] {
-        client.create_task(name, wat::parse_str(text).expect("good WAT"), attempts).await?;
+    let attempts = |max_attempts| {
+        let initial_backoff = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
+        let retry = proto::RetryPolicy { max_attempts, initial_backoff, ..proto::RetryPolicy::default() };
+        proto::TaskSpec { retry: Some(retry), ..proto::TaskSpec::default() }
+    };
+    let shared = proto::TaskSpec { concurrency: limits::SHARED_MOST, ..attempts(1) };
+    let keyed = proto::TaskSpec {
+        concurrency_key: limits::KEY.into(),
+        key_concurrency: limits::KEYED_MOST,
+        ..attempts(1)
+    };
+    for (name, text, spec) in [
+        ("quick", QUICK, attempts(1)),
+        ("slow", SLOW, attempts(1)),
+        ("failing", FAILING, attempts(3)),
+        (limits::SHARED, SLOW, shared),
+        (limits::KEYED, SLOW, keyed),
+    ] {
+        client.create_task(name, wat::parse_str(text).expect("good WAT"), spec).await?;
     }
     Ok(())
 }
@@ -156,7 +174,14 @@ impl Starter {
         while let Some(client) = self.asks.client().await {
             match self.asks.random.below(100) {
                 0..8 => self.cancel(&client).await,
-                8..20 => self.start_many(&client).await,
+                8..20 => {
+                    let starts = (0..=self.asks.random.below(8)).map(|_| self.next()).collect();
+                    self.start_many(&client, starts).await;
+                }
+                20..22 => {
+                    let starts = self.limited();
+                    self.start_many(&client, starts).await;
+                }
                 _ => self.start(&client).await,
             }
             self.asks.rest(PAUSE_MAX).await;
@@ -179,6 +204,20 @@ impl Starter {
         let key = format!("{}-{}", self.number, self.begun);
         let input = format!("{{\"number\":{}}}", random.number());
         Start { task: task.into(), key, input }
+    }
+
+    /// Several of a task of which not all may execute at one time.
+    fn limited(&mut self) -> Vec<Start> {
+        let random = &mut self.asks.random;
+        let task = random.pick(&[limits::SHARED, limits::KEYED]).expect("tasks");
+        let customer = random.below(3);
+        let starts = (0..=random.below(4)).map(|_| {
+            self.begun += 1;
+            let key = format!("{}-{}", self.number, self.begun);
+            let input = format!("{{\"customer\":\"c{customer}\",\"number\":{}}}", random.number());
+            Start { task: task.into(), key, input }
+        });
+        starts.collect()
     }
 
     fn record(&mut self, start: Start, asked_at: Timestamp, answer: Answer<RunId>) {
@@ -208,8 +247,7 @@ impl Starter {
         self.record(start, asked_at, answer);
     }
 
-    async fn start_many(&mut self, client: &Client) {
-        let starts: Vec<Start> = (0..=self.asks.random.below(8)).map(|_| self.next()).collect();
+    async fn start_many(&mut self, client: &Client, starts: Vec<Start>) {
         let asked_at = now();
         let request = proto::StartRunsRequest { starts: starts.iter().map(request).collect() };
         let answer = client.runs().start_runs(request).await;

@@ -5,6 +5,8 @@ use crate::oracle::{Pattern, Watch};
 use crate::plan::{MOVING_OFFSETS, Plan, PlannedTrigger, Times};
 use crate::record::{Entry, Event};
 use crate::state::{State, TriggerSeen};
+use crate::tasks::LIMITED;
+use crate::{deadlines, deliveries, limits, stub};
 use innkeeper_domain::calendar::{BundledZones, Zones};
 use innkeeper_domain::ids::{RunId, TriggerId};
 use innkeeper_domain::limits::MISSED_AFTER;
@@ -36,8 +38,18 @@ pub enum Rule {
     CatchUp,
     /// After an acknowledged pause or deletion no run is created.
     Paused,
-    /// Runs of a trigger don't overlap if they mustn't.
+    /// Runs of a trigger overlap no more than its policy allows, and begin in order if they wait for each other.
     Overlap,
+    /// Never more attempts of a task, or of a key, execute than may; none begins while the task is paused.
+    Limit,
+    /// In no time do more attempts of a task begin than its rate gives.
+    Rate,
+    /// No attempt begins after its deadline, and no run is left after it; one that fails for it had it.
+    Deadline,
+    /// A run that no limit and no other run keeps from beginning begins, and what executes ends.
+    Stuck,
+    /// What a trigger follows is in one run of it, in the order of the commits, or in one skip record.
+    Events,
     /// No commit under an old lease.
     Fenced,
     /// A process executes a run once at a time.
@@ -60,14 +72,48 @@ impl fmt::Display for Violation {
 
 /// All violations; none is what is hoped for.
 pub fn check(plan: &Plan, entries: &[Entry], state: &State) -> Vec<Violation> {
-    let mut check =
-        Check { plan, entries, state, seen: Seen::of(entries), watches: HashMap::new(), found: vec![] };
+    let mut check = Check {
+        plan,
+        entries,
+        state,
+        seen: Seen::of(entries),
+        troubles: Troubles::of(entries),
+        watches: HashMap::new(),
+        found: vec![],
+    };
     check.leases();
     check.executions();
     check.starts();
     check.runs();
     check.triggers();
+    check.found.extend(limits::check(plan, entries, state));
+    check.found.extend(deadlines::check(entries, state));
+    check.found.extend(deliveries::check(plan, entries, state));
     check.found
+}
+
+/// From when to when things are not on time.
+pub struct Troubles(Vec<(Timestamp, Timestamp)>);
+
+impl Troubles {
+    pub fn of(entries: &[Entry]) -> Self {
+        let of = |entry: &Entry| match &entry.event {
+            Event::Fault(fault) => Some(fault.trouble(entry.at)),
+            _ => None,
+        };
+        Self(entries.iter().filter_map(of).collect())
+    }
+
+    /// Whether all was well from then on for a while.
+    pub fn well(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.0.iter().all(|(begin, end)| to < *begin || from > *end)
+    }
+
+    /// Since when all is well now, but not before `since`; now, if it isn't.
+    pub fn over_since(&self, since: Timestamp, now: Timestamp) -> Timestamp {
+        let begun = self.0.iter().filter(|(begin, _)| *begin <= now).map(|(_, end)| *end);
+        begun.max().map_or(since, |end| end.max(since)).min(now)
+    }
 }
 
 struct Check<'a> {
@@ -75,6 +121,7 @@ struct Check<'a> {
     entries: &'a [Entry],
     state: &'a State,
     seen: Seen,
+    troubles: Troubles,
     watches: HashMap<String, Watch>,
     found: Vec<Violation>,
 }
@@ -84,13 +131,11 @@ struct Check<'a> {
 struct Seen {
     /// Of each run of a trigger: where it was created, and what the deciding host's clock showed.
     created: HashMap<RunId, (usize, Timestamp)>,
-    ended: HashMap<RunId, usize>,
     pauses: HashMap<TriggerId, Vec<usize>>,
     resumes: HashMap<TriggerId, Vec<usize>>,
     deletions: HashMap<TriggerId, usize>,
     told: HashSet<TriggerId>,
-    /// From when to when things are not on time.
-    troubles: Vec<(Timestamp, Timestamp)>,
+    paused_tasks: HashSet<Name>,
 }
 
 impl Seen {
@@ -103,9 +148,6 @@ impl Seen {
                         seen.created.entry(*run).or_insert((place, *by_clock));
                     }
                 }
-                Event::Finished(lease, state) if state.is_final() => {
-                    seen.ended.insert(lease.run, place);
-                }
                 Event::PauseTold(trigger) => seen.pauses.entry(*trigger).or_default().push(place),
                 Event::Resumed(trigger) => seen.resumes.entry(*trigger).or_default().push(place),
                 Event::DeleteTold(trigger) => {
@@ -114,16 +156,17 @@ impl Seen {
                 Event::CreateTold(trigger) => {
                     seen.told.insert(*trigger);
                 }
-                Event::Fault(fault) => seen.troubles.push(fault.trouble(*at)),
+                Event::Delivered(runs) => {
+                    seen.created.extend(runs.iter().map(|run| (*run, (place, *at))));
+                }
+                Event::Tasks(tasks) => {
+                    let paused = tasks.iter().filter(|task| task.is_paused);
+                    seen.paused_tasks.extend(paused.map(|task| task.task.clone()));
+                }
                 _ => {}
             }
         }
         seen
-    }
-
-    /// Whether all was well from then on for a while.
-    fn well(&self, from: Timestamp, to: Timestamp) -> bool {
-        self.troubles.iter().all(|(begin, end)| to < *begin || from > *end)
     }
 }
 
@@ -142,7 +185,9 @@ impl Check<'_> {
                 // Of one store there is one host: the others are lost when another begins.
                 Event::HostStarted(host) => gone.extend(living.replace(*host)),
                 Event::HostStopped(host) => drop(gone.insert(*host)),
-                Event::Claimed(leases) => holders.extend(leases.iter().map(|lease| (lease.run, *lease))),
+                Event::Claimed { leases, .. } => {
+                    holders.extend(leases.iter().map(|lease| (lease.run, *lease)))
+                }
                 Event::Finished(lease, _)
                     if holders.get(&lease.run) != Some(lease) || gone.contains(&lease.host) =>
                 {
@@ -188,19 +233,30 @@ impl Check<'_> {
 
     fn runs(&mut self) {
         for run in &self.state.runs {
-            // One that a clock which was ahead has made ready for a time to come waits for it.
-            if run.available_at <= self.state.settled_at && !run.state.is_final() {
+            // One that a clock which was ahead has made ready for a time to come waits for it. Those with limits may be
+            // many: whether they go on is seen where they are counted.
+            if run.available_at <= self.state.settled_at && !run.state.is_final() && !self.may_wait(run) {
                 self.fail(Rule::Ends, show(run));
             }
             let output =
                 run.output.as_ref().map(|output| String::from_utf8_lossy(&output.bytes).into_owned());
-            let attempt = run.attempts.last().map(|last| format!("{}/{}", last.host, last.number));
+            let attempt = run
+                .attempts
+                .last()
+                .map(|last| stub::output(Lease { run: run.id, host: last.host, attempt: last.number }));
             if run.state == RunState::Succeeded
                 && (output.is_none() || attempt.is_some_and(|a| Some(a) != output))
             {
                 self.fail(Rule::Fenced, format!("{} has the output {output:?}", show(run)));
             }
         }
+    }
+
+    fn may_wait(&self, run: &Run) -> bool {
+        let of_trigger = |name: &Name| self.plan.triggers.iter().find(|planned| planned.name == *name);
+        let trigger = run.trigger.as_ref().and_then(of_trigger);
+        let waits = trigger.is_some_and(|planned| planned.spec.overlap.waits());
+        waits || LIMITED.contains(&run.task.as_str())
     }
 
     fn triggers(&mut self) {
@@ -224,8 +280,10 @@ impl Check<'_> {
                 continue;
             };
             self.stops(seen, &runs);
-            self.overlaps(planned, &runs);
-            self.reasons(planned, seen);
+            match &planned.times {
+                Times::Events(_) | Times::AfterSuccess(_) => continue,
+                _ => self.reasons(planned, seen),
+            }
             match &planned.times {
                 Times::AfterRun(delay) => self.delays(*delay, seen, &runs),
                 Times::EveryMovingDay { hour, minute } => self.days(*hour, *minute, seen, &runs),
@@ -252,7 +310,9 @@ impl Check<'_> {
                 (1..).map(at).take_while(|at| *at <= end).filter(|at| *at > after).collect()
             }
             Times::Once(at) => Some(*at).into_iter().filter(|at| *at > after).collect(),
-            Times::AfterRun(_) | Times::EveryMovingDay { .. } => Vec::new(),
+            Times::AfterRun(_) | Times::EveryMovingDay { .. } | Times::Events(_) | Times::AfterSuccess(_) => {
+                Vec::new()
+            }
         };
         let (start, end) = (planned.spec.not_before, planned.spec.not_after);
         let within =
@@ -337,7 +397,9 @@ impl Check<'_> {
                 );
             }
             let at = self.entries[place].at;
-            if time::between(run.nominal_at, at) > ON_TIME && self.seen.well(run.nominal_at, run.nominal_at) {
+            if time::between(run.nominal_at, at) > ON_TIME
+                && self.troubles.well(run.nominal_at, run.nominal_at)
+            {
                 self.fail(Rule::OnTime, format!("created at {at}: {}", show(run)));
             }
         }
@@ -347,18 +409,25 @@ impl Check<'_> {
         for skip in &seen.skips {
             let (spec, id) = (&planned.spec, seen.trigger.id);
             let possible = match skip.reason {
-                SkipReason::Overlap => spec.overlap == OverlapPolicy::Skip,
-                SkipReason::Superseded => spec.catch_up == CatchUp::Latest,
+                SkipReason::Overlap => {
+                    matches!(spec.overlap, OverlapPolicy::Skip | OverlapPolicy::BufferOne)
+                }
+                SkipReason::Superseded => {
+                    spec.catch_up == CatchUp::Latest || spec.overlap == OverlapPolicy::CancelOther
+                }
+                SkipReason::QueueFull => spec.overlap == OverlapPolicy::BufferAll,
                 SkipReason::Missed => spec.catch_up == CatchUp::None,
                 SkipReason::TooLate => true,
-                SkipReason::Paused => self.seen.resumes.contains_key(&id),
+                SkipReason::Paused => {
+                    self.seen.resumes.contains_key(&id) || self.seen.paused_tasks.contains(&planned.task)
+                }
                 _ => false,
             };
             let by_outage =
                 matches!(skip.reason, SkipReason::Superseded | SkipReason::Missed | SkipReason::TooLate);
             // Whether times between two ends were missed isn't known.
             let moves = matches!(planned.times, Times::EveryMovingDay { .. });
-            let well = !moves && self.seen.well(skip.from, time::after(skip.to, spec.jitter));
+            let well = !moves && self.troubles.well(skip.from, time::after(skip.to, spec.jitter));
             if !possible || (by_outage && well) {
                 self.fail(Rule::CatchUp, format!("`{}` has no reason for {skip:?}", planned.name));
             }
@@ -383,23 +452,6 @@ impl Check<'_> {
                 self.fail(Rule::Paused, format!("`{}`: {}", seen.trigger.name, show(run)));
             }
         }
-    }
-
-    fn overlaps(&mut self, planned: &PlannedTrigger, runs: &[&Run]) {
-        if planned.spec.overlap != OverlapPolicy::Skip {
-            return;
-        }
-        let mut spans: Vec<_> = runs
-            .iter()
-            .filter_map(|run| Some((self.seen.created.get(&run.id)?.0, *self.seen.ended.get(&run.id)?, run)))
-            .collect();
-        spans.sort_by_key(|(created, ..)| *created);
-        let overlapping: Vec<String> = spans
-            .windows(2)
-            .filter(|pair| pair[1].0 < pair[0].1)
-            .map(|pair| format!("`{}`: {} and {}", planned.name, show(pair[0].2), show(pair[1].2)))
-            .collect();
-        overlapping.into_iter().for_each(|what| self.fail(Rule::Overlap, what));
     }
 
     /// A fixed delay is due so long after the end of each run, or after a decision that came to no run, and at no other
@@ -489,7 +541,7 @@ impl Check<'_> {
     }
 }
 
-fn show(run: &Run) -> String {
+pub fn show(run: &Run) -> String {
     format!(
         "run {} of {}, nominal {}, created {}, {} after {} attempts",
         run.id, run.task, run.nominal_at, run.created_at, run.state, run.attempt

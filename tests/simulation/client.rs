@@ -1,16 +1,20 @@
 //! People: they ask whichever process is there, and ask again until they are told.
 
+use crate::followers::PlannedEvent;
 use crate::front::Front;
 use crate::plan::{Act, Plan, PlannedStart, PlannedTrigger};
 use crate::process::Process;
 use crate::record::{Event, Record};
+use crate::tasks::TaskAct;
 use crate::time::Time;
+use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::Zones;
 use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_engine::clock::Clock;
-use innkeeper_store::{NewRun, NewTrigger, QueuedRuns, StartOptions, Store, StoreError};
+use innkeeper_store::{NewEvent, NewRun, NewTrigger, QueuedRuns, StartOptions, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -49,6 +53,56 @@ impl Clients {
         }
         for start in &plan.starts {
             self.tasks.spawn(self.clone().start(start));
+        }
+        for event in &plan.events {
+            self.tasks.spawn(self.clone().publish(event));
+        }
+        for (task, acts) in &plan.task_acts {
+            self.tasks.spawn(self.clone().change_task(task.clone(), acts.clone()));
+        }
+    }
+
+    async fn change_task(self, task: Name, acts: Vec<(Timestamp, TaskAct)>) {
+        for (at, act) in acts {
+            self.time.sleep_until(at).await;
+            let ask = |asked: Asked| {
+                let (task, act, tenant) = (task.clone(), act.clone(), self.tenant);
+                async move {
+                    let now = asked.process.now().into();
+                    let store = asked.store;
+                    match act.changed(store.task_get(tenant, &task).await?.spec) {
+                        Some(spec) => store.task_update(tenant, &task, spec, None, now).await.map(drop),
+                        None if matches!(act, TaskAct::Pause) => store
+                            .task_pause(tenant, &task, String::new(), QueuedRuns::Keep, now)
+                            .await
+                            .map(drop),
+                        None => store.task_resume(tenant, &task, now).await.map(drop),
+                    }
+                }
+            };
+            self.ask(ask).await.expect("what can be done to a task");
+        }
+    }
+
+    fn publish(self, planned: &PlannedEvent) -> impl Future<Output = ()> + use<> {
+        let (at, times) = (planned.at, planned.times);
+        let event = NewEvent { id: planned.id.clone(), topic: planned.topic(), data: planned.data() };
+        async move {
+            self.time.sleep_until(at).await;
+            self.record.add(Event::PublishAsked(event.id.clone()));
+            for _ in 0..times {
+                let ask = |asked: Asked| {
+                    let (event, tenant) = (event.clone(), self.tenant);
+                    async move {
+                        let now = asked.process.now().into();
+                        asked.store.events_publish(tenant, vec![event], now).await
+                    }
+                };
+                if self.ask(ask).await.is_ok_and(|told| told.iter().all(Result::is_ok)) {
+                    self.record.add(Event::PublishTold(event.id.clone()));
+                }
+                self.time.sleep(AGAIN).await;
+            }
         }
     }
 
@@ -105,14 +159,15 @@ impl Clients {
 
     fn start(self, planned: &PlannedStart) -> impl Future<Output = ()> + use<> {
         let (at, task, key, times) = (planned.at, planned.task.clone(), planned.key.clone(), planned.times);
+        let input = planned.input.clone();
         async move {
             self.time.sleep_until(at).await;
             for _ in 0..times {
                 let ask = |asked: Asked| {
-                    let (task, key, tenant) = (task.clone(), key.clone(), self.tenant);
+                    let (task, key, input) = (task.clone(), key.clone(), input.clone());
+                    let tenant = self.tenant;
                     async move {
                         let now = asked.process.now();
-                        let input = Payload::default();
                         let new = NewRun {
                             id: RunId::new(now),
                             task,

@@ -1,12 +1,14 @@
 //! What a seed says: triggers, what people do with them, and what befalls the hosts.
 
+use crate::followers::{self, PlannedEvent, Wanted};
 use crate::oracle::Pattern;
 use crate::random::Random;
-use crate::stub::TASKS;
+use crate::tasks::{self, LIMITED, TASKS, TaskAct};
 use crate::weather::{DeathPoint, Mood, Side};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::{BundledZones, CronSchedule, Dialect, Fold, Gap, Schedule, TimeZone, Zones};
 use innkeeper_domain::name::Name;
+use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time::{after, before};
 use innkeeper_domain::trigger::{CatchUp, OverlapPolicy, TriggerSpec};
 use std::time::Duration;
@@ -36,7 +38,7 @@ const ZONES: [&str; 8] = [
 ];
 
 /// Calls before and after which a process may die: all that write, and what comes before a decision.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 18] = [
     "triggers_advance",
     "triggers_advance",
     "triggers_advance",
@@ -50,12 +52,20 @@ const CALLS: [&str; 13] = [
     "host_release",
     "triggers_retime",
     "trigger_resume",
+    "runs_expire",
+    "task_update",
+    "events_deliver",
+    "events_deliver",
+    "runs_start",
 ];
 
 pub struct Plan {
     pub begin: Timestamp,
     pub triggers: Vec<PlannedTrigger>,
     pub starts: Vec<PlannedStart>,
+    pub events: Vec<PlannedEvent>,
+    /// What is done to tasks, in order.
+    pub task_acts: Vec<(Name, Vec<(Timestamp, TaskAct)>)>,
     /// In order.
     pub faults: Vec<(Timestamp, Fault)>,
 }
@@ -85,6 +95,10 @@ pub enum Times {
         hour: i8,
         minute: i8,
     },
+    /// Never by itself: when there are such events.
+    Events(Wanted),
+    /// Never by itself: when a run of this task has succeeded.
+    AfterSuccess(Name),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +112,7 @@ pub struct PlannedStart {
     pub at: Timestamp,
     pub task: Name,
     pub key: String,
+    pub input: Payload,
     /// How often it is asked, under the same key.
     pub times: u64,
 }
@@ -139,9 +154,18 @@ impl Plan {
         let zone = random.pick(&ZONES).expect("some");
         let begin = week_of_a_change(random, zone);
         let zones: [&str; 4] = [zone, zone, "UTC", random.pick(&ZONES).expect("some")];
-        let triggers =
+        let triggers: Vec<_> =
             (0..TRIGGERS).map(|number| PlannedTrigger::any(random, number, begin, &zones)).collect();
-        let starts = (0..40).map(|number| PlannedStart::any(random, number, begin)).collect();
+        let mut starts: Vec<_> = (0..40).map(|number| PlannedStart::any(random, number, begin)).collect();
+        for burst in 0..32 {
+            starts.extend(PlannedStart::burst(random, burst, begin));
+        }
+        let triggers = triggers.into_iter().chain(followers::triggers(random, begin)).collect();
+        let events = followers::events(random, begin);
+        let task_acts = LIMITED
+            .iter()
+            .map(|task| (task.parse().expect("a name"), tasks::acts(task, random, begin, LENGTH)));
+        let task_acts = task_acts.collect();
         let mut faults = Vec::new();
         // Once in a while a host is down for days.
         let long = random.chance(20).then(|| after(begin, seconds(random, 24 * HOUR, 60 * HOUR)));
@@ -158,7 +182,7 @@ impl Plan {
             at = after(at, fault.length() + seconds(random, 20 * MINUTE, 6 * HOUR));
             faults.push((begun, fault));
         }
-        Self { begin, triggers, starts, faults }
+        Self { begin, triggers, starts, events, task_acts, faults }
     }
 }
 
@@ -215,7 +239,7 @@ impl PlannedTrigger {
         // What is checked of a moving zone is that no day is left out.
         let bounded = !matches!(times, Times::EveryMovingDay { .. });
         let spec = TriggerSpec {
-            overlap: if random.chance(60) { OverlapPolicy::Skip } else { OverlapPolicy::AllowAll },
+            overlap: random.pick(OverlapPolicy::ALL).expect("some"),
             catch_up: random
                 .pick(&[CatchUp::Latest, CatchUp::Latest, CatchUp::All, CatchUp::None])
                 .expect("some"),
@@ -275,7 +299,24 @@ fn any_task(random: &mut Random) -> Name {
 impl PlannedStart {
     fn any(random: &mut Random, number: u64, begin: Timestamp) -> Self {
         let at = after(begin, seconds(random, HOUR, LENGTH.as_secs()));
-        Self { at, task: any_task(random), key: format!("k{number}"), times: 1 + random.below(3) }
+        let task = any_task(random);
+        let input = tasks::input(task.as_str(), random);
+        Self { at, task, key: format!("k{number}"), input, times: 1 + random.below(3) }
+    }
+
+    /// Several runs of a task with limits at once.
+    fn burst(random: &mut Random, number: u64, begin: Timestamp) -> Vec<Self> {
+        let at = after(begin, seconds(random, HOUR, LENGTH.as_secs()));
+        let task = random.pick(&LIMITED).expect("some");
+        let size = 1 + random.below(12);
+        let start = |of: u64| Self {
+            at,
+            task: task.parse().expect("a name"),
+            key: format!("b{number}-{of}"),
+            input: tasks::input(task, random),
+            times: 1,
+        };
+        (0..size).map(start).collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What happened, in the order in which it did: every commit of the store's that matters, and what was done to the
 //! hosts. It is written where the store answers, before anybody can lose the answer.
 
+use crate::observer::Standing;
 use crate::plan::Fault;
+use crate::tasks::TaskLimits;
 use crate::time::Time;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::ids::{HostId, RunId, TriggerId};
@@ -19,8 +21,21 @@ pub enum Event {
         by_clock: Timestamp,
         advances: Vec<Advance>,
     },
-    Claimed(Vec<Lease>),
+    Claimed {
+        by_clock: Timestamp,
+        leases: Vec<Lease>,
+    },
     Finished(Lease, RunState),
+    /// What became of runs by a commit, as far as its answer doesn't say it.
+    Runs(Vec<Standing>),
+    /// The limits of tasks that a commit has changed.
+    Tasks(Vec<TaskLimits>),
+    /// The runs of a delivery to a trigger.
+    Delivered(Vec<RunId>),
+    /// A client asks for the first time that an event is published.
+    PublishAsked(String),
+    /// An event that a client was told of.
+    PublishTold(String),
     HostStarted(HostId),
     HostStopped(HostId),
     Resumed(TriggerId),

@@ -1,9 +1,13 @@
 //! A good seed, spoilt: every way in which it can be bad must be found.
 
 use crate::checker::Rule;
+use crate::observer::Standing;
 use crate::plan::{Plan, Times};
 use crate::record::{Entry, Event};
 use crate::state::State;
+use crate::tasks::TaskLimits;
+use innkeeper_domain::Timestamp;
+use innkeeper_domain::failure::FailureKind;
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Run, RunState};
@@ -22,7 +26,7 @@ pub struct Seed<'a> {
 /// Spoils a seed; false if there is nothing in it that can be spoilt so.
 type Spoil = fn(&mut Seed) -> bool;
 
-pub const WAYS: [(Rule, Spoil); 18] = [
+pub const WAYS: [(Rule, Spoil); 35] = [
     (Rule::Told, |seed| {
         let told = seed.events(|event| matches!(event, Event::StartTold { .. }));
         let Some(Event::StartTold { key, run }) = told.first().cloned() else { return false };
@@ -75,28 +79,65 @@ pub const WAYS: [(Rule, Spoil); 18] = [
         true
     }),
     (Rule::CatchUp, |seed| {
-        let skip = seed.state.triggers.iter_mut().flat_map(|seen| &mut seen.skips).next();
-        skip.map(|skip| skip.reason = SkipReason::QueueFull).is_some()
+        let scheduled =
+            seed.state.triggers.iter_mut().filter(|seen| is_scheduled(seed.plan, seen.trigger.name.as_str()));
+        let skip = scheduled.flat_map(|seen| &mut seen.skips).next();
+        skip.map(|skip| skip.reason = SkipReason::Quota).is_some()
     }),
     (Rule::Paused, |seed| seed.stop(Event::PauseTold)),
     (Rule::Paused, |seed| seed.stop(Event::DeleteTold)),
-    (Rule::Overlap, |seed| {
-        let skips = |run: &Run| {
-            let planned =
-                seed.plan.triggers.iter().find(|planned| Some(&planned.name) == run.trigger.as_ref());
-            planned.is_some_and(|planned| planned.spec.overlap == OverlapPolicy::Skip)
-        };
-        let runs: Vec<&Run> = seed.scheduled().into_iter().map(|place| &seed.state.runs[place]).collect();
-        let ended = |run: &Run| skips(run) && seed.finish(run.id).is_some();
-        let followed = |run: &Run| {
-            let later =
-                |other: &&&Run| other.trigger == run.trigger && seed.created(other) > seed.created(run);
-            runs.iter().filter(later).any(|other| ended(other))
-        };
-        let run = runs.iter().find(|run| ended(run) && followed(run));
-        let finish = run.and_then(|run| seed.finish(run.id));
-        finish.map(|finish| seed.add(finish)).is_some()
+    (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::Skip)),
+    (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::BufferOne)),
+    (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::BufferAll)),
+    (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::CancelOther)),
+    (Rule::Overlap, |seed| seed.standings(|standing| standing.is_cancelled = false)),
+    (Rule::Limit, |seed| seed.limit(|limits| limits.concurrency = limits.concurrency.map(|_| 1))),
+    (Rule::Limit, |seed| seed.limit(|limits| limits.key_concurrency = limits.key_concurrency.map(|_| 1))),
+    (Rule::Limit, |seed| seed.limit(|limits| limits.is_paused = true)),
+    (Rule::Rate, |seed| seed.limit(|limits| limits.rate = limits.rate.as_ref().map(|_| "1/d".into()))),
+    (Rule::Deadline, |seed| seed.by_clock(|at| after(at, 3_600 * SECOND))),
+    (Rule::Deadline, |seed| {
+        let timed = seed.state.runs.iter_mut().filter(|run| run.end_by.is_some());
+        timed.map(|run| run.end_by = None).count() > 0
     }),
+    (Rule::Deadline, |seed| {
+        let failed = |run: &&mut Run| {
+            run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::StartDeadline)
+        };
+        let failed = seed.state.runs.iter_mut().filter(failed);
+        failed.map(|run| run.finished_at = Some(run.created_at)).count() > 0
+    }),
+    (Rule::Stuck, |seed| {
+        // Of one that waited, nobody has ever heard again.
+        let run = seed.of_task("paired");
+        run.map(|run| seed.forget(run)).is_some()
+    }),
+    (Rule::Stuck, |seed| {
+        // No attempt ever ends.
+        seed.entries.iter_mut().for_each(|entry| {
+            if let Event::Finished(lease, _) = &mut entry.event {
+                lease.run = RunId(uuid::Uuid::nil());
+            }
+        });
+        true
+    }),
+    (Rule::Events, |seed| {
+        let twice = seed.of_follower().first().map(|place| seed.state.runs[*place].clone());
+        twice.map(|run| seed.state.runs.push(run)).is_some()
+    }),
+    (Rule::Events, |seed| {
+        let place = seed.of_follower().last().copied();
+        place.map(|place| seed.state.runs.remove(place)).is_some()
+    }),
+    (Rule::Events, |seed| {
+        let mut places = seed.of_follower().into_iter();
+        let Some((one, other)) = places.next().zip(places.next_back()) else { return false };
+        let input = seed.state.runs[one].input.clone();
+        let other = std::mem::replace(&mut seed.state.runs[other].input, input);
+        seed.state.runs[one].input = other;
+        true
+    }),
+    (Rule::Events, |seed| seed.state.events.pop().is_some()),
     (Rule::Fenced, |seed| {
         let finished = seed.events(|event| matches!(event, Event::Finished(..)));
         finished.first().cloned().map(|finish| seed.add(finish)).is_some()
@@ -130,9 +171,96 @@ impl Seed<'_> {
         self.entries.iter().map(|entry| &entry.event).filter(|event| which(event)).cloned().collect()
     }
 
-    fn finish(&self, run: RunId) -> Option<Event> {
-        let is_its = |event: &Event| matches!(event, Event::Finished(lease, state) if lease.run == run && state.is_final());
-        self.events(is_its).into_iter().next()
+    /// A run of a trigger with this policy that has a run after it is never over.
+    fn never_end(&mut self, overlap: OverlapPolicy) -> bool {
+        let of_policy = |run: &Run| {
+            let mut triggers = self.plan.triggers.iter();
+            triggers.any(|one| Some(&one.name) == run.trigger.as_ref() && one.spec.overlap == overlap)
+        };
+        let followed = |run: &Run| {
+            let mut runs = self.state.runs.iter();
+            runs.any(|other| other.trigger == run.trigger && other.id > run.id && other.attempt > 0)
+        };
+        let found = self.state.runs.iter().find(|run| of_policy(run) && followed(run) && run.attempt > 0);
+        let id = found.map(|run| run.id);
+        id.map(|id| self.forget_end(id)).is_some()
+    }
+
+    fn forget_end(&mut self, run: RunId) {
+        self.entries.retain_mut(|entry| match &mut entry.event {
+            Event::Finished(lease, state) => lease.run != run || !state.is_final(),
+            Event::Runs(standings) => {
+                standings.retain(|standing| standing.run != run || !standing.state.is_final());
+                true
+            }
+            _ => true,
+        });
+    }
+
+    /// All that came of a run after its creation is lost.
+    fn forget(&mut self, run: RunId) {
+        let mut created = false;
+        self.entries.retain_mut(|entry| match &mut entry.event {
+            Event::Finished(lease, _) => lease.run != run,
+            Event::Claimed { leases, .. } => {
+                leases.retain(|lease| lease.run != run);
+                true
+            }
+            Event::Runs(standings) => {
+                standings.retain(|standing| standing.run != run || !std::mem::replace(&mut created, true));
+                true
+            }
+            _ => true,
+        });
+    }
+
+    fn of_task(&self, task: &str) -> Option<RunId> {
+        self.state
+            .runs
+            .iter()
+            .find(|run| run.task.as_str() == task && run.trigger.is_none())
+            .map(|run| run.id)
+    }
+
+    /// The places of runs of a trigger that follows events, without gathering them.
+    fn of_follower(&self) -> Vec<usize> {
+        let follows = |run: &Run| {
+            let mut triggers = self.plan.triggers.iter();
+            triggers.any(|one| {
+                Some(&one.name) == run.trigger.as_ref() && matches!(one.times, Times::AfterSuccess(_))
+            })
+        };
+        let runs = self.state.runs.iter().enumerate();
+        let all: Vec<_> = runs.filter(|(_, run)| follows(run)).collect();
+        let first = all.first().and_then(|(_, run)| run.trigger.clone());
+        all.into_iter().filter(|(_, run)| run.trigger == first).map(|(place, _)| place).collect()
+    }
+
+    fn standings(&mut self, change: impl Fn(&mut Standing)) -> bool {
+        self.entries.iter_mut().for_each(|entry| {
+            if let Event::Runs(standings) = &mut entry.event {
+                standings.iter_mut().for_each(&change);
+            }
+        });
+        true
+    }
+
+    fn limit(&mut self, change: impl Fn(&mut TaskLimits)) -> bool {
+        self.entries.iter_mut().for_each(|entry| {
+            if let Event::Tasks(tasks) = &mut entry.event {
+                tasks.iter_mut().for_each(&change);
+            }
+        });
+        true
+    }
+
+    fn by_clock(&mut self, change: impl Fn(Timestamp) -> Timestamp) -> bool {
+        self.entries.iter_mut().for_each(|entry| {
+            if let Event::Claimed { by_clock, .. } = &mut entry.event {
+                *by_clock = change(*by_clock);
+            }
+        });
+        true
     }
 
     /// Where in the record it was created.

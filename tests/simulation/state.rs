@@ -1,6 +1,7 @@
 //! What is there in the end.
 
 use innkeeper_domain::Timestamp;
+use innkeeper_domain::event::Event;
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::run::Run;
 use innkeeper_domain::trigger::{SkipRange, Trigger};
@@ -12,6 +13,8 @@ pub struct State {
     pub triggers: Vec<TriggerSeen>,
     /// Of triggers that are deleted, too; the oldest first.
     pub runs: Vec<Run>,
+    /// In order.
+    pub events: Vec<Event>,
     /// What was due by then must be accounted for.
     pub settled_at: Timestamp,
     /// Of the zones, in the end.
@@ -38,11 +41,21 @@ impl State {
         for run in all(|page| store.run_list(tenant, RunFilter::default(), page)).await.iter().rev() {
             runs.push(store.run_get(tenant, run.id).await.expect("a run"));
         }
-        Self { triggers, runs, settled_at, edition }
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |last| last.sequence);
+            let more = store.events_after(tenant, after, 1_000).await.expect("events");
+            if more.is_empty() {
+                break;
+            }
+            events.extend(more);
+        }
+        Self { triggers, runs, events, settled_at, edition }
     }
 }
 
-async fn all<T, F>(list: impl Fn(Page) -> F) -> Vec<T>
+/// All pages of a list.
+pub async fn all<T, F>(list: impl Fn(Page) -> F) -> Vec<T>
 where
     F: Future<Output = Result<Paged<T>, StoreError>>,
 {
@@ -62,6 +75,7 @@ impl fmt::Display for State {
         for TriggerSeen { trigger, skips } in &self.triggers {
             writeln!(f, "{trigger:?} {skips:?}")?;
         }
+        self.events.iter().try_for_each(|event| writeln!(f, "{event:?}"))?;
         self.runs.iter().try_for_each(|run| writeln!(f, "{run:?}"))
     }
 }

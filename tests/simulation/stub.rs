@@ -3,6 +3,7 @@
 use crate::process::Process;
 use crate::random::Random;
 use crate::record::{Event, Record};
+use crate::tasks;
 use async_trait::async_trait;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
 use innkeeper_domain::payload::Payload;
@@ -11,10 +12,11 @@ use innkeeper_domain::time;
 use innkeeper_engine::clock::Clock;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// The tasks that there are, by what they do.
-pub const TASKS: [&str; 5] = ["quick", "slow", "fails", "hangs", "long"];
+/// What a successful attempt gives: that of no other run or attempt.
+pub fn output(lease: Lease) -> String {
+    format!("\"{}/{}/{}\"", lease.run, lease.host, lease.attempt)
+}
 
 pub struct Stub {
     pub process: Arc<Process>,
@@ -43,28 +45,34 @@ impl Drop for Execution {
 
 #[async_trait]
 impl Executor for Stub {
-    async fn execute(&self, invocation: Invocation, _port: Arc<dyn AttemptPort>) -> AttemptEnd {
+    async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let lease = invocation.claimed.lease;
         let _execution = Execution::begin(self.process.number, lease, Arc::clone(&self.record));
         // Of the run and the attempt, whichever process has it.
         let mut random = Random::new(lease.run.0.as_u128() as u64 ^ u64::from(lease.attempt));
         let task = invocation.claimed.task.as_str();
-        let takes = match task {
-            "slow" => Duration::from_secs(random.below(900)),
-            "long" => Duration::from_secs(random.below(3_600)),
-            "hangs" if random.chance(30) => Duration::MAX,
-            _ => Duration::from_millis(random.below(2_000)),
-        };
+        let takes = tasks::takes(task, &mut random);
         let ends = time::after(self.process.now(), takes);
-        let (until, failure) = match (ends <= invocation.deadline, task) {
-            (false, _) => (invocation.deadline, Some(FailureKind::Timeout)),
-            (true, "fails") if random.chance(50) => (ends, Some(FailureKind::Guest)),
-            (true, _) => (ends, None),
+        let (until, failure) = match ends <= invocation.deadline {
+            false => (invocation.deadline, Some(FailureKind::Timeout)),
+            true if tasks::fails(task, &mut random) => (ends, Some(FailureKind::Guest)),
+            true => (ends, None),
         };
-        self.process.sleep_until(until).await;
+        let obeys = tasks::obeys(&mut random);
+        let asked_to_end = async {
+            port.cancelled().await;
+            if !obeys {
+                std::future::pending::<()>().await;
+            }
+        };
+        let failure = tokio::select! {
+            biased;
+            () = self.process.sleep_until(until) => failure,
+            () = asked_to_end => Some(FailureKind::Cancelled),
+        };
         let outcome = match failure {
             Some(kind) => Outcome::Failure(Failure::new(kind, "on purpose")),
-            None => Outcome::Output(Payload::json(format!("{}/{}", lease.host, lease.attempt))),
+            None => Outcome::Output(Payload::json(output(lease))),
         };
         AttemptEnd { outcome, usage: Usage::default() }
     }

@@ -2,7 +2,10 @@
 //! lost, the store is away or slow. It also writes the record, and has the bugs that are put in on purpose.
 
 use crate::bug::{self, Bug};
-use crate::pass_on::{pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+use crate::observer::Observer;
+use crate::pass_on::{
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
+};
 use crate::process::{Condition, Process};
 use crate::random::Random;
 use crate::record::{Event, Record};
@@ -24,7 +27,7 @@ use innkeeper_domain::run::{Claimed, Lease, LogLine, Run, RunState};
 use innkeeper_domain::secret::{SealedSecret, SecretInfo};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
 use innkeeper_domain::tenant::{Tenant, TenantUpdate};
-use innkeeper_domain::trigger::{SkipRange, SkipReason, Trigger};
+use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, Trigger};
 use innkeeper_store::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +75,7 @@ pub struct Weathered {
     time: Arc<Time>,
     weather: Arc<Mutex<Weather>>,
     record: Arc<Record>,
+    observer: Arc<Observer>,
     bug: Bug,
 }
 
@@ -88,10 +92,10 @@ impl Weathered {
         process: Arc<Process>,
         time: Arc<Time>,
         weather: Arc<Mutex<Weather>>,
-        record: Arc<Record>,
+        (record, observer): (Arc<Record>, Arc<Observer>),
         bug: Bug,
     ) -> Self {
-        Self { store, process, time, weather, record, bug }
+        Self { store, process, time, weather, record, observer, bug }
     }
 
     fn inner(&self) -> &dyn Store {
@@ -105,6 +109,9 @@ impl Weathered {
     ) -> Result<T, StoreError> {
         self.meet(call, Side::Before).await?;
         let answer = answer.await;
+        if answer.is_ok() {
+            self.observer.after(call, self.inner()).await;
+        }
         self.meet(call, Side::After).await?;
         answer
     }
@@ -127,6 +134,18 @@ impl Weathered {
 
     fn weather(&self) -> MutexGuard<'_, Weather> {
         self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What says of how many runs it has changed something: if of any, that goes on record.
+    async fn changes_runs(
+        &self,
+        answer: impl Future<Output = Result<u64, StoreError>>,
+    ) -> Result<u64, StoreError> {
+        let changed = answer.await?;
+        if changed > 0 {
+            self.observer.look_at_all(self.inner()).await;
+        }
+        Ok(changed)
     }
 
     /// A commit of the store's, on record.
@@ -176,6 +195,25 @@ impl Store for Weathered {
 
 pass_on_the_rest!(Weathered);
 
+pass_on_tasks!(Weathered, {
+    async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError> {
+        self.pass("task_create", self.inner().task_create(tenant, task, change)).await
+    }
+});
+
+pass_on_events!(Weathered, {
+    async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {
+        let runs = deliver.run_ids.clone();
+        let delivering = async {
+            let created = bug::deliver(self.bug, self.inner(), deliver, now).await?;
+            self.record.add(Event::Delivered(runs.clone()));
+            self.observer.look_at(self.inner(), runs).await;
+            Ok(created)
+        };
+        self.pass("events_deliver", delivering).await
+    }
+});
+
 pass_on_hosts!(Weathered, {
     async fn host_start(
         &self,
@@ -189,7 +227,8 @@ pass_on_hosts!(Weathered, {
     }
 
     async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError> {
-        self.pass("hosts_reap", self.inner().hosts_reap(by, now)).await
+        let reap = self.changes_runs(self.inner().hosts_reap(by, now));
+        self.pass("hosts_reap", reap).await
     }
 
     async fn host_stop(&self, host: HostId, now: Timestamp) -> Result<u64, StoreError> {
@@ -198,11 +237,24 @@ pass_on_hosts!(Weathered, {
     }
 
     async fn host_release(&self, host: HostId, keep: Vec<Lease>, now: Timestamp) -> Result<u64, StoreError> {
-        self.pass("host_release", self.inner().host_release(host, keep, now)).await
+        let release = self.changes_runs(self.inner().host_release(host, keep, now));
+        self.pass("host_release", release).await
     }
 });
 
 pass_on_triggers!(Weathered, {
+    async fn trigger_create(
+        &self,
+        tenant: TenantId,
+        mut trigger: NewTrigger,
+        change: Change,
+    ) -> Result<Trigger, StoreError> {
+        if self.bug == Bug::OverlapForgotten {
+            trigger.spec.overlap = OverlapPolicy::AllowAll;
+        }
+        self.pass("trigger_create", self.inner().trigger_create(tenant, trigger, change)).await
+    }
+
     async fn trigger_resume(
         &self,
         tenant: TenantId,
@@ -225,16 +277,24 @@ pass_on_triggers!(Weathered, {
             Bug::CatchUpOffByOne => advances.iter_mut().for_each(bug::lose_one),
             Bug::AdvanceBeforeInsert => {
                 let (first, then) = in_two(advances);
-                let event = Event::Advanced { by_clock: now, advances: first.clone() };
-                self.commit("triggers_advance", self.inner().triggers_advance(first, now), |_| event).await?;
+                self.pass("triggers_advance", self.advance(first, now)).await?;
                 advances = then;
             }
             _ => {}
         }
-        let event = Event::Advanced { by_clock: now, advances: advances.clone() };
-        self.commit("triggers_advance", self.inner().triggers_advance(advances, now), |_| event).await
+        self.pass("triggers_advance", self.advance(advances, now)).await
     }
 });
+
+impl Weathered {
+    async fn advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
+        let created = self.inner().triggers_advance(advances.clone(), now).await?;
+        let runs = advances.iter().flat_map(|advance| advance.run_ids.clone()).collect();
+        self.record.add(Event::Advanced { by_clock: now, advances });
+        self.observer.look_at(self.inner(), runs).await;
+        Ok(created)
+    }
+}
 
 pass_on_runs!(Weathered, {
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -247,7 +307,13 @@ pass_on_runs!(Weathered, {
         starts: Vec<NewRun>,
         change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
-        self.pass("runs_start", self.inner().runs_start(tenant, starts, change)).await
+        let starting = async {
+            let started = self.inner().runs_start(tenant, starts, change).await?;
+            let runs = started.iter().flatten().map(|started| started.id).collect();
+            self.observer.look_at(self.inner(), runs).await;
+            Ok(started)
+        };
+        self.pass("runs_start", starting).await
     }
 
     async fn runs_claim(
@@ -257,8 +323,26 @@ pass_on_runs!(Weathered, {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Claimed>, StoreError> {
-        let leases = |claimed: &Vec<Claimed>| Event::Claimed(claimed.iter().map(|run| run.lease).collect());
-        self.commit("runs_claim", self.inner().runs_claim(host, labels, limit, now), leases).await
+        let claiming = async {
+            let limits = bug::forget_limits(self.bug, self.inner(), self.observer.tenant, now).await?;
+            let claimed = self.inner().runs_claim(host, labels, limit, now).await;
+            bug::restore_limits(limits, self.inner(), self.observer.tenant, now).await?;
+            let claimed = claimed?;
+            if !claimed.is_empty() {
+                let leases = claimed.iter().map(|run| run.lease).collect();
+                self.record.add(Event::Claimed { by_clock: now, leases });
+            }
+            Ok(claimed)
+        };
+        self.pass("runs_claim", claiming).await
+    }
+
+    async fn runs_expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        if self.bug == Bug::NothingExpires {
+            return Ok(0);
+        }
+        let expire = self.changes_runs(self.inner().runs_expire(now, limit));
+        self.pass("runs_expire", expire).await
     }
 
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
@@ -271,6 +355,16 @@ pass_on_runs!(Weathered, {
                 answer => answer,
             }
         };
-        self.commit("run_finish_if_leased", finishing, |state| Event::Finished(lease, *state)).await
+        let finishing = async {
+            let state = finishing.await?;
+            self.record.add(Event::Finished(lease, state));
+            // When it is tried again, if it is.
+            self.observer.look_at(self.inner(), vec![lease.run]).await;
+            if self.bug == Bug::SlotLost {
+                bug::lose_slot(self.inner(), self.observer.tenant, now).await?;
+            }
+            Ok(state)
+        };
+        self.pass("run_finish_if_leased", finishing).await
     }
 });

@@ -4,12 +4,14 @@ use crate::bug::{Bug, without_changes};
 use crate::checker::{self, Violation};
 use crate::client::Clients;
 use crate::front::Front;
+use crate::observer::Observer;
 use crate::plan::{DEATH_PATIENCE, Fault, LENGTH, MOVING, Plan, moving};
 use crate::process::{Condition, Process};
 use crate::random::Random;
 use crate::record::{Event, Record};
 use crate::state::State;
-use crate::stub::{Stub, TASKS};
+use crate::stub::Stub;
+use crate::tasks::{self, TASKS};
 use crate::time::Time;
 use crate::weather::{DeathPoint, Mood, Weather, Weathered};
 use innkeeper_domain::Timestamp;
@@ -18,9 +20,8 @@ use innkeeper_domain::component::{Component, Digest, Shape};
 use innkeeper_domain::host::{Host, Labels};
 use innkeeper_domain::ids::{self, HostId, TaskId, TenantId};
 use innkeeper_domain::keyring::Keyring;
-use innkeeper_domain::retry::RetryPolicy;
-use innkeeper_domain::task::TaskSpec;
 use innkeeper_engine::clock::Clock;
+use innkeeper_engine::delivery::Deliverer;
 use innkeeper_engine::dispatcher::{Dispatcher, DispatcherConfig};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_store::sqlite::InlineDatabase;
@@ -82,6 +83,7 @@ impl Zones for EditionOfZones {
 struct World {
     time: Arc<Time>,
     record: Arc<Record>,
+    observer: Arc<Observer>,
     weather: Arc<Mutex<Weather>>,
     database: InlineDatabase,
     front: Arc<Front>,
@@ -92,10 +94,10 @@ struct World {
     tasks: TaskTracker,
 }
 
-/// A process, and the two halves of its engine.
+/// A process, and the parts of its engine.
 struct Living {
     process: Arc<Process>,
-    halves: [JoinHandle<()>; 2],
+    parts: [JoinHandle<()>; 3],
 }
 
 /// What a seed was, and what came of it.
@@ -133,11 +135,19 @@ pub fn live_through(seed: u64, bug: Bug) -> Lived {
     let weather =
         Weather { mood: Mood::Well, death: None, random: Random::new(!seed), died: BTreeMap::new() };
     let weather = Arc::new(Mutex::new(weather));
+    let database = InlineDatabase::new(folder.path()).expect("a store");
+    let store = database.store().expect("a store");
+    // Component files are written by a thread, which time doesn't wait for.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let tenant = runtime.block_on(set_up(&store, plan.begin));
+    let observer = Arc::new(Observer::new(Arc::clone(&record), tenant));
+    runtime.block_on(observer.look_at_tasks(&store));
     let world = World {
         time: Arc::clone(&time),
         record: Arc::clone(&record),
+        observer,
         weather: Arc::clone(&weather),
-        database: InlineDatabase::new(folder.path()).expect("a store"),
+        database,
         front: Arc::default(),
         bug,
         begin: plan.begin,
@@ -145,10 +155,6 @@ pub fn live_through(seed: u64, bug: Bug) -> Lived {
         edition: 0,
         tasks: TaskTracker::new(),
     };
-    let store = world.database.store().expect("a store");
-    // Component files are written by a thread, which time doesn't wait for.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let tenant = runtime.block_on(set_up(&store, plan.begin));
     let state = time.run(world.live(&plan, &store, tenant));
     let died = std::mem::take(&mut weather.lock().unwrap_or_else(PoisonError::into_inner).died);
     Lived { plan, record, state, died }
@@ -184,24 +190,26 @@ impl World {
             Arc::clone(&process),
             Arc::clone(&self.time),
             Arc::clone(&self.weather),
-            Arc::clone(&self.record),
+            (Arc::clone(&self.record), Arc::clone(&self.observer)),
             self.bug,
         ));
         let clock = || Arc::clone(&process) as Arc<dyn Clock>;
         let zones: Arc<dyn Zones> =
             Arc::new(EditionOfZones { edition: self.edition, bug: self.bug, begin: self.begin });
         self.front.set(Arc::clone(&process), Arc::clone(&store), Arc::clone(&zones));
+        let deliverer = Deliverer::new(Arc::clone(&store), clock()).polling(POLL);
         let scheduler = Scheduler::new(Arc::clone(&store), clock(), zones).polling(POLL);
         let stub = Stub { process: Arc::clone(&process), record: Arc::clone(&self.record) };
         let keyring = Arc::new(Keyring::new(vec![[7; 32].into()]).expect("a key"));
         let config = DispatcherConfig { lease: LEASE, poll: POLL, ..DispatcherConfig::new(host(&process)) };
         let dispatcher = Dispatcher::new(store, clock(), Arc::new(stub), keyring, config);
-        let (one, other) = (process.stop.clone(), process.stop.clone());
-        let halves = [
+        let [one, other, third] = [(); 3].map(|()| process.stop.clone());
+        let parts = [
             self.tasks.spawn(async move { scheduler.run(one).await }),
             self.tasks.spawn(async move { dispatcher.run(other).await }),
+            self.tasks.spawn(async move { deliverer.run(third).await }),
         ];
-        Living { process, halves }
+        Living { process, parts }
     }
 
     /// The process that lives afterwards.
@@ -279,7 +287,7 @@ impl World {
 /// Stops a process in order, if it does so in time.
 async fn stop(living: Living, time: &Arc<Time>) {
     living.process.stop.cancel();
-    let stopped = futures::future::join_all(living.halves);
+    let stopped = futures::future::join_all(living.parts);
     tokio::select! {
         biased;
         _ = stopped => {}
@@ -315,9 +323,7 @@ async fn set_up(store: &dyn Store, now: Timestamp) -> TenantId {
     };
     store.component_put(tenant.id, component, vec![], now.into()).await.expect("a component");
     for task in TASKS {
-        let retry = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
-        let timeout = Duration::from_secs(if task == "hangs" { 300 } else { 3_600 });
-        let spec = TaskSpec { retry, timeout, ..TaskSpec::new(digest) };
+        let spec = tasks::spec(task, digest);
         let new = NewTask { id: TaskId::new(now), name: task.parse().expect("a name"), spec };
         store.task_create(tenant.id, new, now.into()).await.expect("a task");
     }

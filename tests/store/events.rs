@@ -155,6 +155,17 @@ pub async fn what_is_gathered_waits_for_its_time(f: Fixture) {
     assert_eq!(f.store.trigger_get(f.tenant.id, &name("of-work")).await.unwrap().behind, Some(0));
 }
 
+pub async fn every_event_of_a_batch_without_a_run_is_on_record(f: Fixture) {
+    let gather = Some(Gather::Batch { size: 2, wait: Duration::from_secs(10) });
+    let rule = EventRule { gather, ..EventRule::new("a".parse().unwrap()) };
+    f.follow("work", TriggerSpec { overlap: OverlapPolicy::Skip, ..TriggerSpec::new(rule) }).await.unwrap();
+    f.publish(5, vec![event("1", "a", "1"), event("2", "a", "2"), event("3", "a", "3")]).await;
+    f.publish(6, vec![event("4", "a", "4")]).await;
+    assert_eq!(f.deliver(7).await, 1);
+    let skips = f.store.trigger_skips(f.tenant.id, &name("of-work"), page(9, None)).await.unwrap().items;
+    assert_eq!(skips, [skip(5, 6, 2, SkipReason::Overlap)]);
+}
+
 pub async fn a_task_comes_after_another_with_its_output(f: Fixture) {
     for task in ["then", "else", "always"] {
         f.task(task).await;

@@ -127,6 +127,27 @@ pub async fn a_rate_lets_attempts_begin_one_after_another(f: Fixture) {
     f.check_gates().await;
 }
 
+pub async fn a_rate_is_of_attempts_that_begin(f: Fixture) {
+    let other = NewTask { id: TaskId::new(at(1)), name: name("other"), spec: TaskSpec::new(digest()) };
+    f.store.task_create(f.tenant.id, other, at(1).into()).await.unwrap();
+    f.limit(|spec| spec.rate = Some("2/m".parse().unwrap())).await;
+    for number in 0..9 {
+        let task = if number < 3 { name("other") } else { name("work") };
+        let start = NewRun { task, ..f.new_run("1", None) };
+        let started = f.store.runs_start(f.tenant.id, vec![start], at(2 + number).into()).await.unwrap();
+        assert!(started[0].is_ok());
+    }
+    // A host that has room for one run at a time, and others before those that a rate lets pass.
+    for second in [100, 200, 300] {
+        assert_eq!(f.store.runs_claim(f.host, &Labels::default(), 1, at(second)).await.unwrap().len(), 1);
+        f.check_gates().await;
+    }
+    assert_eq!(f.ids(400).await.len(), 2, "what waited doesn't begin all at once");
+    assert_eq!(f.ids(429).await.len(), 0);
+    assert_eq!(f.ids(430).await.len(), 1);
+    f.check_gates().await;
+}
+
 pub async fn the_highest_priority_begins_first(f: Fixture) {
     let low = f.start_by_priority("1", Some(0)).await;
     let usual = f.start_by_priority("1", None).await;

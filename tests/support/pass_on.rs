@@ -2,7 +2,7 @@
 
 /// Implements traits of the store's contract for a type that has `inner(&self) -> &dyn Store`, and
 /// `pass(&self, call: &'static str, answer: impl Future<..>)`, through which every answer goes. What the types differ in
-/// is their own: the methods that [`pass_on_hosts`], [`pass_on_triggers`] and [`pass_on_runs`] leave out.
+/// is their own: the methods that the macros below leave out.
 macro_rules! pass_on {
     ($type:ident, $trait:ident: $(fn $name:ident($($argument:ident: $of:ty),*) -> $answer:ty;)+ => { $($own:tt)* }) => {
         #[async_trait::async_trait]
@@ -81,8 +81,29 @@ macro_rules! pass_on_the_rest {
             fn upload_end(tenant: TenantId, digest: Digest) -> ();
             => {}
         );
+        pass_on!($type, BackfillStore:
+            fn backfill_plan(tenant: TenantId, backfill: NewBackfill) -> BackfillPlan;
+            fn backfill_create(tenant: TenantId, backfill: NewBackfill, change: Change) -> Backfill;
+            fn backfill_get(tenant: TenantId, id: BackfillId) -> Backfill;
+            fn backfill_list(
+                tenant: TenantId, trigger: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page
+            ) -> Paged<Backfill>;
+            fn backfill_cancel(tenant: TenantId, id: BackfillId, change: Change) -> Backfill;
+            fn backfills_due(now: Timestamp, limit: usize) -> Vec<DueBackfill>;
+            fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
+            => {}
+        );
+        pass_on!($type, RetentionStore:
+            fn retention_step(keep: Keep, limit: usize) -> Swept;
+            => {}
+        );
+    };
+}
+
+/// Without `task_create`.
+macro_rules! pass_on_tasks {
+    ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, TaskStore:
-            fn task_create(tenant: TenantId, task: NewTask, change: Change) -> Task;
             fn task_update(
                 tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
             ) -> Task;
@@ -100,20 +121,14 @@ macro_rules! pass_on_the_rest {
             fn task_revisions(tenant: TenantId, name: &Name, page: Page) -> Paged<Revision>;
             fn task_spec(task: TaskId, revision: u32) -> Arc<TaskSpec>;
             fn task_delete(tenant: TenantId, name: &Name, change: Change) -> u64;
-            => {}
+            => { $($own)* }
         );
-        pass_on!($type, BackfillStore:
-            fn backfill_plan(tenant: TenantId, backfill: NewBackfill) -> BackfillPlan;
-            fn backfill_create(tenant: TenantId, backfill: NewBackfill, change: Change) -> Backfill;
-            fn backfill_get(tenant: TenantId, id: BackfillId) -> Backfill;
-            fn backfill_list(
-                tenant: TenantId, trigger: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page
-            ) -> Paged<Backfill>;
-            fn backfill_cancel(tenant: TenantId, id: BackfillId, change: Change) -> Backfill;
-            fn backfills_due(now: Timestamp, limit: usize) -> Vec<DueBackfill>;
-            fn backfill_advance(step: BackfillStep, now: Timestamp) -> u32;
-            => {}
-        );
+    };
+}
+
+/// Without `events_deliver`.
+macro_rules! pass_on_events {
+    ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, EventStore:
             fn events_publish(
                 tenant: TenantId, events: Vec<innkeeper_store::NewEvent>, change: Change
@@ -121,13 +136,8 @@ macro_rules! pass_on_the_rest {
             fn events_after(tenant: TenantId, after: u64, limit: usize) -> Vec<innkeeper_domain::event::Event>;
             fn events_head(tenant: TenantId) -> u64;
             fn events_pending(now: Timestamp, limit: usize) -> Vec<innkeeper_store::Pending>;
-            fn events_deliver(deliver: innkeeper_store::Deliver, now: Timestamp) -> u32;
             fn events_look(looks: Vec<innkeeper_store::Look>, now: Timestamp) -> u32;
-            => {}
-        );
-        pass_on!($type, RetentionStore:
-            fn retention_step(keep: Keep, limit: usize) -> Swept;
-            => {}
+            => { $($own)* }
         );
     };
 }
@@ -148,11 +158,10 @@ macro_rules! pass_on_hosts {
     };
 }
 
-/// Without `trigger_resume` and `triggers_advance`.
+/// Without `trigger_create`, `trigger_resume` and `triggers_advance`.
 macro_rules! pass_on_triggers {
     ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, TriggerStore:
-            fn trigger_create(tenant: TenantId, trigger: NewTrigger, change: Change) -> Trigger;
             fn trigger_get(tenant: TenantId, name: &Name) -> Trigger;
             fn trigger_list(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Trigger>;
             fn trigger_plans(tenant: TenantId, task: Option<&Name>, only: Option<BTreeSet<Name>>, page: Page) -> Paged<Plan>;
@@ -173,7 +182,7 @@ macro_rules! pass_on_triggers {
     };
 }
 
-/// Without `run_get`, `runs_start`, `runs_claim` and `run_finish_if_leased`.
+/// Without `run_get`, `runs_start`, `runs_claim`, `runs_expire` and `run_finish_if_leased`.
 macro_rules! pass_on_runs {
     ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, RunStore:
@@ -181,7 +190,6 @@ macro_rules! pass_on_runs {
             fn run_cancel(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn runs_cancel(tenant: TenantId, ids: Vec<RunId>, change: Change) -> Cancelled;
             fn runs_retry(tenant: TenantId, ids: Vec<RunId>, on: OnRevision, change: Change) -> Retried;
-            fn runs_expire(now: Timestamp, limit: usize) -> u64;
             fn run_pause(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn run_resume(tenant: TenantId, id: RunId, change: Change) -> Run;
             fn gates_list(tenant: TenantId, limit: usize) -> Vec<GateStatus>;
@@ -193,4 +201,6 @@ macro_rules! pass_on_runs {
     };
 }
 
-pub(crate) use {pass_on, pass_on_hosts, pass_on_runs, pass_on_the_rest, pass_on_triggers};
+pub(crate) use {
+    pass_on, pass_on_events, pass_on_hosts, pass_on_runs, pass_on_tasks, pass_on_the_rest, pass_on_triggers,
+};

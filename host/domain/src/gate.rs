@@ -1,8 +1,8 @@
 //! Gates: what a run has to pass before it can be claimed, and how many may have passed at one time.
 //!
-//! A run passes its gates in order: its trigger's, its key's, its task's. It holds a slot of each that it has passed:
-//! of its key's and its task's until its attempt has ended, of its trigger's until it is over. Nearly all runs have no
-//! gates.
+//! A run passes its gates in order: its trigger's, its key's, its task's. It holds a slot of each from then on, though no
+//! host has claimed it yet: of its key's and its task's until its attempt has ended, of its trigger's until it is over.
+//! Nearly all runs have no gates.
 
 use crate::expression::{Compiled, Expression, ExpressionError};
 use crate::payload::Payload;
@@ -293,6 +293,12 @@ impl Gate {
             _ => self.on_time_at,
         };
         Self { taken: self.taken + passed, held: self.held.saturating_sub(passed), on_time_at, ..self }
+    }
+
+    /// The instant to keep when so many of those that have passed last begin nothing, and wait again.
+    pub fn on_time_without(&self, runs: usize) -> Option<Timestamp> {
+        let rate = self.terms.rate?;
+        self.on_time_at.map(|at| rate.give_back(at, runs as u64))
     }
 
     /// When it is worth looking at again if nobody gives a slot back: the earliest of those that wait is ready at

@@ -221,6 +221,8 @@ pub const PRIORITY_MAX: u8 = 9;
 /// Gates of one tenant that are looked at before the next tenant's are, and how often a claim goes round.
 pub const GATES_PER_LOOK: usize = 64;
 pub const GATE_ROUNDS_MAX: usize = 8;
+/// After how long a gate is looked at again whose rate has let runs pass that nobody has claimed.
+pub const UNCLAIMED_LOOK: Duration = Duration::from_millis(100);
 /// Starts in one call.
 pub const STARTS_PER_CALL_MAX: usize = 1_000;
 /// Tries of one run.

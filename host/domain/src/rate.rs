@@ -112,6 +112,12 @@ impl Rate {
         time::after(self.from(on_time_at, now), self.step().saturating_mul(steps))
     }
 
+    /// The instant to keep when so many of those that were taken last have not come.
+    pub fn give_back(self, on_time_at: Timestamp, count: u64) -> Timestamp {
+        let steps = u32::try_from(count).unwrap_or(u32::MAX);
+        time::before(on_time_at, self.step().saturating_mul(steps))
+    }
+
     /// When there is room for one, if none comes until then: not before `now`.
     pub fn opens_at(self, on_time_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let ahead = self.step().saturating_mul(self.count - 1);

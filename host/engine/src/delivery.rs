@@ -25,6 +25,7 @@ const LOOKS_MAX: usize = 10_000;
 pub struct Deliverer {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    poll: Duration,
     compiled: Compiled,
     /// When what waits to be gathered is to be looked at, as far as it is known here.
     looks: Times,
@@ -47,10 +48,16 @@ impl Deliverer {
         Self {
             store,
             clock,
+            poll: POLL,
             compiled: Compiled::default(),
             looks: Mutex::default(),
             failed: Mutex::default(),
         }
+    }
+
+    /// One that waits for `poll` at most between two looks at the store, instead of a second.
+    pub fn polling(self, poll: Duration) -> Self {
+        Self { poll, ..self }
     }
 
     /// Works until it is told to stop.
@@ -131,7 +138,7 @@ impl Deliverer {
     }
 
     fn next_look(&self) -> Timestamp {
-        let poll = time::after(self.clock.now(), POLL);
+        let poll = time::after(self.clock.now(), self.poll);
         of(&self.looks).values().min().map_or(poll, |look| poll.min(*look))
     }
 }

@@ -63,9 +63,18 @@ pub(crate) struct Start {
     pub id: RunId,
     pub occurrence: String,
     pub nominal_at: Timestamp,
+    /// The time of the first, and how many, of what it is of: several events can be one occurrence.
+    pub from: Timestamp,
+    pub count: u64,
     /// See [`innkeeper_domain::event::Event::depth`].
     pub depth: u32,
     pub input: Payload,
+}
+
+impl Start {
+    fn skipped(&self, reason: SkipReason) -> SkipRange {
+        SkipRange { from: self.from, to: self.nominal_at, count: self.count, reason }
+    }
 }
 
 /// What a transaction has come to.
@@ -106,11 +115,10 @@ impl<'a> Starting<'a> {
                 Ok(())
             }
             Verdict::Skip(reason) => {
-                let at = start.nominal_at;
                 if let (SkipReason::Quota, Some((_, exceeded))) = (reason, &state.tenant.over) {
                     self.account.refused(exceeded);
                 }
-                self.skip(SkipRange { from: at, to: at, count: 1, reason });
+                self.skip(start.skipped(reason));
                 Err(reason)
             }
             Verdict::Existing(_) | Verdict::Reject(_) => {
@@ -124,8 +132,7 @@ impl<'a> Starting<'a> {
         self.cancels |= self.source.unfinished_of_trigger > 0;
         for start in std::mem::take(&mut self.starts) {
             self.account.not_fired(&start.input);
-            let at = start.nominal_at;
-            self.skip(SkipRange { from: at, to: at, count: 1, reason: SkipReason::Superseded });
+            self.skip(start.skipped(SkipReason::Superseded));
         }
     }
 
@@ -187,7 +194,8 @@ pub(crate) fn fire(
         return Ok(crate::Fired::Skipped(reason));
     }
     let (id, occurrence, input) = (firing.run_id, firing.occurrence.clone(), firing.input.clone());
-    Ok(match starting.start(Start { id, occurrence, nominal_at: at, depth: 0, input }) {
+    let start = Start { id, occurrence, nominal_at: at, from: at, count: 1, depth: 0, input };
+    Ok(match starting.start(start) {
         Ok(()) => crate::Fired::Run(id),
         Err(reason) => crate::Fired::Skipped(reason),
     })

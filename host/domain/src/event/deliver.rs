@@ -57,10 +57,21 @@ pub enum Item {
 pub struct Delivered {
     /// Unique in the trigger.
     pub occurrence: String,
+    /// The time of its first event.
+    pub from: Timestamp,
     /// The time of its last event.
     pub at: Timestamp,
+    /// How many events it is of.
+    pub count: u64,
     pub depth: u32,
     pub input: Given,
+}
+
+impl Delivered {
+    /// Its events without a run.
+    pub fn skipped(&self, reason: SkipReason) -> SkipRange {
+        SkipRange { from: self.from, to: self.at, count: self.count, reason }
+    }
 }
 
 /// What its input is.
@@ -262,15 +273,14 @@ impl<'a> Delivering<'a> {
         // Not the run that has ended: one that was retried ends again.
         let occurrence = format!("event/{}", first.sequence);
         let depth = used.iter().map(|event| event.depth).max().unwrap_or_default() + 1;
+        let (first, count) = (used.first().copied().unwrap_or(last), used.len() as u64);
         match self.input(used, is_batch) {
             Some(input) => {
                 self.runs += 1;
-                self.items.push(Item::Run(Delivered { occurrence, at: last.at, depth, input }));
+                let (from, at) = (first.at, last.at);
+                self.items.push(Item::Run(Delivered { occurrence, from, at, count, depth, input }));
             }
-            None => {
-                let (first, count) = (used.first().copied().unwrap_or(*last), used.len() as u64);
-                self.skip(first, last, count, SkipReason::NoInput);
-            }
+            None => self.skip(first, last, count, SkipReason::NoInput),
         }
     }
 

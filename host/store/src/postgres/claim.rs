@@ -2,7 +2,7 @@
 
 use super::connection::{in_transaction, reading};
 use super::gate::next_open;
-use super::gate_grant::grant;
+use super::gate_grant::{give_back, grant};
 use super::host::state;
 use super::quota::{Counted, cpu_of_day, stored_bytes, try_exclude};
 use super::row::{At, Json, Small, Word, row, rows, signed, unsigned};
@@ -99,6 +99,11 @@ pub(super) async fn claim(
     })?;
     let claimed =
         if limited.is_empty() { claimed } else { claim_limited(shared, labels, &limited, asked).await? };
+    let begun = claimed.iter().map(|run: &Claimed| run.lease.run).collect();
+    if let Err(error) = give_back(shared, &begun, now).await {
+        // What was claimed is claimed.
+        tracing::debug!(%error, "runs that a rate has let pass could not be made to wait again");
+    }
     shared.wakes.runs_changed(claimed.iter().map(|run: &Claimed| run.lease.run));
     // What this host doesn't take, others may, or it in a moment.
     if granted.is_left || granted.free > claimed.len() {

@@ -18,7 +18,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::rule::Rule;
 use innkeeper_domain::run::RunState;
-use innkeeper_domain::trigger::{SkipRange, SkipReason};
+use innkeeper_domain::trigger::SkipReason;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Row;
@@ -137,15 +137,12 @@ async fn apply(
                 match (input, ids.next()) {
                     (Some(input), Some(id)) => {
                         let (occurrence, nominal_at, depth) = (run.occurrence.clone(), run.at, run.depth);
+                        let (from, count) = (run.from, run.count);
+                        let start = Start { id: *id, occurrence, nominal_at, from, count, depth, input };
                         // What isn't admitted is on record.
-                        let _ = starting.start(Start { id: *id, occurrence, nominal_at, depth, input });
+                        let _ = starting.start(start);
                     }
-                    _ => starting.skip(SkipRange {
-                        from: run.at,
-                        to: run.at,
-                        count: 1,
-                        reason: SkipReason::NoInput,
-                    }),
+                    _ => starting.skip(run.skipped(SkipReason::NoInput)),
                 }
             }
         }

@@ -12,11 +12,12 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
 use innkeeper_domain::host::HostState;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
-use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
+use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
 use innkeeper_domain::tenant::TenantState;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use innkeeper_domain::time;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -112,13 +113,15 @@ async fn grant_open(
     let tasks: Vec<Uuid> = tasks.into_iter().collect();
     let skip = if others == Locked::PassBy { " SKIP LOCKED" } else { "" };
     let lock = format!("SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE{skip}");
-    in_transaction!(&shared.pool, |c| {
+    let (granted, passed_by, rated) = in_transaction!(&shared.pool, |c| {
         let found = rows(c, &lock, &[&tasks]).await?;
         let locked: HashSet<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let (mut granted, mut passed_by) = (Granted::default(), Vec::new());
+        let (mut granted, mut passed_by, mut rated) = (Granted::default(), Vec::new(), Vec::new());
         for (tenant, tasks) in open {
             let own: Vec<Uuid> = tasks.iter().copied().filter(|task| locked.contains(task)).collect();
-            let mut grant = Grant { c, now, passed_by: own.len() < tasks.len(), granted: &mut granted };
+            let passed_by_tasks = own.len() < tasks.len();
+            let mut grant =
+                Grant { c, now, passed_by: passed_by_tasks, granted: &mut granted, rated: &mut rated };
             if !own.is_empty() {
                 grant.tenant(*tenant, &own, room).await?;
             }
@@ -126,8 +129,78 @@ async fn grant_open(
                 passed_by.push(*tenant);
             }
         }
-        (granted, passed_by)
-    })
+        (granted, passed_by, rated)
+    })?;
+    shared.rated().extend(rated);
+    Ok((granted, passed_by))
+}
+
+/// A rate is of attempts that begin: what has come to its turn and isn't `begun` waits again. Else such runs would
+/// gather while hosts are full, and begin all at once. Tasks that others have locked are looked at after the next claim.
+pub(super) async fn give_back(
+    shared: &Shared,
+    begun: &HashSet<RunId>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rated = std::mem::take(&mut *shared.rated());
+    let rated: Vec<(Uuid, RunId)> = rated.into_iter().filter(|(_, run)| !begun.contains(run)).collect();
+    if rated.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<Uuid> = rated.iter().map(|(task, _)| *task).collect::<BTreeSet<_>>().into_iter().collect();
+    let locked = in_transaction!(&shared.pool, |c| {
+        let lock = "SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+        let found = rows(c, lock, &[&tasks]).await?;
+        let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        for task in &locked {
+            let runs = rated.iter().filter(|(of, _)| of == task).map(|(_, run)| run.0);
+            give_back_of(c, *task, runs.collect(), now).await?;
+        }
+        locked
+    })?;
+    shared.rated().extend(rated.into_iter().filter(|(task, _)| !locked.contains(task)));
+    Ok(())
+}
+
+/// Of a task that is locked. Runs that others have locked are about to begin.
+async fn give_back_of(
+    c: &impl GenericClient,
+    task: Uuid,
+    runs: Vec<Uuid>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let get = "SELECT id, gates, passed, hold, trigger_id, concurrency_key, available_at, tenant_id FROM run
+        WHERE id = ANY($1) AND hold = 0 AND state IN ('queued', 'waiting')
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+    let (mut changes, mut placed) = (GateChanges::default(), Vec::new());
+    for found in rows(c, get, &[&runs]).await? {
+        let run = read_held(&found)?;
+        if !run.passage.passed.has(GateKind::Task) {
+            continue;
+        }
+        let after = run.passage.queued();
+        placed.push((run.id, after));
+        let (tenant, task) = (TenantId(found.try_get(7)?), TaskId(task));
+        let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
+        changes.add(&of, (run.passage, after), run.available_at, None);
+    }
+    place(c, &placed).await?;
+    write(c, &changes).await?;
+    let kind = small(GateKind::Task.bit());
+    let get = "SELECT most, rate, on_time_at, taken, held FROM gate WHERE owner = $1 AND kind = $2";
+    if let Some(found) = row(c, get, &[&task, &kind]).await? {
+        let on_time_at = read_gate(&found, 0)?.on_time_without(placed.len());
+        let look_at = time::after(now, UNCLAIMED_LOOK);
+        let keep = "UPDATE gate SET on_time_at = $3, wake_at = $4 WHERE owner = $1 AND kind = $2";
+        execute(c, keep, &[&task, &kind, &on_time_at.map(At), &At(look_at)]).await?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn rated(&self) -> MutexGuard<'_, Vec<(Uuid, RunId)>> {
+        self.rated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A transaction that lets runs of a tenant pass.
@@ -137,6 +210,8 @@ struct Grant<'a, C> {
     /// Whether there is something that others have locked.
     passed_by: bool,
     granted: &'a mut Granted,
+    /// Runs that have come to their turn by a rate, and their tasks.
+    rated: &'a mut Vec<(Uuid, RunId)>,
 }
 
 impl<C: GenericClient> Grant<'_, C> {
@@ -205,6 +280,9 @@ impl<C: GenericClient> Grant<'_, C> {
             }
             let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
             changes.add(&of, (run.passage, after), run.available_at, gates.as_ref());
+        }
+        if gate.terms.rate.is_some() {
+            self.rated.extend(runs.iter().map(|run| (key.task, run.id)));
         }
         place(self.c, &placed).await?;
         write(self.c, &changes).await?;

@@ -62,7 +62,7 @@ use batch::Batches;
 use deadpool_postgres::Pool;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::ids::{TaskId, TenantId};
+use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{
     DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_VITAL, FINISHES_PER_COMMIT_MAX, STARTS_PER_COMMIT_MAX,
 };
@@ -75,6 +75,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 /// Revisions whose specs are kept in memory.
 const SPECS_CACHED_MAX: usize = 10_000;
@@ -108,6 +109,8 @@ struct Shared {
     unreadable: Unreadable,
     /// Whether somebody waits for tasks to let runs pass their gates.
     waits_for_gates: AtomicBool,
+    /// Runs that this host has let come to their turn by a rate, and that it has not looked at again.
+    rated: Mutex<Vec<(Uuid, RunId)>>,
     /// Revisions never change.
     specs: Mutex<HashMap<(TaskId, u32), Arc<TaskSpec>>>,
     /// What it does in the background.
@@ -157,6 +160,7 @@ impl PostgresStore {
             tasks: tasks.clone(),
             unreadable: Unreadable::default(),
             waits_for_gates: AtomicBool::new(false),
+            rated: Mutex::default(),
             wakes: wake::Wakes::new(Arc::clone(&hints)),
             specs: Mutex::default(),
             hints,

@@ -1,6 +1,6 @@
 //! Claims in SQLite: ready runs become a host's.
 
-use super::gate_grant::{grant, open_tenants};
+use super::gate_grant::{give_back, grant, open_tenants};
 use super::host::may_claim;
 use super::quota::{cpu_of_day, stored_bytes};
 use super::row::{At, Id, Json, Word, signed, unsigned};
@@ -75,7 +75,8 @@ pub(super) fn claim(
         Some(true) => {}
         Some(false) => return Ok(Vec::new()),
     }
-    if grant(c, limit, now)? {
+    let granted = grant(c, limit, now)?;
+    if granted.is_left {
         hints.runs_ready.notify_one();
     }
     let mut claimants = claimants(c, labels, now)?;
@@ -94,6 +95,7 @@ pub(super) fn claim(
         let bounds = bounds.get(&slice.tenant).copied().unwrap_or_default();
         take(c, slice, host, bounds, now, &mut claimed)?;
     }
+    give_back(c, granted, &claimed.iter().map(|run| run.lease.run).collect(), now)?;
     for one in claimants.iter().filter(|one| one.has_rate()) {
         let begun = claimed.iter().filter(|run: &&Claimed| run.tenant_id == one.tenant).count() as u64;
         if let Some(on_time_at) = one.begun(now, begun) {

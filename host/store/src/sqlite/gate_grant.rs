@@ -5,25 +5,70 @@ use super::row::{At, Id, signed};
 use crate::StoreError;
 use crate::gates::{GateChanges, GateKey, Gated};
 use innkeeper_domain::Timestamp;
-use innkeeper_domain::gate::{GateKind, Hold, Passage};
+use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
-use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX};
+use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
 use innkeeper_domain::tenant::TenantState;
+use innkeeper_domain::time;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// Columns of a run that waits.
 const HELD: &str = "SELECT id, gates, passed, hold, trigger_id, concurrency_key, available_at FROM run";
 
-/// Lets runs pass, up to `room` of each tenant; what is left over has its turn with the next claim. Whether there may
-/// be such.
-pub(super) fn grant(c: &Connection, room: usize, now: Timestamp) -> Result<bool, StoreError> {
-    let mut is_left = false;
+/// What a grant has done.
+#[derive(Default)]
+pub(super) struct Granted {
+    /// Whether there may be more that could pass.
+    pub is_left: bool,
+    /// Runs that have come to their turn by a rate: see [`give_back`].
+    rated: Vec<(TenantId, GateKey, Held)>,
+}
+
+/// Lets runs pass, up to `room` of each tenant; what is left over has its turn with the next claim.
+pub(super) fn grant(c: &Connection, room: usize, now: Timestamp) -> Result<Granted, StoreError> {
+    let mut granted = Granted::default();
     for tenant in open_tenants(c)? {
-        is_left |= grant_tenant(c, tenant, room, now)?;
+        granted.is_left |= grant_tenant(c, tenant, room, now, &mut granted.rated)?;
     }
-    Ok(is_left)
+    Ok(granted)
+}
+
+/// A rate is of attempts that begin: what has come to its turn and wasn't claimed waits again. Else such runs would
+/// gather while a host is full, and begin all at once.
+pub(super) fn give_back(
+    c: &Connection,
+    granted: Granted,
+    begun: &HashSet<RunId>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (mut changes, mut gates) = (GateChanges::default(), BTreeMap::<GateKey, usize>::new());
+    for (tenant, key, run) in granted.rated.into_iter().filter(|(_, _, run)| !begun.contains(&run.id)) {
+        let (before, after) = (run.passage.pass(), run.passage.pass().queued());
+        place(c, run.id, after)?;
+        let of = Gated { tenant, task: TaskId(key.task), trigger: run.trigger, key: run.key.as_deref() };
+        changes.add(&of, (before, after), run.available_at, None);
+        *gates.entry(key).or_default() += 1;
+    }
+    write(c, &changes)?;
+    for (key, runs) in gates {
+        let on_time_at = read(c, &key)?.on_time_without(runs);
+        let look_at = time::after(now, UNCLAIMED_LOOK);
+        let keep =
+            "UPDATE gate SET on_time_at = ?4, wake_at = ?5 WHERE owner = ?1 AND kind = ?2 AND key = ?3";
+        let values = params![Id(key.owner), key.kind.bit(), key.key, on_time_at.map(At), At(look_at)];
+        c.prepare_cached(keep)?.execute(values)?;
+    }
+    Ok(())
+}
+
+fn read(c: &Connection, key: &GateKey) -> Result<Gate, StoreError> {
+    let mut get = c.prepare_cached(
+        "SELECT most, rate, on_time_at, taken, held FROM gate WHERE owner = ?1 AND kind = ?2 AND key = ?3",
+    )?;
+    Ok(get.query_row(params![Id(key.owner), key.kind.bit(), key.key], |row| read_gate(row, 0))?)
 }
 
 /// The tenants of which a gate is open.
@@ -46,7 +91,13 @@ pub(super) fn open_tenants(c: &Connection) -> Result<Vec<TenantId>, StoreError> 
     Ok(tenants)
 }
 
-fn grant_tenant(c: &Connection, tenant: TenantId, room: usize, now: Timestamp) -> Result<bool, StoreError> {
+fn grant_tenant(
+    c: &Connection,
+    tenant: TenantId,
+    room: usize,
+    now: Timestamp,
+    rated: &mut Vec<(TenantId, GateKey, Held)>,
+) -> Result<bool, StoreError> {
     let mut free = 0;
     for _ in 0..GATE_ROUNDS_MAX {
         let mut list = c.prepare_cached(&open_sql())?;
@@ -66,7 +117,7 @@ fn grant_tenant(c: &Connection, tenant: TenantId, room: usize, now: Timestamp) -
             if free >= room {
                 return Ok(true);
             }
-            free += look(c, tenant, &gate, room - free, now)?;
+            free += look(c, tenant, &gate, room - free, now, rated)?;
         }
     }
     Ok(true)
@@ -87,12 +138,9 @@ fn look(
     key: &GateKey,
     wanted: usize,
     now: Timestamp,
+    rated: &mut Vec<(TenantId, GateKey, Held)>,
 ) -> Result<usize, StoreError> {
-    let mut get = c.prepare_cached(
-        "SELECT most, rate, on_time_at, taken, held FROM gate WHERE owner = ?1 AND kind = ?2 AND key = ?3",
-    )?;
-    let of_gate = params![Id(key.owner), key.kind.bit(), key.key];
-    let gate = get.query_row(of_gate, |row| read_gate(row, 0))?;
+    let gate = read(c, key)?;
     let room = gate.room(now, wanted);
     let runs = held(c, key, room, now)?;
     let task = TaskId(key.task);
@@ -125,6 +173,9 @@ fn look(
         gate.on_time_at.map(At),
         At(gate.wake_at(now, next_ready))
     ])?;
+    if gate.terms.rate.is_some() {
+        rated.extend(runs.into_iter().map(|run| (tenant, key.clone(), run)));
+    }
     Ok(free)
 }
 
