@@ -48,8 +48,20 @@ impl ScheduleOptions {
         self.cron.is_none() && self.every.is_none() && self.at.is_none()
     }
 
+    fn given(&self) -> [Given; 5] {
+        let cron = (self.cron.is_some(), "--cron");
+        [
+            Given(self.tz.is_some(), "--tz", cron),
+            Given(self.dialect.is_some(), "--dialect", cron),
+            Given(self.gap.is_some(), "--gap", cron),
+            Given(self.fold.is_some(), "--fold", cron),
+            Given(self.fixed_delay, "--fixed-delay", (self.every.is_some(), "--every")),
+        ]
+    }
+
     /// As the protocol has it.
     pub fn wire(&self) -> Result<proto::Schedule> {
+        refuse_stray(&self.given())?;
         let kind = match (&self.cron, self.every, &self.at) {
             (Some(cron), ..) => Kind::Cron(Cron {
                 expression: cron.clone(),
@@ -75,6 +87,7 @@ impl ScheduleOptions {
 
     /// As the domain has it; intervals are counted from `from`.
     fn schedule(&self, from: Timestamp) -> Result<Schedule> {
+        refuse_stray(&self.given())?;
         match (&self.cron, self.every, &self.at) {
             (Some(cron), ..) => {
                 let dialect = self.dialect.as_deref().unwrap_or("crontab").parse().map_err(usage)?;
@@ -90,6 +103,16 @@ impl ScheduleOptions {
             (None, None, None) => Err(no_schedule()),
         }
     }
+}
+
+/// Whether an option is given, its name, and the same of the one that it goes with.
+pub struct Given(pub bool, pub &'static str, pub (bool, &'static str));
+
+/// Refuses an option without the one that it goes with. Not left to clap, which waives what is required when that
+/// conflicts with something else.
+pub fn refuse_stray(options: &[Given]) -> Result<()> {
+    let stray = options.iter().find(|Given(given, _, (with, _))| *given && !with);
+    stray.map_or(Ok(()), |Given(_, option, (_, with))| Err(usage(format!("{option} goes with {with}"))))
 }
 
 fn no_schedule() -> anyhow::Error {

@@ -1,6 +1,6 @@
 //! Rules of triggers on the command line: what they start runs on, beside schedules.
 
-use super::trigger_next::{ScheduleOptions, every};
+use super::trigger_next::{Given, ScheduleOptions, every, refuse_stray};
 use super::{Usage, output, parse, task};
 use anyhow::Result;
 use innkeeper_api::proto::schedule::Kind;
@@ -61,8 +61,29 @@ impl RuleOptions {
         self.on_event.is_some() || self.after.is_some() || self.webhook.is_some()
     }
 
+    /// Its options that are for one rule, or for another option.
+    fn given(&self) -> [Given; 9] {
+        let event = (self.on_event.is_some(), "--on-event");
+        let after = (self.after.is_some(), "--after");
+        let webhook = (self.webhook.is_some(), "--webhook");
+        let debounce = (self.debounce.is_some(), "--debounce");
+        let batch = (self.batch.is_some(), "--batch");
+        [
+            Given(self.filter.is_some(), "--filter", event),
+            Given(self.input_from.is_some(), "--input-from", event),
+            Given(self.debounce.is_some(), "--debounce", event),
+            Given(self.max_wait.is_some(), "--max-wait", debounce),
+            Given(self.batch.is_some(), "--batch", event),
+            Given(self.batch_wait.is_some(), "--batch-wait", batch),
+            Given(self.when.is_some(), "--when", after),
+            Given(self.webhook_secret.is_some(), "--webhook-secret", webhook),
+            Given(self.webhook_tolerance.is_some(), "--webhook-tolerance", webhook),
+        ]
+    }
+
     /// Says it in a request.
     pub fn write(self, request: &mut CreateTriggerRequest) -> Result<()> {
+        refuse_stray(&self.given())?;
         let wire = |duration: Option<Duration>| duration.map(task::wire).transpose();
         if let Some(pattern) = self.on_event {
             request.event = Some(EventRule {
@@ -153,4 +174,67 @@ pub fn facts(trigger: &Trigger) -> Vec<(&'static str, String)> {
         ("secret", webhook.secret),
         ("tolerance", given(webhook.tolerance)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        rule: RuleOptions,
+    }
+
+    const RULES: &[&str] = &[
+        "--on-event x.*",
+        "--on-event x.* --debounce 5s",
+        "--on-event x.* --batch 5",
+        "--after ship",
+        "--webhook github --webhook-secret hook",
+        "--every 5s",
+        "--cron @daily",
+        "--at 2030-01-31T09:00:00Z",
+    ];
+
+    /// Options, and how the rules begin that they go with.
+    const OPTIONS: &[(&str, &[&str])] = &[
+        ("--filter true", &["--on-event"]),
+        ("--input-from data", &["--on-event"]),
+        ("--debounce 3s", &["--on-event x.*"]),
+        ("--max-wait 1m", &["--on-event x.* --debounce"]),
+        ("--batch 7", &["--on-event x.*"]),
+        ("--batch-wait 1m", &["--on-event x.* --batch"]),
+        ("--when failure", &["--after"]),
+        ("--webhook-secret other", &["--webhook"]),
+        ("--webhook-tolerance 1m", &["--webhook"]),
+        ("--tz UTC", &["--cron"]),
+        ("--dialect quartz", &["--cron"]),
+        ("--gap skip", &["--cron"]),
+        ("--fold twice", &["--cron"]),
+        ("--fixed-delay", &["--every"]),
+    ];
+
+    #[test]
+    fn what_is_for_another_rule_is_refused() {
+        for rule in RULES {
+            for (option, with) in OPTIONS {
+                let line = format!("inn {rule} {option}");
+                let written = Line::try_parse_from(line.split(' '))
+                    .map_err(anyhow::Error::from)
+                    .and_then(|line| line.rule.write(&mut CreateTriggerRequest::default()));
+                let name = option.split(' ').next().unwrap();
+                // Said twice, or one way to gather beside the other.
+                let at_odds = rule.contains(name)
+                    || rule.contains("--debounce") && name == "--batch"
+                    || rule.contains("--batch") && name == "--debounce";
+                let belongs = with.iter().any(|with| rule.starts_with(with)) && !at_odds;
+                assert_eq!(written.is_ok(), belongs, "{line}: {written:?}");
+            }
+        }
+        let stray = Line::try_parse_from("inn --after ch --filter true".split(' ')).unwrap();
+        let refused = stray.rule.write(&mut CreateTriggerRequest::default()).unwrap_err();
+        assert!(refused.is::<Usage>() && refused.to_string() == "--filter goes with --on-event", "{refused}");
+    }
 }
