@@ -13,6 +13,7 @@ use innkeeper_domain::ids::RunId;
 use innkeeper_domain::limits::{EVENTS_PER_CALL_MAX, EVENTS_PER_DECISION};
 use innkeeper_domain::payload::Payload;
 use innkeeper_store::NewEvent;
+use serde::de::IgnoredAny;
 use std::time::Duration;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -39,6 +40,7 @@ impl EventService for Api {
             let proto::Payload { content_type, bytes } = event.data.unwrap_or_default();
             let data = Payload { content_type, bytes };
             let topic = check(&id, &event.topic, &data).map_err(invalid)?;
+            is_what_it_says(&data)?;
             Ok(NewEvent { id, topic, data })
         });
         let new: Vec<NewEvent> = new.collect::<Result<_, Status>>()?;
@@ -146,6 +148,17 @@ impl Tail {
 
 fn pattern(text: &str) -> Result<Option<TopicPattern>, Status> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
+}
+
+/// Refuses data that is said to be JSON and isn't: an expression could never read it.
+fn is_what_it_says(data: &Payload) -> Result<(), Status> {
+    let media_type = data.content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    serde_json::from_slice::<IgnoredAny>(&data.bytes)
+        .map(drop)
+        .map_err(|error| invalid(format!("the event's data is not JSON, as its content type says: {error}")))
 }
 
 fn wanted(pattern: Option<&TopicPattern>, event: &Event) -> bool {

@@ -2,9 +2,12 @@
 
 use super::client::{Client, call, pages};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Verdict, json, parse};
+use super::{Format, Global, Usage, Verdict, is_broken_connection, json, parse};
 use anyhow::{Result, bail};
-use innkeeper_api::proto::{Event, ListEventsRequest, NewEvent, PublishEventsRequest, TailEventsRequest};
+use innkeeper_api::proto::{
+    Event, ListEventsRequest, NewEvent, Payload, PublishEventsRequest, TailEventsRequest,
+};
+use innkeeper_domain::limits::EVENT_BYTES_MAX;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -29,7 +32,7 @@ pub enum Command {
         topic: String,
         /// Its data, which can also be written `--data`: the text itself, @FILE, or - for stdin
         #[arg(long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
-        payload: Option<String>,
+        payload: Vec<String>,
         /// The data's media type; after its looks if not given
         #[arg(long, value_name = "TYPE")]
         content_type: Option<String>,
@@ -63,33 +66,79 @@ pub enum Command {
 }
 
 /// The program's arguments, of which `--data` after `event publish` is the event's: before, it is the data folder.
-pub fn with_payload(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// `program` tells which options have their value as a word of its own.
+pub fn with_payload(
+    program: impl FnOnce() -> clap::Command,
+    arguments: impl Iterator<Item = OsString>,
+) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
-    let publish = arguments.windows(2).position(|pair| pair[0] == "event" && pair[1] == "publish");
-    for argument in arguments.iter_mut().skip(publish.map_or(usize::MAX, |at| at + 2)) {
-        match argument.to_str() {
-            Some("--data") => *argument = "--payload".into(),
-            Some(text) => {
-                if let Some(data) = text.strip_prefix("--data=") {
-                    *argument = format!("--payload={data}").into();
-                }
+    if !arguments.iter().any(|argument| argument == "publish") {
+        return arguments;
+    }
+    let mut program = program();
+    program.build();
+    let (mut command, mut nouns, mut is_value) = (&program, ["event", "publish"].iter(), false);
+    for argument in arguments.iter_mut().skip(1) {
+        let Some(text) = argument.to_str().filter(|_| !std::mem::take(&mut is_value)) else { continue };
+        if text == "--" {
+            break;
+        }
+        let is_published = nouns.len() == 0;
+        if is_published && (text == "--data" || text.starts_with("--data=")) {
+            *argument = text.replacen("--data", "--payload", 1).into();
+            is_value = argument == "--payload";
+        } else if text.starts_with('-') {
+            is_value = has_value_after(command, text);
+        } else if !is_published {
+            match nouns.next().filter(|noun| **noun == text).and_then(|noun| command.find_subcommand(noun)) {
+                Some(found) => command = found,
+                None => break,
             }
-            None => {}
         }
     }
     arguments
+}
+
+/// Whether an option's value is the word after it.
+fn has_value_after(command: &clap::Command, option: &str) -> bool {
+    let found = match option.strip_prefix("--") {
+        Some(long) => command.get_arguments().find(|argument| argument.get_long() == Some(long)),
+        // Of `-ojson` the rest is the value.
+        None => option
+            .strip_prefix('-')
+            .and_then(|short| short.parse::<char>().ok())
+            .and_then(|short| command.get_arguments().find(|argument| argument.get_short() == Some(short))),
+    };
+    found.is_some_and(|argument| argument.get_action().takes_values())
+}
+
+/// An event's data.
+fn data(payload: &[String], content_type: Option<&str>) -> Result<Payload> {
+    if payload.len() > 1 {
+        return Err(Usage(
+            "--data and --payload are the same, the event's data: say one of them, once".into(),
+        )
+        .into());
+    }
+    parse::payload(payload.first().map(String::as_str), content_type, "an event", EVENT_BYTES_MAX)
 }
 
 const COLUMNS: &[Column] = &[number("sequence"), text("at"), text("topic"), text("id"), text("data")];
 
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     let format = global.output;
-    let client = Client::connect(global).await?;
     match command {
         Command::Publish { topic, payload, content_type, id } => {
-            let data = Some(parse::input(payload.as_deref(), content_type.as_deref())?);
+            if id.as_deref() == Some("") {
+                return Err(Usage(
+                    "an event's id has a character at least; without --id the host makes one".into(),
+                )
+                .into());
+            }
+            let data = Some(data(&payload, content_type.as_deref())?);
             let event = NewEvent { id: id.unwrap_or_default(), topic, data };
             let request = PublishEventsRequest { events: vec![event] };
+            let client = Client::connect(global).await?;
             let answer = client.events().publish_events(call(request)).await?.into_inner();
             let Some(result) = answer.results.into_iter().next() else { bail!("the host gave no answer") };
             if !result.error.is_empty() {
@@ -107,10 +156,12 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             )?;
         }
         Command::Tail { pattern, from, count } => {
+            let client = Client::connect(global).await?;
             tail(format, &client, pattern.unwrap_or_default(), from, count.unwrap_or(u64::MAX)).await?;
         }
         Command::Ls { pattern, last } => {
             let pattern = pattern.unwrap_or_default();
+            let client = Client::connect(global).await?;
             let events = pages(usize::MAX, async |page_size, page_token| {
                 let pattern = pattern.clone();
                 let request = ListEventsRequest { pattern, after: 0, last, page_size, page_token };
@@ -162,7 +213,8 @@ async fn tail(
             }
         };
         // Before it has begun there is nothing to go on from.
-        if ended.code() != Code::Unavailable || after.is_none() {
+        let is_lost = ended.code() == Code::Unavailable || is_broken_connection(&ended);
+        if !is_lost || after.is_none() {
             return Err(ended.into());
         }
         tokio::time::sleep(AGAIN).await;
@@ -203,18 +255,40 @@ fn value(event: &Event) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn data_is_the_events_after_publish_and_the_folder_before() {
-        let changed = |text: &str| {
-            let words = with_payload(text.split(' ').map(Into::into));
-            words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(
-            changed("inn --data d event publish a --data 1"),
-            "inn --data d event publish a --payload 1"
-        );
-        assert_eq!(changed("inn event publish a --data={}"), "inn event publish a --payload={}");
-        assert_eq!(changed("inn event ls --data d"), "inn event ls --data d");
+        for (given, becomes) in [
+            ("inn --data d event publish a --data 1", "inn --data d event publish a --payload 1"),
+            ("inn event publish a --data={}", "inn event publish a --payload={}"),
+            ("inn event -o json publish a --data 1", "inn event -o json publish a --payload 1"),
+            (
+                "inn event --data d -ojson publish --id --x a --data 1",
+                "inn event --data d -ojson publish --id --x a --payload 1",
+            ),
+            (
+                "inn --host publish event --insecure-plain-text publish --data 1 a",
+                "inn --host publish event --insecure-plain-text publish --payload 1 a",
+            ),
+            ("inn event publish a --payload --data", "inn event publish a --payload --data"),
+            ("inn event publish a --data --data", "inn event publish a --payload --data"),
+            ("inn event ls --data d", "inn event ls --data d"),
+            ("inn run publish --data d", "inn run publish --data d"),
+            ("inn task create event publish --data d", "inn task create event publish --data d"),
+        ] {
+            let words = with_payload(crate::cli::Cli::command, given.split(' ').map(Into::into));
+            assert_eq!(
+                words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" "),
+                becomes
+            );
+        }
+    }
+
+    #[test]
+    fn data_is_said_once() {
+        let twice = data(&["a".into(), "b".into()], None).unwrap_err();
+        assert!(twice.is::<Usage>() && twice.to_string().contains("--data and --payload"), "{twice}");
+        assert_eq!(data(&["{}".into()], None).unwrap().content_type, "application/json");
     }
 }

@@ -199,7 +199,7 @@ pub struct Usage(pub String);
 
 /// Runs the command that the program was started with.
 pub async fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse_from(event::with_payload(std::env::args_os()));
+    let Cli { global, command } = Cli::parse_from(event::with_payload(Cli::command, std::env::args_os()));
     let global = global.or_environment(|variable| std::env::var_os(variable));
     let result = match command {
         Command::Serve(args) => serve::run(*args, &global).await,

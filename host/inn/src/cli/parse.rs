@@ -78,17 +78,31 @@ pub fn until(text: &str, now: Timestamp) -> Result<Timestamp> {
 
 /// An instant that has passed: RFC 3339, or `24h` for so long ago.
 pub fn since(text: &str, now: Timestamp) -> Result<Timestamp> {
-    duration(text).map_or_else(|_| instant(text, now), |ago| Ok(time::before(now, ago)))
+    if let Ok(ago) = duration(text) {
+        return Ok(time::before(now, ago));
+    }
+    instant(text, now).map_err(|_| {
+        Usage(format!(
+            "`{text}` is neither an instant nor a duration; write 2030-01-31T09:00:00Z, or 24h for so long ago"
+        ))
+        .into()
+    })
 }
 
-/// An input: the text itself, `@FILE`, or `-` for stdin. Its content type is the one given, else JSON if
-/// it is, else text if it is, else bytes.
+/// A run's input, as [`payload`].
 pub fn input(text: Option<&str>, content_type: Option<&str>) -> Result<Payload> {
+    payload(text, content_type, "an input", INPUT_BYTES_MAX)
+}
+
+/// The text itself, `@FILE`, or `-` for stdin. Its content type is the one given, else JSON if it is, else text if
+/// it is, else bytes. `what` it is has at most `max` bytes.
+pub fn payload(text: Option<&str>, content_type: Option<&str>, what: &str, max: usize) -> Result<Payload> {
+    let limit = |from: &mut dyn Read, name: &str| read(from, name, what, max);
     let bytes = match text {
         None => Vec::new(),
-        Some("-") => read(io::stdin().lock(), "stdin")?,
+        Some("-") => limit(&mut io::stdin().lock(), "stdin")?,
         Some(text) => match text.strip_prefix('@') {
-            Some(path) => read(File::open(path).with_context(|| format!("can't read {path}"))?, path)?,
+            Some(path) => limit(&mut File::open(path).with_context(|| format!("can't read {path}"))?, path)?,
             None => text.as_bytes().to_vec(),
         },
     };
@@ -96,16 +110,12 @@ pub fn input(text: Option<&str>, content_type: Option<&str>) -> Result<Payload> 
     Ok(Payload { content_type, bytes })
 }
 
-fn read(from: impl Read, name: &str) -> Result<Vec<u8>> {
+fn read(from: impl Read, name: &str, what: &str, max: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.take(INPUT_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("can't read {name}"))?;
-    if bytes.len() > INPUT_BYTES_MAX {
-        return Err(Usage(format!(
-            "{name} has more than {INPUT_BYTES_MAX} bytes, which is the most that an input can have"
-        ))
-        .into());
+    from.take(max as u64 + 1).read_to_end(&mut bytes).with_context(|| format!("can't read {name}"))?;
+    if bytes.len() > max {
+        let why = format!("{name} has more than {max} bytes, which is the most that {what} can have");
+        return Err(Usage(why).into());
     }
     Ok(bytes)
 }
@@ -180,7 +190,9 @@ mod tests {
         );
         assert_eq!(until("in 10m", now).unwrap().as_second(), 1_600);
         assert_eq!(since("1970-01-01T00:00:09Z", now).unwrap().as_second(), 9);
-        assert!(until("30", now).is_err() && since("yesterday", now).is_err());
+        assert!(until("30", now).is_err() && instant("in a while", now).is_err());
+        let words = since("yesterday", now).unwrap_err().to_string();
+        assert!(words.contains("24h") && !words.contains("in 10m"), "{words}");
     }
 
     #[test]
@@ -191,5 +203,7 @@ mod tests {
         assert_eq!(input(None, None).unwrap(), Payload::default());
         assert_eq!(input(Some("x"), Some("text/x")).unwrap().content_type, "text/x");
         assert!(input(Some("@/no/such/file"), None).is_err());
+        let words = read(&b"abc"[..], "x.json", "an event", 2).unwrap_err().to_string();
+        assert_eq!(words, "x.json has more than 2 bytes, which is the most that an event can have");
     }
 }
