@@ -30,8 +30,8 @@ pub(crate) struct Denials(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     lines: HashMap<Key, Line>,
-    /// Of those whom nobody knows, by network.
-    strangers: HashMap<String, Line>,
+    /// Of those whom nobody knows, by network and whose webhook they tried.
+    strangers: HashMap<(String, Option<TenantId>), Line>,
     /// Refusals that there was no room for.
     lost: u64,
 }
@@ -48,30 +48,39 @@ struct Key {
 struct Line {
     at: Timestamp,
     actor: Arc<Actor>,
-    tenant: Option<(TenantId, Name)>,
+    what: What,
     count: u64,
 }
 
+/// What was refused.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct What {
+    pub tenant: Option<(TenantId, Name)>,
+    /// As in [`AuditEntry`].
+    pub object: String,
+}
+
 impl Waiting {
-    fn add(&mut self, actor: &Arc<Actor>, tenant: Option<(TenantId, Name)>, now: Timestamp) {
+    fn add(&mut self, actor: &Arc<Actor>, what: What, now: Timestamp) {
         if actor.role.is_none() {
-            return self.add_stranger(actor, now);
+            return self.add_stranger(actor, what, now);
         }
         let key =
             Key { actor: actor.name.clone(), address: actor.address.clone(), action: actor.action.clone() };
         if let Some(line) = self.lines.get_mut(&key) {
             line.count += 1;
         } else if self.lines.len() < DENIALS_WAITING_MAX {
-            self.lines.insert(key, Line { at: now, actor: Arc::clone(actor), tenant, count: 1 });
+            self.lines.insert(key, Line { at: now, actor: Arc::clone(actor), what, count: 1 });
         } else {
             self.lost += 1;
         }
     }
 
     /// What they show and call costs them nothing to change, so it makes no line of its own.
-    fn add_stranger(&mut self, actor: &Actor, now: Timestamp) {
+    fn add_stranger(&mut self, actor: &Actor, what: What, now: Timestamp) {
         let address = network_text(&actor.address);
-        if let Some(line) = self.strangers.get_mut(&address) {
+        let key = (address, what.tenant.as_ref().map(|(tenant, _)| *tenant));
+        if let Some(line) = self.strangers.get_mut(&key) {
             line.count = line.count.saturating_add(1);
             if line.actor.name != actor.name {
                 Arc::make_mut(&mut line.actor).name = "unknown".into();
@@ -79,9 +88,12 @@ impl Waiting {
             if line.actor.action != actor.action {
                 Arc::make_mut(&mut line.actor).action = "various".into();
             }
+            if line.what.object != what.object {
+                line.what.object.clear();
+            }
         } else if self.strangers.len() < DENIALS_UNKNOWN_WAITING_MAX {
-            let actor = Arc::new(Actor { address: address.clone(), ..actor.clone() });
-            self.strangers.insert(address, Line { at: now, actor, tenant: None, count: 1 });
+            let actor = Arc::new(Actor { address: key.0.clone(), ..actor.clone() });
+            self.strangers.insert(key, Line { at: now, actor, what, count: 1 });
         } else {
             self.lost += 1;
         }
@@ -103,9 +115,9 @@ impl Line {
         AuditEntry {
             id: AuditId::new(self.at),
             at: self.at,
-            tenant: self.tenant.clone(),
+            tenant: self.what.tenant.clone(),
             actor: Actor::clone(&self.actor),
-            object: String::new(),
+            object: self.what.object.clone(),
             outcome: AuditOutcome::Denied,
             before: Value::Null,
             after: Value::Null,
@@ -116,8 +128,8 @@ impl Line {
 
 impl Denials {
     /// Somebody was refused.
-    pub fn add(&self, actor: &Arc<Actor>, tenant: Option<(TenantId, Name)>, now: Timestamp) {
-        self.lock().add(actor, tenant, now);
+    pub fn add(&self, actor: &Arc<Actor>, what: What, now: Timestamp) {
+        self.lock().add(actor, what, now);
     }
 
     /// Writes what comes to the audit log until `end`, and the rest then. What can't be written is tried again, as far
@@ -204,13 +216,13 @@ mod tests {
     fn the_same_within_a_second_is_one_line() {
         let mut waiting = Waiting::default();
         for millis in [0, 400, 900] {
-            waiting.add(&actor("a"), None, at(millis));
+            waiting.add(&actor("a"), What::default(), at(millis));
         }
-        waiting.add(&actor("b"), None, at(500));
+        waiting.add(&actor("b"), What::default(), at(500));
         assert!(waiting.take_until(at(999)).is_empty(), "more of the same may come");
         let lines = waiting.take_until(at(1_000));
         assert_eq!(lines.iter().map(|line| line.count).collect::<Vec<_>>(), [3]);
-        waiting.add(&actor("a"), None, at(1_100));
+        waiting.add(&actor("a"), What::default(), at(1_100));
         let counts: Vec<_> = waiting.take_until(Timestamp::MAX).iter().map(|line| line.count).collect();
         assert_eq!(counts, [1, 1]);
     }
@@ -218,11 +230,11 @@ mod tests {
     #[test]
     fn strangers_are_one_line_a_minute_whatever_they_try() {
         let mut waiting = Waiting::default();
-        waiting.add(&stranger("unknown", "2001:db8::1", "A"), None, at(0));
-        waiting.add(&stranger("unknown", "2001:db8::2", "A"), None, at(100));
-        waiting.add(&stranger("certificate CN:x", "192.0.2.1", "A"), None, at(0));
+        waiting.add(&stranger("unknown", "2001:db8::1", "A"), What::default(), at(0));
+        waiting.add(&stranger("unknown", "2001:db8::2", "A"), What::default(), at(100));
+        waiting.add(&stranger("certificate CN:x", "192.0.2.1", "A"), What::default(), at(0));
         assert!(waiting.take_until(at(59_999)).is_empty(), "more may come");
-        waiting.add(&stranger("unknown", "192.0.2.1", "B"), None, at(59_999));
+        waiting.add(&stranger("unknown", "192.0.2.1", "B"), What::default(), at(59_999));
         let mut lines = waiting.take_until(at(60_000));
         lines.sort_by_key(|line| line.actor.address.clone());
         let said: Vec<_> = lines
@@ -233,20 +245,34 @@ mod tests {
     }
 
     #[test]
+    fn strangers_at_a_webhook_are_told_to_its_tenant() {
+        let mut waiting = Waiting::default();
+        let tenant = (TenantId::new(at(0)), "acme".parse::<Name>().unwrap());
+        let hook = |name: &str| What { tenant: Some(tenant.clone()), object: format!("trigger `{name}`") };
+        waiting.add(&stranger("sender", "192.0.2.1", "webhook"), hook("a"), at(0));
+        waiting.add(&stranger("unknown", "192.0.2.1", "A"), What::default(), at(1));
+        waiting.add(&stranger("sender", "192.0.2.2", "webhook"), hook("a"), at(2));
+        waiting.add(&stranger("sender", "192.0.2.2", "webhook"), hook("b"), at(3));
+        let entries: Vec<_> = waiting.take_until(Timestamp::MAX).iter().map(Line::entry).collect();
+        let said: Vec<_> = entries.iter().map(|e| (e.tenant.is_some(), &*e.object, e.count)).collect();
+        assert_eq!(said, [(true, "trigger `a`", 1), (false, "", 1), (true, "", 2)]);
+    }
+
+    #[test]
     fn strangers_push_nobody_out() {
         let mut waiting = Waiting::default();
         for number in 0..u32::try_from(DENIALS_UNKNOWN_WAITING_MAX).unwrap() + 3 {
             let address = std::net::Ipv4Addr::from_bits(number).to_string();
-            waiting.add(&stranger("unknown", &address, "A"), None, at(0));
+            waiting.add(&stranger("unknown", &address, "A"), What::default(), at(0));
         }
-        waiting.add(&actor("a"), None, at(0));
+        waiting.add(&actor("a"), What::default(), at(0));
         assert_eq!(
             (waiting.strangers.len(), waiting.lines.len(), waiting.lost),
             (DENIALS_UNKNOWN_WAITING_MAX, 1, 3)
         );
         let mut lines = waiting.take_until(Timestamp::MAX);
         assert_eq!(lines.len(), DENIALS_UNKNOWN_WAITING_MAX + 1);
-        let line = |actor| Line { at: at(1), actor, tenant: None, count: 1 };
+        let line = |actor| Line { at: at(1), actor, what: What::default(), count: 1 };
         let more = vec![line(stranger("unknown", "192.0.2.1", "A")), line(actor("b"))];
         assert_eq!(keep(&mut lines, more), 1, "the stranger's");
     }
@@ -255,9 +281,9 @@ mod tests {
     fn what_there_is_no_room_for_is_counted() {
         let mut waiting = Waiting::default();
         for number in 0..DENIALS_WAITING_MAX + 3 {
-            waiting.add(&actor(&number.to_string()), None, at(0));
+            waiting.add(&actor(&number.to_string()), What::default(), at(0));
         }
-        waiting.add(&actor("0"), None, at(1));
+        waiting.add(&actor("0"), What::default(), at(1));
         assert_eq!((waiting.lines.len(), waiting.lost), (DENIALS_WAITING_MAX, 3));
         assert_eq!(waiting.take_until(at(5_000))[..].iter().map(|line| line.count).max(), Some(2));
     }

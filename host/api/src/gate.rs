@@ -1,11 +1,9 @@
 //! What is remembered from call to call: who has failed to log in, and refusals that are not on record yet.
 
-use crate::denials::Denials;
+use crate::denials::{Denials, What};
 use crate::login_limit::LoginLimit;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Actor;
-use innkeeper_domain::ids::TenantId;
-use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
 use innkeeper_store::TokenHash;
 use std::net::IpAddr;
@@ -24,8 +22,8 @@ impl Gate {
     }
 
     /// Somebody was refused, which goes on record.
-    pub fn denied(&self, actor: &Arc<Actor>, tenant: Option<(TenantId, Name)>) {
-        self.denials.add(actor, tenant, self.now());
+    pub fn denied(&self, actor: &Arc<Actor>, what: What) {
+        self.denials.add(actor, what, self.now());
     }
 
     /// Whether what this address shows is looked up; if not, how long it must wait.

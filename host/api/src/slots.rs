@@ -1,36 +1,41 @@
-//! What only so much may be under way of at one time: on this host, and of one tenant, so that one tenant leaves room
-//! for the others.
+//! What only so much may be under way of at one time: on this host, and of one tenant or from one address, so that one
+//! leaves room for the others.
 
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{
     CONNECTIONS_MAX, FORECASTS_MAX, FORECASTS_PER_TENANT_MAX, STREAMS_PER_CONNECTION_MAX,
-    STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX, WEBHOOKS_MAX, WEBHOOKS_PER_TENANT_MAX,
+    STREAMS_PER_TENANT_MAX, UPLOADS_MAX, UPLOADS_PER_TENANT_MAX, WEBHOOKS_MAX, WEBHOOKS_PER_ADDRESS_MAX,
+    WEBHOOKS_PER_TENANT_MAX,
 };
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::Status;
 
 /// Counts what is under way. Clones count together.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct Slots<Who: Copy + Eq + Hash = TenantId> {
     /// In the plural.
     what: &'static str,
+    /// Whose: `of the tenant`.
+    whose: &'static str,
     all_max: usize,
     each_max: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<Taken<Who>>>,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
+#[derive(Debug)]
+struct Taken<Who> {
     all: usize,
-    by_tenant: HashMap<TenantId, usize>,
+    each: HashMap<Who, usize>,
 }
 
 /// The right to one, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    slots: Slots,
-    tenant: TenantId,
+pub(crate) struct Slot<Who: Copy + Eq + Hash = TenantId> {
+    slots: Slots<Who>,
+    who: Who,
 }
 
 impl Slots {
@@ -56,18 +61,32 @@ impl Slots {
     }
 
     fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {
-        Self { what, all_max, each_max, taken: Arc::default() }
+        Self::each(what, "of the tenant", all_max, each_max)
+    }
+}
+
+impl Slots<IpAddr> {
+    /// For webhooks, by where they come from.
+    pub(crate) fn senders() -> Self {
+        Self::each("webhooks", "from this address", WEBHOOKS_MAX, WEBHOOKS_PER_ADDRESS_MAX)
+    }
+}
+
+impl<Who: Copy + Eq + Hash> Slots<Who> {
+    fn each(what: &'static str, whose: &'static str, all_max: usize, each_max: usize) -> Self {
+        let taken = Taken { all: 0, each: HashMap::new() };
+        Self { what, whose, all_max, each_max, taken: Arc::new(Mutex::new(taken)) }
     }
 
-    /// Takes one for a tenant, if there is one.
-    pub(crate) fn take(&self, tenant: TenantId) -> Result<Slot, Status> {
-        let what = self.what;
+    /// Takes one for a tenant or an address, if there is one.
+    pub(crate) fn take(&self, who: Who) -> Result<Slot<Who>, Status> {
+        let (what, whose) = (self.what, self.whose);
         let mut taken = self.taken();
-        let own = taken.by_tenant.get(&tenant).copied().unwrap_or_default();
+        let own = taken.each.get(&who).copied().unwrap_or_default();
         if own >= self.each_max {
             return Err(Status::resource_exhausted(format!(
-                "{own} {what} of the tenant are under way on this host, and it may have no more at one time; try \
-                 again in a while"
+                "{own} {what} {whose} are under way on this host, and there may be no more at one time; try again \
+                 in a while"
             )));
         }
         if taken.all >= self.all_max {
@@ -77,23 +96,23 @@ impl Slots {
             )));
         }
         taken.all += 1;
-        taken.by_tenant.insert(tenant, own + 1);
-        Ok(Slot { slots: self.clone(), tenant })
+        taken.each.insert(who, own + 1);
+        Ok(Slot { slots: self.clone(), who })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Taken<Who>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Slot {
+impl<Who: Copy + Eq + Hash> Drop for Slot<Who> {
     fn drop(&mut self) {
         let mut taken = self.slots.taken();
         taken.all = taken.all.saturating_sub(1);
-        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
+        if let Some(own) = taken.each.get_mut(&self.who) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                taken.by_tenant.remove(&self.tenant);
+                taken.each.remove(&self.who);
             }
         }
     }
@@ -121,6 +140,6 @@ mod tests {
         drop(first);
         let again = slots.take(c).unwrap();
         drop((second, third, again));
-        assert!(slots.taken().by_tenant.is_empty() && slots.taken().all == 0, "nothing is left behind");
+        assert!(slots.taken().each.is_empty() && slots.taken().all == 0, "nothing is left behind");
     }
 }

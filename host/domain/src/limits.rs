@@ -465,8 +465,14 @@ pub const EXPRESSION_JOINS_MAX: usize = 8;
 pub const WEBHOOKS_MAX: usize = 64;
 /// How many of them may be one tenant's.
 pub const WEBHOOKS_PER_TENANT_MAX: usize = 16;
+/// How many of them may come from one address: half of a tenant's, so that no one sender takes them all.
+pub const WEBHOOKS_PER_ADDRESS_MAX: usize = 8;
 /// How long a body may take to come.
 pub const WEBHOOK_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it may stand still meanwhile: nobody knows yet whose it is.
+pub const WEBHOOK_BODY_STILL_MAX: Duration = Duration::from_secs(3);
+/// Triggers whose failures are remembered to have been said.
+pub const WEBHOOK_FAILURES_SAID_MAX: usize = 256;
 /// How long a sender can wait for the output.
 pub const WEBHOOK_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a connection of HTTP/1 may last: for one request with its body and its answer.

@@ -58,50 +58,73 @@ pub enum WebhookError {
     Signature,
 }
 
-/// What a request shows.
-#[derive(Clone, Copy)]
-pub struct Request<'a> {
-    /// The value of a header by its name in lower case, if it is visible ASCII.
-    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
-    pub body: &'a [u8],
+/// What the headers of a request say of it. Nothing of it is known to be true before [`Claim::verify`].
+#[derive(Debug)]
+pub struct Claim {
+    scheme: Scheme,
+    /// What is signed before the body.
+    prefix: Vec<u8>,
+    id: Option<String>,
+    signed_at: Option<Timestamp>,
+    signatures: Vec<Vec<u8>>,
 }
 
+/// The value of a header by its name in lower case.
+type Header<'a> = &'a dyn Fn(&str) -> Option<&'a [u8]>;
+
 impl Scheme {
-    /// Whether the sender has the secret and has signed this not longer than `tolerance` from `now`.
-    pub fn verify(
+    /// What a request claims, if it can be true: every header is there and can be read, and it was signed not longer
+    /// than `tolerance` from `now`. Needs neither body nor secret.
+    pub fn claim(
         self,
-        request: Request<'_>,
-        secret: &SecretText,
+        header: Header<'_>,
         tolerance: Duration,
         now: Timestamp,
-    ) -> Result<Delivery, WebhookError> {
-        match self {
-            Self::Standard => standard(request, secret, tolerance, now),
-            Self::Github => github(request, secret),
-            Self::Stripe => stripe(request, secret, tolerance, now),
-        }
+    ) -> Result<Claim, WebhookError> {
+        let claim = match self {
+            Self::Standard => standard(header),
+            Self::Github => github(header),
+            Self::Stripe => stripe(header),
+        }?;
+        claim.signed_at.map_or(Ok(()), |at| in_time(at, tolerance, now))?;
+        Ok(claim)
     }
 }
 
-fn standard(
-    request: Request<'_>,
-    secret: &SecretText,
-    tolerance: Duration,
-    now: Timestamp,
-) -> Result<Delivery, WebhookError> {
-    let id = request.required("webhook-id")?;
+impl Claim {
+    /// Whether who sent this body has the secret.
+    pub fn verify(self, body: &[u8], secret: &SecretText) -> Result<Delivery, WebhookError> {
+        let key = match self.scheme {
+            Scheme::Standard => standard_key(secret),
+            Scheme::Github | Scheme::Stripe => secret.expose().as_bytes().to_vec(),
+        };
+        let signature = signed_by(&key, &[&self.prefix, body], self.signatures)?;
+        let key = match self.scheme {
+            Scheme::Standard => self.id.unwrap_or_default(),
+            // The delivery's id isn't signed: somebody who sends it again could choose another.
+            Scheme::Github => hex::encode(signature),
+            Scheme::Stripe => stripe_event(body),
+        };
+        Ok(Delivery { key, signed_at: self.signed_at })
+    }
+}
+
+fn standard(header: Header<'_>) -> Result<Claim, WebhookError> {
+    const SIGNATURES: &str = "webhook-signature";
+    let id = required(header, "webhook-id")?;
     if id.is_empty() || id.len() > WEBHOOK_ID_CHARS_MAX {
         return Err(unreadable("webhook-id", "it is empty or too long"));
     }
-    let timestamp = request.required("webhook-timestamp")?;
-    let signatures = request.required("webhook-signature")?;
-    let at = instant("webhook-timestamp", timestamp)?;
-    let given = signatures.split(' ').filter_map(|one| one.strip_prefix("v1,"));
+    let timestamp = required(header, "webhook-timestamp")?;
+    let given = required(header, SIGNATURES)?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
     let given = given.take(WEBHOOK_SIGNATURES_MAX).filter_map(|one| BASE64.decode(one).ok());
-    let key = standard_key(secret);
-    signed_by(&key, &[id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body], given)?;
-    in_time(at, tolerance, now)?;
-    Ok(Delivery { key: id.into(), signed_at: Some(at) })
+    Ok(Claim {
+        scheme: Scheme::Standard,
+        prefix: format!("{id}.{timestamp}.").into(),
+        id: Some(id.into()),
+        signed_at: Some(instant("webhook-timestamp", timestamp)?),
+        signatures: some(SIGNATURES, given, "it has no `v1,` and base64")?,
+    })
 }
 
 /// The secret's bytes: of `whsec_` and base64 what that says, else its text.
@@ -111,38 +134,36 @@ fn standard_key(secret: &SecretText) -> Vec<u8> {
     encoded.unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
-fn github(request: Request<'_>, secret: &SecretText) -> Result<Delivery, WebhookError> {
+fn github(header: Header<'_>) -> Result<Claim, WebhookError> {
     const HEADER: &str = "x-hub-signature-256";
-    let given = request.required(HEADER)?;
+    let given = required(header, HEADER)?;
     let given = given.strip_prefix("sha256=").and_then(|hex| hex::decode(hex).ok());
-    let given = given.ok_or_else(|| unreadable(HEADER, "it is not `sha256=` and hex digits"))?;
-    // The delivery's id isn't signed: somebody who sends it again could choose another.
-    let key = hex::encode(&given);
-    signed_by(secret.expose().as_bytes(), &[request.body], std::iter::once(given))?;
-    Ok(Delivery { key, signed_at: None })
+    let signatures = some(HEADER, given, "it is not `sha256=` and hex digits")?;
+    Ok(Claim { scheme: Scheme::Github, prefix: Vec::new(), id: None, signed_at: None, signatures })
 }
 
-fn stripe(
-    request: Request<'_>,
-    secret: &SecretText,
-    tolerance: Duration,
-    now: Timestamp,
-) -> Result<Delivery, WebhookError> {
+fn stripe(header: Header<'_>) -> Result<Claim, WebhookError> {
     const HEADER: &str = "stripe-signature";
-    let header = request.required(HEADER)?;
+    let header = required(header, HEADER)?;
     let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
     let timestamp = parts().find(|(name, _)| *name == "t").map(|(_, value)| value);
     let timestamp = timestamp.ok_or_else(|| unreadable(HEADER, "it has no `t=`"))?;
-    let at = instant(HEADER, timestamp)?;
     let given = parts().filter(|(name, _)| *name == "v1").take(WEBHOOK_SIGNATURES_MAX);
     let given = given.filter_map(|(_, value)| hex::decode(value).ok());
-    signed_by(secret.expose().as_bytes(), &[timestamp.as_bytes(), b".", request.body], given)?;
-    in_time(at, tolerance, now)?;
-    // One that is sent again is signed again; its event's id stays.
-    let event: Option<Event> = serde_json::from_slice(request.body).ok();
+    Ok(Claim {
+        scheme: Scheme::Stripe,
+        prefix: format!("{timestamp}.").into(),
+        id: None,
+        signed_at: Some(instant(HEADER, timestamp)?),
+        signatures: some(HEADER, given, "it has no `v1=` and hex digits")?,
+    })
+}
+
+/// The id of Stripe's event, which stays when it is sent and signed again; else what stands for the body.
+fn stripe_event(body: &[u8]) -> String {
+    let event: Option<Event> = serde_json::from_slice(body).ok();
     let id = event.map(|event| event.id).filter(|id| !id.is_empty() && id.len() <= WEBHOOK_ID_CHARS_MAX);
-    let key = id.unwrap_or_else(|| hex::encode(Sha256::digest(request.body)));
-    Ok(Delivery { key, signed_at: Some(at) })
+    id.unwrap_or_else(|| hex::encode(Sha256::digest(body)))
 }
 
 /// What is read of Stripe's events.
@@ -151,24 +172,30 @@ struct Event {
     id: String,
 }
 
-impl<'a> Request<'a> {
-    fn required(&self, name: &'static str) -> Result<&'a str, WebhookError> {
-        (self.header)(name).ok_or(WebhookError::Missing(name))
-    }
+/// A header's text.
+fn required<'a>(header: Header<'a>, name: &'static str) -> Result<&'a str, WebhookError> {
+    let value = header(name).ok_or(WebhookError::Missing(name))?;
+    let visible = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    let text = std::str::from_utf8(value).ok().filter(|_| visible);
+    text.ok_or_else(|| unreadable(name, "it is not visible ASCII"))
 }
 
-/// Whether one of the signatures is that of these parts; all are looked at in the same time.
-fn signed_by(
-    key: &[u8],
-    parts: &[&[u8]],
-    mut given: impl Iterator<Item = Vec<u8>>,
-) -> Result<(), WebhookError> {
+/// The signatures of a header, of which there must be one.
+fn some(
+    header: &'static str,
+    given: impl IntoIterator<Item = Vec<u8>>,
+    why: &'static str,
+) -> Result<Vec<Vec<u8>>, WebhookError> {
+    let given: Vec<Vec<u8>> = given.into_iter().filter(|signature| !signature.is_empty()).collect();
+    if given.is_empty() { Err(unreadable(header, why)) } else { Ok(given) }
+}
+
+/// The signature that is that of these parts; each is compared in the same time.
+fn signed_by(key: &[u8], parts: &[&[u8]], given: Vec<Vec<u8>>) -> Result<Vec<u8>, WebhookError> {
     let Ok(empty) = Hmac::<Sha256>::new_from_slice(key) else { return Err(WebhookError::Signature) };
     let mac = parts.iter().fold(empty, |mac, part| mac.chain_update(part));
-    match given.any(|given| mac.clone().verify_slice(&given).is_ok()) {
-        true => Ok(()),
-        false => Err(WebhookError::Signature),
-    }
+    let found = given.into_iter().find(|given| mac.clone().verify_slice(given).is_ok());
+    found.ok_or(WebhookError::Signature)
 }
 
 fn instant(header: &'static str, seconds: &str) -> Result<Timestamp, WebhookError> {
@@ -200,15 +227,26 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
+    fn at(
+        scheme: Scheme,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<Delivery, WebhookError> {
+        let found = |name: &str| headers.iter().find(|(known, _)| *known == name);
+        let header = |name: &str| found(name).map(|(_, value)| value.as_bytes());
+        let secret = SecretText::new(secret.into()).unwrap();
+        scheme.claim(&header, TOLERANCE, now)?.verify(body, &secret)
+    }
+
     fn verify(
         scheme: Scheme,
         headers: &[(&str, &str)],
         body: &[u8],
         secret: &str,
     ) -> Result<Delivery, WebhookError> {
-        let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        let secret = SecretText::new(secret.into()).unwrap();
-        scheme.verify(Request { header: &header, body }, &secret, TOLERANCE, now())
+        at(scheme, headers, body, secret, now())
     }
 
     fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
@@ -231,13 +269,11 @@ mod tests {
             ("webhook-timestamp", "1614265330"),
             ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
         ];
-        let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        let request = Request { header: &header, body: br#"{"test": 2432232314}"# };
-        let secret = SecretText::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()).unwrap();
-        let at = Timestamp::from_second(1_614_265_330).unwrap();
-        let good = Scheme::Standard.verify(request, &secret, TOLERANCE, at).unwrap();
-        assert_eq!(good, Delivery { key: "msg_p5jXN8AQM9LWM0D4loKWxJek".into(), signed_at: Some(at) });
-        let late = Scheme::Standard.verify(request, &secret, TOLERANCE, now());
+        let (body, secret) = (br#"{"test": 2432232314}"#, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let then = Timestamp::from_second(1_614_265_330).unwrap();
+        let good = at(Scheme::Standard, &headers, body, secret, then).unwrap();
+        assert_eq!(good, Delivery { key: "msg_p5jXN8AQM9LWM0D4loKWxJek".into(), signed_at: Some(then) });
+        let late = verify(Scheme::Standard, &headers, body, secret);
         assert!(matches!(late, Err(WebhookError::Time { .. })), "{late:?}");
     }
 
@@ -290,7 +326,16 @@ mod tests {
         assert!(no_time.unwrap_err().to_string().contains("`t=`"));
         let odd = verify(Scheme::Github, &[("x-hub-signature-256", "sha1=00")], BODY, "a secret");
         assert!(matches!(odd, Err(WebhookError::Unreadable { .. })));
-        let short = verify(Scheme::Github, &[("x-hub-signature-256", "sha256=")], BODY, "a secret");
-        assert_eq!(short, Err(WebhookError::Signature));
+        let short = |signature: &str| {
+            verify(Scheme::Github, &[("x-hub-signature-256", signature)], BODY, "a secret")
+        };
+        assert!(matches!(short("sha256="), Err(WebhookError::Unreadable { .. })));
+        assert_eq!(short("sha256=00"), Err(WebhookError::Signature));
+        let headers = [("webhook-id", "ü"), ("webhook-timestamp", "1800000000"), ("webhook-signature", "v1,")];
+        let words = |headers: &[(&str, &str)]| {
+            verify(Scheme::Standard, headers, BODY, "a secret").unwrap_err().to_string()
+        };
+        assert!(words(&headers).contains("not visible ASCII"), "{}", words(&headers));
+        assert!(words(&[&[("webhook-id", "m1")], &headers[1..]].concat()).contains("no `v1,`"));
     }
 }
