@@ -96,7 +96,7 @@ pub fn check(history: &History, state: &State, exactness: Exactness) -> Vec<Viol
 /// How long it took until each lost attempt's run was taken up, from its host's loss.
 pub fn takeovers(history: &History, state: &State) -> Vec<Duration> {
     let mut found = Vec::new();
-    for run in &state.runs {
+    for run in state.runs.iter().filter(|run| !limits::has_limit(run)) {
         for (lost, next) in run.attempts.iter().zip(run.attempts.iter().skip(1)) {
             let loss = history.losses.iter().find(|loss| loss.host == lost.host);
             if let Some(loss) = loss.filter(|_| is_lost(lost)) {
@@ -193,7 +193,8 @@ impl Check<'_> {
                 self.fail(Rule::Attempts, format!("attempt {} began too soon: {run:?}", next.number));
             }
             // One that was handed back in between has left no trace of when it took the run up.
-            if is_lost(one) && next.number == one.number + 1 {
+            // One with a limit queues anew, and others may be before it.
+            if is_lost(one) && next.number == one.number + 1 && !limits::has_limit(run) {
                 self.taken_up(run, one, next);
             }
         }

@@ -25,6 +25,11 @@ fn limit(run: &RunSeen) -> Option<(String, u32)> {
     }
 }
 
+/// Whether it may have to wait for others.
+pub fn has_limit(run: &RunSeen) -> bool {
+    limit(run).is_some()
+}
+
 /// When an attempt was certainly executing. It took so much of the time from its claim to its end, and where in it
 /// isn't known: what waits for the store or is frozen takes longer. Of a lost one nothing is known.
 fn core(attempt: &AttemptSeen, clocks: Duration) -> Option<(Timestamp, Timestamp)> {

@@ -89,14 +89,14 @@ impl Timed<'_> {
             return Some(format!("attempt {number} began at {at}"));
         }
         let kind = run.failure.as_ref().filter(|_| run.state == RunState::Failed).map(|failure| failure.kind);
-        let early = |by: Option<Timestamp>| {
-            by.is_none_or(|by| run.finished_at.is_none_or(|at| at < by) && troubles.well(run.created_at, by))
-        };
+        let early = |by: Option<Timestamp>| by.is_none_or(|by| run.finished_at.is_none_or(|at| at < by));
+        // How long an attempt sleeps is decided before its clock is set.
+        let may_be_early = end_by.is_some_and(|by| !troubles.well(run.created_at, by));
         match kind {
             Some(FailureKind::StartDeadline) if early(start_by) || !self.begins.is_empty() => {
                 return Some("it has failed for its start deadline".into());
             }
-            Some(FailureKind::Deadline) if early(end_by) => {
+            Some(FailureKind::Deadline) if early(end_by) && !may_be_early => {
                 return Some("it has failed for its deadline".into());
             }
             _ => {}

@@ -5,13 +5,17 @@ use crate::plan::{Plan, PlannedTrigger, Times};
 use crate::record::{Entry, Event};
 use crate::state::{State, TriggerSeen};
 use crate::stub;
-use innkeeper_domain::Timestamp;
 use innkeeper_domain::ids::{RunId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::rule::{Gather, Rule as TriggerRule};
 use innkeeper_domain::run::{Run, RunState};
 use innkeeper_domain::trigger::{OverlapPolicy, SkipReason};
+use innkeeper_domain::{Timestamp, time};
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Longer than events are ever gathered.
+const GATHERED_MAX: Duration = Duration::from_secs(3_600);
 
 /// What is wrong with deliveries.
 pub fn check(plan: &Plan, entries: &[Entry], state: &State) -> Vec<Violation> {
@@ -162,9 +166,13 @@ impl Check<'_> {
     /// What has no run is in the trigger's skips, and nothing else is.
     fn skips(&mut self, planned: &PlannedTrigger, seen: &TriggerSeen, without: &[&Happened]) {
         let (name, id) = (&planned.name, seen.trigger.id);
-        let created = self.seen.created.get(&id).copied().unwrap_or(usize::MAX);
+        let created = self.seen.created.get(&id).copied().unwrap_or(usize::MAX - 1);
         let last = self.entries.partition_point(|entry| entry.at <= self.state.settled_at);
-        let certain: Vec<_> = without.iter().filter(|one| one.place > created && one.place < last).collect();
+        // A clock that was ahead dates events: what is gathered then waits for that time.
+        let is_due =
+            |one: &Happened| one.at.is_none_or(|at| time::after(at, GATHERED_MAX) <= self.state.settled_at);
+        let is_certain = |one: &Happened| (created + 1..last).contains(&one.place) && is_due(one);
+        let certain: Vec<_> = without.iter().filter(|one| is_certain(one)).collect();
         let skipped: u64 = seen.skips.iter().map(|skip| skip.count).sum();
         if skipped < certain.len() as u64 || skipped > without.len() as u64 {
             let (certain, all) = (certain.len(), without.len());

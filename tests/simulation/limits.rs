@@ -14,7 +14,7 @@ use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Lease, Run, RunState};
 use innkeeper_domain::trigger::OverlapPolicy;
 use innkeeper_domain::{Timestamp, time};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 /// How long a run may wait that nothing keeps from beginning, while nobody else of its task begins.
@@ -37,6 +37,7 @@ pub fn check(plan: &Plan, entries: &[Entry], state: &State) -> Vec<Violation> {
         live: BTreeMap::new(),
         begins: HashMap::new(),
         idle: HashMap::new(),
+        stuck: HashSet::new(),
         found: Vec::new(),
     };
     for (place, entry) in entries.iter().enumerate() {
@@ -94,6 +95,8 @@ struct Sweep<'a> {
     begins: HashMap<Name, Vec<Timestamp>>,
     /// Since when runs could begin, and haven't.
     idle: HashMap<RunId, Timestamp>,
+    /// Those that are told of already.
+    stuck: HashSet<RunId>,
     found: Vec<Violation>,
 }
 
@@ -163,7 +166,7 @@ impl<'a> Sweep<'a> {
             };
             self.live.insert(run.id, live);
         }
-        triggers.into_iter().for_each(|trigger| self.overlaps(at, trigger));
+        triggers.into_iter().for_each(|trigger| self.overlaps(at, None, trigger));
     }
 
     fn claimed(&mut self, at: Timestamp, by_clock: Timestamp, leases: &[Lease]) {
@@ -191,7 +194,7 @@ impl<'a> Sweep<'a> {
             let runs = &self.runs;
             self.idle.retain(|run, _| runs[run].task != *task);
         }
-        triggers.into_iter().for_each(|trigger| self.overlaps(at, trigger));
+        triggers.into_iter().for_each(|trigger| self.overlaps(at, Some(by_clock), trigger));
     }
 
     fn executing(&self, of: impl Fn(&Run) -> bool) -> u32 {
@@ -233,8 +236,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The runs of a trigger that aren't over are no more than its policy allows, and begin in order if they wait.
-    fn overlaps(&mut self, at: Timestamp, trigger: &Name) {
+    /// The runs of a trigger that aren't over are no more than its policy allows, and begin in order if they wait: when
+    /// some begin, by the clock of their host.
+    fn overlaps(&mut self, at: Timestamp, by_clock: Option<Timestamp>, trigger: &Name) {
         let Some(policy) = self.policies.get(trigger).copied() else { return };
         let mut runs: Vec<Live> =
             self.live.values().filter(|live| live.run.trigger.as_ref() == Some(trigger)).copied().collect();
@@ -250,10 +254,14 @@ impl<'a> Sweep<'a> {
             let them: Vec<String> = runs.iter().map(|live| show(live.run)).collect();
             self.fail(Rule::Overlap, format!("at {at} `{trigger}` ({policy}) has {}", them.join(" and ")));
         }
+        // Those of the same time have no order, and one that a clock which was ahead has made ready for a time to come
+        // lets others go first.
         let begun: Vec<&Live> = runs.iter().filter(|live| live.has_begun).collect();
-        // Those of the same time have no order.
-        let first = runs.first().map(|live| live.run.nominal_at);
-        let early = begun.iter().find(|live| Some(live.run.nominal_at) > first);
+        let is_before = |one: &Live, live: &Live| {
+            let ready = by_clock.is_some_and(|clock| one.available_at <= clock);
+            ready && !one.has_begun && one.run.nominal_at < live.run.nominal_at
+        };
+        let early = begun.iter().find(|live| runs.iter().any(|one| is_before(one, live)));
         if policy.waits()
             && let Some(live) = early.or(begun.get(1))
         {
@@ -290,9 +298,9 @@ impl<'a> Sweep<'a> {
             }
         }
         for (id, what) in stuck {
-            // Once is enough.
-            self.live.remove(&id);
-            self.fail(Rule::Stuck, what);
+            if self.stuck.insert(id) {
+                self.fail(Rule::Stuck, what);
+            }
         }
     }
 

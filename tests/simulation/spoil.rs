@@ -13,6 +13,7 @@ use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Run, RunState};
 use innkeeper_domain::time::{after, before};
 use innkeeper_domain::trigger::{OverlapPolicy, SkipReason};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// A seed that can be changed.
@@ -91,8 +92,8 @@ pub const WAYS: [(Rule, Spoil); 35] = [
     (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::BufferAll)),
     (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::CancelOther)),
     (Rule::Overlap, |seed| seed.standings(|standing| standing.is_cancelled = false)),
-    (Rule::Limit, |seed| seed.limit(|limits| limits.concurrency = limits.concurrency.map(|_| 1))),
-    (Rule::Limit, |seed| seed.limit(|limits| limits.key_concurrency = limits.key_concurrency.map(|_| 1))),
+    (Rule::Limit, |seed| seed.limit(|limits| limits.concurrency = limits.concurrency.map(|_| 0))),
+    (Rule::Limit, |seed| seed.limit(|limits| limits.key_concurrency = limits.key_concurrency.map(|_| 0))),
     (Rule::Limit, |seed| seed.limit(|limits| limits.is_paused = true)),
     (Rule::Rate, |seed| seed.limit(|limits| limits.rate = limits.rate.as_ref().map(|_| "1/d".into()))),
     (Rule::Deadline, |seed| seed.by_clock(|at| after(at, 3_600 * SECOND))),
@@ -107,18 +108,10 @@ pub const WAYS: [(Rule, Spoil); 35] = [
         let failed = seed.state.runs.iter_mut().filter(failed);
         failed.map(|run| run.finished_at = Some(run.created_at)).count() > 0
     }),
-    (Rule::Stuck, |seed| {
-        // Of one that waited, nobody has ever heard again.
-        let run = seed.of_task("paired");
-        run.map(|run| seed.forget(run)).is_some()
-    }),
+    (Rule::Stuck, |seed| seed.never_begin("paired")),
     (Rule::Stuck, |seed| {
         // No attempt ever ends.
-        seed.entries.iter_mut().for_each(|entry| {
-            if let Event::Finished(lease, _) = &mut entry.event {
-                lease.run = RunId(uuid::Uuid::nil());
-            }
-        });
+        seed.forget_ends(|_| true);
         true
     }),
     (Rule::Events, |seed| {
@@ -126,7 +119,8 @@ pub const WAYS: [(Rule, Spoil); 35] = [
         twice.map(|run| seed.state.runs.push(run)).is_some()
     }),
     (Rule::Events, |seed| {
-        let place = seed.of_follower().last().copied();
+        let places = seed.of_follower();
+        let place = places.get(places.len() / 2).copied();
         place.map(|place| seed.state.runs.remove(place)).is_some()
     }),
     (Rule::Events, |seed| {
@@ -137,7 +131,12 @@ pub const WAYS: [(Rule, Spoil); 35] = [
         seed.state.runs[one].input = other;
         true
     }),
-    (Rule::Events, |seed| seed.state.events.pop().is_some()),
+    (Rule::Events, |seed| {
+        let told = seed.events(|event| matches!(event, Event::PublishTold(_)));
+        let Some(Event::PublishTold(id)) = told.into_iter().next() else { return false };
+        let place = seed.state.events.iter().position(|event| event.id == id);
+        place.map(|place| seed.state.events.remove(place)).is_some()
+    }),
     (Rule::Fenced, |seed| {
         let finished = seed.events(|event| matches!(event, Event::Finished(..)));
         finished.first().cloned().map(|finish| seed.add(finish)).is_some()
@@ -150,7 +149,11 @@ pub const WAYS: [(Rule, Spoil); 35] = [
         let place = seed.entries.iter().position(|entry| matches!(entry.event, Event::ExecutionBegan { .. }));
         place.map(|place| seed.entries.insert(place, seed.entries[place].clone())).is_some()
     }),
-    (Rule::Ends, |seed| seed.change(|run| run.state = RunState::Running)),
+    (Rule::Ends, |seed| {
+        // Whether one may wait is the checker's to know: none has ended.
+        seed.state.runs.iter_mut().for_each(|run| run.state = RunState::Running);
+        true
+    }),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -183,43 +186,38 @@ impl Seed<'_> {
         };
         let found = self.state.runs.iter().find(|run| of_policy(run) && followed(run) && run.attempt > 0);
         let id = found.map(|run| run.id);
-        id.map(|id| self.forget_end(id)).is_some()
+        id.map(|id| self.forget_ends(|run| run == id)).is_some()
     }
 
-    fn forget_end(&mut self, run: RunId) {
+    fn forget_ends(&mut self, of: impl Fn(RunId) -> bool) {
         self.entries.retain_mut(|entry| match &mut entry.event {
-            Event::Finished(lease, state) => lease.run != run || !state.is_final(),
+            Event::Finished(lease, state) => !of(lease.run) || !state.is_final(),
             Event::Runs(standings) => {
-                standings.retain(|standing| standing.run != run || !standing.state.is_final());
+                standings.retain(|standing| !of(standing.run) || !standing.state.is_final());
                 true
             }
             _ => true,
         });
     }
 
-    /// All that came of a run after its creation is lost.
-    fn forget(&mut self, run: RunId) {
-        let mut created = false;
+    /// Of a task's runs nobody has heard again since their creation.
+    fn never_begin(&mut self, task: &str) -> bool {
+        let of_task = self.state.runs.iter().filter(|run| run.task.as_str() == task);
+        let of_task: HashSet<RunId> = of_task.map(|run| run.id).collect();
+        let mut created = HashSet::new();
         self.entries.retain_mut(|entry| match &mut entry.event {
-            Event::Finished(lease, _) => lease.run != run,
+            Event::Finished(lease, _) => !of_task.contains(&lease.run),
             Event::Claimed { leases, .. } => {
-                leases.retain(|lease| lease.run != run);
+                leases.retain(|lease| !of_task.contains(&lease.run));
                 true
             }
             Event::Runs(standings) => {
-                standings.retain(|standing| standing.run != run || !std::mem::replace(&mut created, true));
+                standings.retain(|standing| !of_task.contains(&standing.run) || created.insert(standing.run));
                 true
             }
             _ => true,
         });
-    }
-
-    fn of_task(&self, task: &str) -> Option<RunId> {
-        self.state
-            .runs
-            .iter()
-            .find(|run| run.task.as_str() == task && run.trigger.is_none())
-            .map(|run| run.id)
+        !of_task.is_empty()
     }
 
     /// The places of runs of a trigger that follows events, without gathering them.

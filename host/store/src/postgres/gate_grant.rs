@@ -300,16 +300,17 @@ impl<C: GenericClient> Grant<'_, C> {
     }
 
     /// The first runs that wait at a gate and are ready, the highest priority first; those of a trigger in the order
-    /// of their times, ready or not: clocks that differ don't change it.
+    /// of their times.
     async fn held(&self, gate: &GateKey, most: usize) -> Result<Vec<Held>, StoreError> {
         let columns = "id, gates, passed, hold, trigger_id, concurrency_key, available_at";
         let most = signed(most as u64);
         let found = match gate.kind {
             GateKind::Trigger => {
                 let list = format!(
-                    "SELECT {columns} FROM run WHERE hold = 1 AND trigger_id = $1 ORDER BY nominal_at, id LIMIT $2"
+                    "SELECT {columns} FROM run WHERE hold = 1 AND trigger_id = $1 AND available_at <= $2
+                     ORDER BY nominal_at, id LIMIT $3"
                 );
-                rows(self.c, &list, &[&gate.owner, &most]).await?
+                rows(self.c, &list, &[&gate.owner, &At(self.now), &most]).await?
             }
             GateKind::Key => {
                 let list = by_priority(&format!(
@@ -352,8 +353,11 @@ impl<C: GenericClient> Grant<'_, C> {
             )
         };
         let found = match gate.kind {
-            // They pass before they are ready.
-            GateKind::Trigger => return Ok(None),
+            // By another host's clock it may have been ready when it was inserted.
+            GateKind::Trigger => {
+                let next = "SELECT min(available_at) FROM run WHERE hold = 1 AND trigger_id = $1 AND available_at > $2";
+                row(self.c, next, &[&gate.owner, &At(self.now)]).await?
+            }
             GateKind::Key => {
                 let next =
                     next("hold = 2 AND task_id = $1 AND priority = p::smallint AND concurrency_key = $3");

@@ -198,7 +198,7 @@ fn read_held(row: &Row) -> rusqlite::Result<Held> {
 }
 
 /// The runs that wait at a gate, as a condition with which its index serves, with so many parameters: the owner, now, how
-/// many, the priority, the key. And in which order.
+/// many, the priority, the key. And in which order; those of a trigger in that of their times, and all ready.
 fn waiting(kind: GateKind) -> (&'static str, &'static str, usize) {
     match kind {
         GateKind::Trigger => ("hold = 1 AND trigger_id = ?1", "nominal_at, id", 3),
@@ -209,12 +209,10 @@ fn waiting(kind: GateKind) -> (&'static str, &'static str, usize) {
     }
 }
 
-/// The first runs that wait at a gate and are ready; those of a trigger in the order of their times, ready or not: clocks
-/// that differ don't change it.
+/// The first runs that wait at a gate and are ready.
 pub(super) fn held_sql(kind: GateKind) -> String {
     let (which, order, _) = waiting(kind);
-    let ready = if kind == GateKind::Trigger { "" } else { " AND available_at <= ?2" };
-    format!("{HELD} WHERE {which}{ready} ORDER BY {order} LIMIT ?3")
+    format!("{HELD} WHERE {which} AND available_at <= ?2 ORDER BY {order} LIMIT ?3")
 }
 
 /// The first runs that wait at a gate and are ready, the highest priority first.
@@ -237,10 +235,6 @@ fn held(c: &Connection, gate: &GateKey, most: usize, now: Timestamp) -> Result<V
 
 /// When the next one becomes ready that waits at a gate.
 fn next_ready(c: &Connection, gate: &GateKey, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    if gate.kind == GateKind::Trigger {
-        // They pass before they are ready.
-        return Ok(None);
-    }
     let (which, _, parameters) = waiting(gate.kind);
     let mut next = c.prepare_cached(&format!(
         "SELECT available_at FROM run WHERE {which} AND available_at > ?2 ORDER BY available_at LIMIT ?3"
