@@ -1,6 +1,8 @@
 //! Webhooks from requests that a client of HTTP/1.1 sends, byte by byte.
 
 use super::inn::{Host, wat_command};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -64,9 +66,13 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn hex_of_mac(text: &[&[u8]]) -> String {
+fn mac(text: &[&[u8]]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
-    hex::encode(text.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes())
+    text.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes().to_vec()
+}
+
+fn hex_of_mac(text: &[&[u8]]) -> String {
+    hex::encode(mac(text))
 }
 
 /// The headers of Stripe's way to sign.
@@ -105,10 +111,73 @@ fn a_signed_request_is_a_run_and_a_replayed_one_is_none() {
     let replayed = send(&host, "POST", &path, &signed(now, body), body);
     assert_eq!((replayed.status, &replayed.json()["run"]), (409, &json!(id)), "{}", replayed.body);
     let again = send(&host, "POST", &path, &signed(now + 5, body), body);
-    assert_eq!((again.status, again.json()), (200, json!({"run": id, "existing": true})));
+    assert_eq!((again.status, again.json()), (202, json!({"run": id, "existing": true})));
+    let waited = send(&host, "POST", &format!("{path}?wait=20"), &signed(now + 6, body), body);
+    assert_eq!((waited.status, waited.body.as_bytes()), (200, &body[..]), "{}", waited.head);
     let old = send(&host, "POST", &path, &signed(now - 400, b"{}"), b"{}");
     assert!(old.status == 401 && old.body.contains("was signed 40"), "{}", old.body);
     assert_eq!(host.json(&["runs", "ls"]).as_array().unwrap().len(), 1);
+    // A clock that is ahead makes no run late, nor due later.
+    let early = send(&host, "POST", &path, &signed(now + 200, b"{}"), b"{}");
+    let early = host.json(&["runs", "show", early.json()["run"].as_str().unwrap()]);
+    assert_eq!(early["nominal_at"], early["created_at"]);
+    assert_eq!(send(&host, "POST", &path, &signed(now + 200, b"{}"), b"{}").status, 409);
+}
+
+/// The headers of Standard Webhooks' way to sign.
+fn standard(id: &str, at: u64, body: &[u8]) -> Vec<(&'static str, String)> {
+    let at = at.to_string();
+    let signature = mac(&[id.as_bytes(), b".", at.as_bytes(), b".", body]);
+    vec![
+        ("webhook-id", id.into()),
+        ("webhook-timestamp", at),
+        ("webhook-signature", format!("v1,{}", BASE64.encode(signature))),
+    ]
+}
+
+#[test]
+fn an_id_is_of_one_body() {
+    let (host, path) = with_webhook("standard");
+    let now = seconds();
+    let first = send(&host, "POST", &path, &standard("m1", now, b"1"), b"1");
+    assert_eq!(first.status, 202, "{}", first.body);
+    let other = send(&host, "POST", &path, &standard("m1", now + 1, b"2"), b"2");
+    assert_eq!((other.status, &other.json()["run"]), (409, &first.json()["run"]));
+    assert!(other.body.contains("another body under this id"), "{}", other.body);
+    let odd = send(&host, "POST", &path, &standard("ü", now, b"3"), b"3");
+    assert!(odd.status == 401 && odd.body.contains("not visible ASCII"), "{}", odd.body);
+}
+
+#[test]
+fn who_can_not_be_the_sender_holds_nothing_up() {
+    let (host, path) = with_webhook("stripe");
+    let address = std::fs::read_to_string(host.data().join("address")).unwrap();
+    let address = address.trim().trim_start_matches("http://").to_string();
+    // A body is told of, and never comes.
+    let open = |headers: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let answer = |mut stream: TcpStream| {
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    for stream in (0..40).map(|_| open("")).collect::<Vec<_>>() {
+        assert!(answer(stream).contains("401"));
+    }
+    let plausible = format!("stripe-signature: t={},v1=00\r\n", seconds());
+    let held: Vec<_> = (0..8).map(|_| open(&plausible)).collect();
+    host.until("one address has all that it may", || {
+        let refused = send(&host, "POST", &path, &signed(seconds(), b"{}"), b"{}");
+        refused.status == 429 && refused.body.contains("from this address")
+    });
+    assert!(held.into_iter().all(|stream| answer(stream).contains("408")));
+    let good = send(&host, "POST", &path, &signed(seconds(), b"[]"), b"[]");
+    assert_eq!(good.status, 202, "{}", good.body);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use crate::Api;
 use crate::access::{Concerns, Does, ForSomeTasks, Path, Rule, of_path};
 use crate::caller::{Caller, Known, Shown};
+use crate::denials::What;
 use crate::gate::Gate;
+use crate::intercept::Intercept;
 use crate::peer::{IdentityError, Peer};
 use crate::status::of_store;
 use http::request::Parts;
@@ -17,16 +19,12 @@ use innkeeper_domain::name::Name;
 use innkeeper_domain::tenant::Tenant;
 use innkeeper_store::{Found, StoreError, TokenHash};
 use sha2::{Digest, Sha256};
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
-use tower_layer::Layer;
-use tower_service::Service;
 
 /// The tenant that an admin's calls are for when they name none.
 pub const TENANT_DEFAULT: &str = "default";
@@ -234,21 +232,24 @@ fn cut(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-/// Puts [`Auth`] before the services.
+/// Lets through who may call.
 #[derive(Clone)]
-pub(crate) struct AuthLayer {
+pub(crate) struct Auth {
     pub api: Api,
     pub gate: Arc<Gate>,
 }
 
-impl<S> Layer<S> for AuthLayer {
-    type Service = Auth<S>;
-    fn layer(&self, inner: S) -> Auth<S> {
-        Auth { layer: self.clone(), inner }
+impl Intercept for Auth {
+    async fn intercept(self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
+        let (mut parts, body) = request.into_parts();
+        match self.admit(&mut parts).await {
+            Ok(()) => ControlFlow::Continue(Request::from_parts(parts, body)),
+            Err(status) => ControlFlow::Break(status.into_http()),
+        }
     }
 }
 
-impl AuthLayer {
+impl Auth {
     /// Lets a request through, with a [`Known`] and, if it concerns a tenant, a [`Caller`].
     async fn admit(&self, request: &mut Parts) -> Result<(), Status> {
         let path = of_path(request.uri.path());
@@ -266,7 +267,7 @@ impl AuthLayer {
             Err(refused) => refused,
         };
         if let Some(actor) = refused.actor {
-            self.gate.denied(&Arc::new(actor), refused.tenant);
+            self.gate.denied(&Arc::new(actor), What { tenant: refused.tenant, ..What::default() });
         }
         Err(refused.status)
     }
@@ -372,39 +373,4 @@ pub(crate) fn peer_address(request: &Parts) -> IpAddr {
     let peer = extensions.get::<Peer>().map(|peer| peer.address);
     let address = peer.or_else(|| extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr));
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
-}
-
-/// Lets through who may call.
-#[derive(Clone)]
-pub(crate) struct Auth<S> {
-    layer: AuthLayer,
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Auth<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The service that was polled ready is the one to call; its clone takes its place.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let layer = self.layer.clone();
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            match layer.admit(&mut parts).await {
-                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                Err(status) => Ok(status.into_http()),
-            }
-        })
-    }
 }

@@ -1,6 +1,7 @@
 //! Who calls, as the services see it. Made by [`crate::auth`] alone.
 
 use crate::Api;
+use crate::denials::What;
 use crate::gate::Gate;
 use crate::status::of_store;
 use innkeeper_domain::Timestamp;
@@ -45,7 +46,7 @@ pub(crate) struct Caller {
 }
 
 impl Known {
-    /// Who makes a request that came through [`crate::auth::AuthLayer`].
+    /// Who makes a request that came through [`crate::auth::Auth`].
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         request.extensions().get::<Self>().cloned().ok_or_else(not_authenticated)
     }
@@ -62,7 +63,7 @@ impl Known {
 }
 
 impl Caller {
-    /// Who makes a request that came through [`crate::auth::AuthLayer`], and concerns a tenant.
+    /// Who makes a request that came through [`crate::auth::Auth`], and concerns a tenant.
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         request.extensions().get::<Self>().cloned().ok_or_else(not_authenticated)
     }
@@ -105,7 +106,8 @@ impl Caller {
 
     /// Puts on record that it was refused.
     pub fn denied(&self) {
-        self.known.gate.denied(&self.known.actor, Some((self.tenant, self.of.name.clone())));
+        let tenant = Some((self.tenant, self.of.name.clone()));
+        self.known.gate.denied(&self.known.actor, What { tenant, ..What::default() });
     }
 
     /// Whether it may see and touch a task, and what belongs to it; if not, that goes on record.

@@ -16,6 +16,7 @@ mod forecast;
 mod gate;
 mod holiday;
 mod host;
+mod intercept;
 pub mod listen;
 mod login_limit;
 pub mod oidc;

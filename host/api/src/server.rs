@@ -1,8 +1,9 @@
 //! All services on one port, with their bounds.
 
 use crate::Api;
-use crate::auth::AuthLayer;
+use crate::auth::Auth;
 use crate::gate::Gate;
+use crate::intercept::Before;
 use crate::listen::Listener;
 use crate::proto::DESCRIPTORS;
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -20,7 +21,7 @@ use crate::proto::tenant_service_server::TenantServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
 use crate::proto::trigger_service_server::TriggerServiceServer;
 use crate::proto::usage_service_server::UsageServiceServer;
-use crate::webhook::WebhookLayer;
+use crate::webhook::Webhooks;
 use innkeeper_domain::limits::{CALL_TIMEOUT, MESSAGE_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,8 +65,8 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .accept_http1(true)
-        .layer(WebhookLayer { api: api.clone(), gate: Arc::clone(&gate) })
-        .layer(AuthLayer { api: api.clone(), gate: Arc::clone(&gate) })
+        .layer(Before(Webhooks::new(api.clone(), Arc::clone(&gate))))
+        .layer(Before(Auth { api: api.clone(), gate: Arc::clone(&gate) }))
         .add_service(health)
         .add_service(reflection)
         .add_service(bounded!(AuditServiceServer))

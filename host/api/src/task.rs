@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::convert::{
-    duration, from_duration, from_instant, from_labels, labels, name, optional_duration, page, priority,
+    duration, from_duration, from_instant, from_labels, labels, name, note, optional_duration, page, priority,
 };
 use crate::proto::task_service_server::TaskService;
 use crate::status::{invalid, of_store};
@@ -10,9 +10,7 @@ use crate::{Api, proto};
 use innkeeper_domain::failure::FailureKind;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{TaskId, TenantId};
-use innkeeper_domain::limits::{
-    CANCEL_GRACE, MEMORY_DEFAULT, NOTE_CHARS_MAX, PRIORITY_DEFAULT, TIMEOUT_DEFAULT,
-};
+use innkeeper_domain::limits::{CANCEL_GRACE, MEMORY_DEFAULT, PRIORITY_DEFAULT, TIMEOUT_DEFAULT};
 use innkeeper_domain::retry::{Backoff, RetryPolicy};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
 use innkeeper_store::{NewTask, QueuedRuns};
@@ -118,12 +116,10 @@ impl TaskService for Api {
         let request = request.into_inner();
         let name = name(&request.name, "the task")?;
         caller.task(&name)?;
-        if request.note.chars().count() > NOTE_CHARS_MAX {
-            return Err(invalid(format!("a note has at most {NOTE_CHARS_MAX} characters")));
-        }
+        let note = note(request.note)?;
         let queued = if request.cancel_queued { QueuedRuns::Cancel } else { QueuedRuns::Keep };
         let change = caller.change((self.now)());
-        let paused = self.store.task_pause(caller.tenant, &name, request.note, queued, change).await;
+        let paused = self.store.task_pause(caller.tenant, &name, note, queued, change).await;
         let (task, cancelled_runs) = paused.map_err(of_store)?;
         Ok(Response::new(proto::PauseTaskResponse { task: Some(from_task(task)), cancelled_runs }))
     }

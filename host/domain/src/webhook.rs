@@ -326,12 +326,12 @@ mod tests {
         assert!(no_time.unwrap_err().to_string().contains("`t=`"));
         let odd = verify(Scheme::Github, &[("x-hub-signature-256", "sha1=00")], BODY, "a secret");
         assert!(matches!(odd, Err(WebhookError::Unreadable { .. })));
-        let short = |signature: &str| {
-            verify(Scheme::Github, &[("x-hub-signature-256", signature)], BODY, "a secret")
-        };
+        let short =
+            |signature: &str| verify(Scheme::Github, &[("x-hub-signature-256", signature)], BODY, "a secret");
         assert!(matches!(short("sha256="), Err(WebhookError::Unreadable { .. })));
         assert_eq!(short("sha256=00"), Err(WebhookError::Signature));
-        let headers = [("webhook-id", "ü"), ("webhook-timestamp", "1800000000"), ("webhook-signature", "v1,")];
+        let headers =
+            [("webhook-id", "ü"), ("webhook-timestamp", "1800000000"), ("webhook-signature", "v1,")];
         let words = |headers: &[(&str, &str)]| {
             verify(Scheme::Standard, headers, BODY, "a secret").unwrap_err().to_string()
         };

@@ -56,12 +56,18 @@ impl Answer {
 
     /// The sender tried again what has its run.
     pub fn existing(run: RunId) -> Self {
-        Self::json(200, &json!({"run": run.to_string(), "existing": true})).of_run(run)
+        Self::json(202, &json!({"run": run.to_string(), "existing": true})).of_run(run)
     }
 
     /// The very same request was here before.
     pub fn replayed(run: RunId) -> Self {
         let error = "this very request was here before, and has its run";
+        Self::json(409, &json!({"error": error, "run": run.to_string()})).of_run(run)
+    }
+
+    /// The delivery's id has a run, of something else.
+    pub fn other_body(run: RunId) -> Self {
+        let error = "another body under this id was here before, and has its run";
         Self::json(409, &json!({"error": error, "run": run.to_string()})).of_run(run)
     }
 

@@ -2,33 +2,39 @@
 //! it with its trigger's secret (`domain::webhook`).
 
 mod answer;
+mod record;
 
 use crate::Api;
 use crate::auth::peer_address;
 use crate::gate::Gate;
+use crate::intercept::Intercept;
+use crate::login_limit::network;
 use crate::secret::VaultError;
+use crate::slots::Slots;
 use answer::{Answer, header};
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Version};
-use http_body_util::{BodyExt, Limited};
-use innkeeper_domain::audit::Actor;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use innkeeper_domain::ids::{RunId, TenantId, TriggerId};
-use innkeeper_domain::limits::{INPUT_BYTES_MAX, WEBHOOK_BODY_TIMEOUT, WEBHOOK_WAIT_MAX};
+use innkeeper_domain::limits::{
+    INPUT_BYTES_MAX, WEBHOOK_BODY_STILL_MAX, WEBHOOK_BODY_TIMEOUT, WEBHOOK_WAIT_MAX,
+};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::rule::{Rule, WebhookRule};
+use innkeeper_domain::run::Run;
+use innkeeper_domain::secret::SecretText;
 use innkeeper_domain::trigger::Trigger;
-use innkeeper_domain::webhook::{self, Delivery};
+use innkeeper_domain::webhook::{Delivery, Scheme};
+use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{Fired, NewFiring, StoreError};
-use std::future::Future;
-use std::pin::Pin;
+use record::{Names, Said};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
 use tonic::body::Body;
-use tower_layer::Layer;
-use tower_service::Service;
 
 /// What the paths of webhooks begin with; a trigger's id follows.
 pub const WEBHOOK_PATH: &str = "/hooks/";
@@ -38,54 +44,27 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// Answers requests to webhooks, and lets calls through.
 #[derive(Clone)]
-pub(crate) struct WebhookLayer {
-    pub api: Api,
-    pub gate: Arc<Gate>,
+pub(crate) struct Webhooks {
+    api: Api,
+    gate: Arc<Gate>,
+    senders: Slots<IpAddr>,
+    names: Names,
+    said: Said,
 }
 
-impl<S> Layer<S> for WebhookLayer {
-    type Service = Webhooks<S>;
-    fn layer(&self, inner: S) -> Webhooks<S> {
-        Webhooks { layer: self.clone(), inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Webhooks<S> {
-    layer: WebhookLayer,
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Webhooks<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+impl Intercept for Webhooks {
+    async fn intercept(self, request: Request<Body>) -> ControlFlow<Response<Body>, Request<Body>> {
+        let version = request.version();
         let is_hook = request.uri().path().starts_with(WEBHOOK_PATH);
         // Calls end with trailers, which HTTP/1 clients don't read.
-        if !is_hook && request.version() >= Version::HTTP_2 {
-            let clone = self.inner.clone();
-            let mut inner = std::mem::replace(&mut self.inner, clone);
-            return Box::pin(async move { inner.call(request).await });
+        if !is_hook && version >= Version::HTTP_2 {
+            return ControlFlow::Continue(request);
         }
-        let layer = self.layer.clone();
-        Box::pin(async move {
-            let version = request.version();
-            let answer = match is_hook {
-                true => layer.answer(request).await.unwrap_or_else(|refused| refused),
-                false => Answer::error(404, "calls are gRPC over HTTP/2 here, and webhooks are at /hooks/ID"),
-            };
-            Ok(answer.into_response(version))
-        })
+        let answer = match is_hook {
+            true => self.answer(request).await.unwrap_or_else(|refused| refused),
+            false => Answer::error(404, "calls are gRPC over HTTP/2 here, and webhooks are at /hooks/ID"),
+        };
+        ControlFlow::Break(answer.into_response(version))
     }
 }
 
@@ -96,7 +75,11 @@ struct Asked {
     wait: Option<Duration>,
 }
 
-impl WebhookLayer {
+impl Webhooks {
+    pub fn new(api: Api, gate: Arc<Gate>) -> Self {
+        Self { api, gate, senders: Slots::senders(), names: Names::default(), said: Said::default() }
+    }
+
     /// The answer; `Err` if the request is refused.
     async fn answer(&self, request: Request<Body>) -> Result<Answer, Answer> {
         let (parts, body) = request.into_parts();
@@ -105,51 +88,56 @@ impl WebhookLayer {
             return Err(Answer::error(405, "a webhook takes POST").with("allow", "POST"));
         }
         let asked = Asked::of(&parts)?;
+        let content_type = content_type(&parts.headers)?;
         let (tenant, trigger) = self.api.store.trigger_by_id(id).await.map_err(of_store)?;
         let Rule::Webhook(rule) = &trigger.spec.rule else { return Err(unknown()) };
-        let slot = self
-            .api
-            .webhooks
-            .take(tenant)
-            .map_err(|status| Answer::error(429, status.message()).with("retry-after", "1"))?;
-        let body = read(&parts.headers, body).await?;
-        let input = Payload { content_type: content_type(&parts.headers)?, bytes: body.into() };
-        let delivery = self.verify(&parts, tenant, &trigger, rule, &input.bytes).await?;
-        let answer = self.start(tenant, &trigger, delivery, input).await?;
+        // Who can't be the sender, by the headers alone, takes no slot, and no body is read.
+        let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+        let delivery = match rule.scheme.claim(&header, rule.tolerance, (self.api.now)()) {
+            Err(why) => Err(why),
+            Ok(claim) => {
+                let slots = (
+                    self.senders.take(network(peer_address(&parts))).map_err(busy)?,
+                    self.api.webhooks.take(tenant).map_err(busy)?,
+                );
+                let input = Payload { content_type, bytes: read(&parts.headers, body).await?.into() };
+                let secret = self.secret(tenant, &trigger, rule).await?;
+                claim.verify(&input.bytes, &secret).map(|delivery| (delivery, input, slots))
+            }
+        };
+        let (delivery, input, slots) = match delivery {
+            Ok(delivery) => delivery,
+            Err(why) => {
+                record::refused(&self.gate, &self.names, &*self.api.store, &parts, tenant, &trigger).await;
+                return Err(Answer::error(401, why.to_string()));
+            }
+        };
+        let begun = self.start(tenant, &trigger, rule, delivery, input).await?;
         // Who waits holds no body any more.
-        drop(slot);
-        match (answer, asked.wait) {
-            (Begun::Run(run), Some(wait)) => self.wait(tenant, run, wait).await,
+        drop(slots);
+        match (begun, asked.wait) {
+            (Begun::Run(run) | Begun::Existing(run), Some(wait)) => self.wait(tenant, run, wait).await,
             (Begun::Run(run), None) => Ok(Answer::accepted(run)),
+            (Begun::Existing(run), None) => Ok(Answer::existing(run)),
             (Begun::Answered(answer), _) => Ok(answer),
         }
     }
 
-    /// Whether it comes from who has the trigger's secret. One that doesn't goes on record.
-    async fn verify(
+    /// What the trigger's requests are signed with.
+    async fn secret(
         &self,
-        parts: &Parts,
         tenant: TenantId,
         trigger: &Trigger,
         rule: &WebhookRule,
-        body: &[u8],
-    ) -> Result<Delivery, Answer> {
-        let secret = self.api.vault.text(tenant, &rule.secret).await.map_err(|error| {
-            tracing::error!(trigger = %trigger.id, secret = %rule.secret, %error, "a webhook can't be verified");
+    ) -> Result<SecretText, Answer> {
+        self.api.vault.text(tenant, &rule.secret).await.map_err(|error| {
+            if self.said.is_due(trigger.id, (self.api.now)()) {
+                tracing::error!(trigger = %trigger.id, secret = %rule.secret, %error, "a webhook can't be verified");
+            }
             match error {
                 VaultError::Store(StoreError::Unavailable(_)) => unavailable(),
                 _ => Answer::error(500, "the secret of this webhook can't be read; its owner must set it again"),
             }
-        })?;
-        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = webhook::Request { header: &header, body };
-        let verified = rule.scheme.verify(request, &secret, rule.tolerance, (self.api.now)());
-        verified.map_err(|why| {
-            let name = format!("sender to trigger {}", trigger.id);
-            let address = peer_address(parts).to_string();
-            let actor = Actor { name, role: None, address, action: "webhook".into() };
-            self.gate.denied(&Arc::new(actor), None);
-            Answer::error(401, why.to_string())
         })
     }
 
@@ -157,22 +145,29 @@ impl WebhookLayer {
         &self,
         tenant: TenantId,
         trigger: &Trigger,
+        rule: &WebhookRule,
         delivery: Delivery,
         input: Payload,
     ) -> Result<Begun, Answer> {
         let now = (self.api.now)();
-        let nominal_at = delivery.signed_at.unwrap_or(now);
+        // A sender's clock may be ahead: a run isn't due before it is asked for.
+        let nominal_at = delivery.signed_at.map_or(now, |at| at.min(now));
         let run_id = RunId::new(now);
+        // The id that a sender gives is for one body. Stripe's is an event's, told anew each time.
+        let sent = (rule.scheme == Scheme::Standard).then(|| input.bytes.clone());
         let firing = NewFiring { run_id, occurrence: delivery.key, nominal_at, input };
         let fired = self.api.store.trigger_fire(tenant, trigger.id, firing, now).await.map_err(of_store)?;
         Ok(match fired {
             Fired::Run(run) => Begun::Run(run),
-            Fired::Existing(run) => {
-                let first = self.api.store.run_get(tenant, run).await.map_err(of_store)?;
-                // A sender that tries again signs again, with the time then. Where no time is signed the two can't be
-                // told apart.
-                let is_signed_again = delivery.signed_at.is_some_and(|at| at > first.nominal_at);
-                Begun::Answered(if is_signed_again { Answer::existing(run) } else { Answer::replayed(run) })
+            Fired::Existing(id) => {
+                let first = self.api.store.run_get(tenant, id).await.map_err(of_store)?;
+                if sent.is_some_and(|sent| sent != first.input.bytes) {
+                    Begun::Answered(Answer::other_body(id))
+                } else if is_signed_again(delivery.signed_at, &first, rule.tolerance) {
+                    Begun::Existing(id)
+                } else {
+                    Begun::Answered(Answer::replayed(id))
+                }
             }
             Fired::Skipped(reason) => Begun::Answered(Answer::skipped(reason)),
         })
@@ -200,8 +195,19 @@ impl WebhookLayer {
     }
 }
 
+/// Whether a sender tries again: it signs again then, with the time then. Where no time is signed, that can't be told
+/// from the very same request.
+fn is_signed_again(signed_at: Option<Timestamp>, first: &Run, tolerance: Duration) -> bool {
+    // The first was signed when it was due, or if the sender's clock was ahead, at most so much later.
+    let was_ahead = first.nominal_at == first.created_at;
+    let latest = if was_ahead { time::after(first.nominal_at, tolerance) } else { first.nominal_at };
+    signed_at.is_some_and(|at| at > latest)
+}
+
 enum Begun {
     Run(RunId),
+    /// The delivery's run of before.
+    Existing(RunId),
     Answered(Answer),
 }
 
@@ -230,6 +236,10 @@ fn unknown() -> Answer {
     Answer::error(404, "there is no webhook at this URL")
 }
 
+fn busy(status: Status) -> Answer {
+    Answer::error(429, status.message()).with("retry-after", "1")
+}
+
 fn unavailable() -> Answer {
     Answer::error(503, "the host can't take it now; send it again later").with("retry-after", "5")
 }
@@ -242,20 +252,34 @@ fn content_type(headers: &HeaderMap) -> Result<String, Answer> {
 }
 
 /// The whole body, within its bounds.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Answer> {
-    let too_large = || Answer::error(413, format!("a body has at most {INPUT_BYTES_MAX} bytes"));
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Answer> {
     let told = header(headers, "content-length").and_then(|length| length.parse::<u64>().ok());
     if told.is_some_and(|length| length > INPUT_BYTES_MAX as u64) {
         return Err(too_large());
     }
-    match timeout(WEBHOOK_BODY_TIMEOUT, Limited::new(body, INPUT_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Answer::error(400, "the body broke off")),
-        Err(_) => {
-            let seconds = WEBHOOK_BODY_TIMEOUT.as_secs();
-            Err(Answer::error(408, format!("the body did not come within {seconds} s")))
-        }
+    let collected = timeout(WEBHOOK_BODY_TIMEOUT, collect(body, WEBHOOK_BODY_STILL_MAX)).await;
+    collected.unwrap_or_else(|_| Err(late("did not come", WEBHOOK_BODY_TIMEOUT)))
+}
+
+fn too_large() -> Answer {
+    Answer::error(413, format!("a body has at most {INPUT_BYTES_MAX} bytes"))
+}
+
+fn late(what: &str, limit: Duration) -> Answer {
+    Answer::error(408, format!("the body {what} within {} s", limit.as_secs()))
+}
+
+/// A body that doesn't stand still for so long.
+async fn collect(body: Body, still: Duration) -> Result<Vec<u8>, Answer> {
+    let (mut body, mut bytes) = (Limited::new(body, INPUT_BYTES_MAX), Vec::new());
+    loop {
+        let next = timeout(still, body.frame()).await.map_err(|_| late("did not go on", still))?;
+        let Some(frame) = next else { return Ok(bytes) };
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => too_large(),
+            false => Answer::error(400, "the body broke off"),
+        })?;
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
 }
 

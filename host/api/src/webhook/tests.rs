@@ -1,6 +1,7 @@
 //! What a request says, and how much of it is read.
 
 use super::*;
+use bytes::Bytes;
 
 fn parts(uri: &str, prefer: Option<&str>) -> Parts {
     let mut request = Request::builder().uri(uri);
@@ -42,4 +43,12 @@ async fn a_body_has_its_bounds() {
     assert!(format!("{refused:?}").contains("413"), "{refused:?}");
     let told = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, "99999999".parse().unwrap())]);
     assert!(read(&told, Body::empty()).await.is_err(), "what is told to be too large isn't read");
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_not_waited_for() {
+    let full = http_body_util::Full::new(Bytes::from_static(b"the beginning"));
+    let body = Body::new(full.with_trailers(std::future::pending()));
+    let refused = format!("{:?}", collect(body, Duration::from_millis(10)).await.unwrap_err());
+    assert!(refused.contains("408") && refused.contains("did not go on"), "{refused}");
 }
