@@ -250,7 +250,7 @@ impl Api {
             start: optional_duration(start.start_deadline, "the start deadline")?,
             end: optional_duration(start.deadline, "the deadline")?,
         };
-        deadlines.check().map_err(invalid)?;
+        deadlines.check_start().map_err(invalid)?;
         Ok(NewRun {
             id: RunId::new((self.now)()),
             task: name(&start.task, "the task")?,

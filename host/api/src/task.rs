@@ -11,7 +11,7 @@ use innkeeper_domain::failure::FailureKind;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::limits::{CANCEL_GRACE, MEMORY_DEFAULT, PRIORITY_DEFAULT, TIMEOUT_DEFAULT};
-use innkeeper_domain::retry::{Backoff, RetryPolicy};
+use innkeeper_domain::retry::{Backoff, RetryPolicy, listed_kind};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
 use innkeeper_store::{NewTask, QueuedRuns};
 use std::collections::BTreeSet;
@@ -190,7 +190,7 @@ fn retry(retry: Option<proto::RetryPolicy>) -> Result<RetryPolicy, Status> {
     let default = RetryPolicy::default();
     let Some(retry) = retry else { return Ok(default) };
     let on: BTreeSet<FailureKind> =
-        retry.on.iter().map(|kind| kind.parse()).collect::<Result<_, _>>().map_err(invalid)?;
+        retry.on.iter().map(|kind| listed_kind(kind)).collect::<Result<_, _>>().map_err(invalid)?;
     Ok(RetryPolicy {
         max_attempts: retry.max_attempts,
         backoff: Backoff {

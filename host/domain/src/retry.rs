@@ -1,5 +1,6 @@
 //! Whether and when a failed attempt is tried again.
 
+use crate::calendar::human_duration;
 use crate::failure::{Failure, FailureKind, RetryAdvice};
 use crate::ids::RunId;
 use crate::limits::{ATTEMPTS_MAX, BACKOFF_MAX};
@@ -48,6 +49,17 @@ impl Default for RetryPolicy {
     }
 }
 
+/// A kind of failure that may be listed, by its word.
+pub fn listed_kind(word: &str) -> Result<FailureKind, RetryError> {
+    let listed = word.parse().ok().filter(|kind| can_be_listed(*kind));
+    listed.ok_or_else(|| RetryError::Kind(word.chars().take(64).collect()))
+}
+
+fn listed_kinds() -> String {
+    let kinds = FailureKind::ALL.into_iter().filter(|kind| can_be_listed(*kind));
+    kinds.map(FailureKind::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn can_be_listed(kind: FailureKind) -> bool {
     !matches!(
         kind,
@@ -65,14 +77,14 @@ fn is_usual(kind: FailureKind) -> bool {
 pub enum RetryError {
     #[error("{0} attempts were asked for; 1 to {ATTEMPTS_MAX} are possible")]
     Attempts(u32),
-    #[error("a backoff of {0:?} was asked for; it may be 1 ms to {BACKOFF_MAX:?}")]
+    #[error("a backoff of {} was asked for; it may be 1ms to {}", human_duration(*.0), human_duration(BACKOFF_MAX))]
     Wait(Duration),
     #[error("a backoff factor of {0} was asked for; it may be 1 (the same wait each time) to 10")]
     Factor(u32),
     #[error("a jitter of {0} % was asked for; it may be 0 to 100")]
     Jitter(u32),
-    #[error("`{0}` can't be listed as a failure to retry")]
-    Kind(FailureKind),
+    #[error("`{0}` can't be listed as a failure to retry; what can be: {kinds}", kinds = listed_kinds())]
+    Kind(String),
 }
 
 impl RetryPolicy {
@@ -93,7 +105,10 @@ impl RetryPolicy {
         if jitter_percent > 100 {
             return Err(RetryError::Jitter(jitter_percent));
         }
-        self.on.iter().find(|kind| !can_be_listed(**kind)).map_or(Ok(()), |kind| Err(RetryError::Kind(*kind)))
+        self.on
+            .iter()
+            .find(|kind| !can_be_listed(**kind))
+            .map_or(Ok(()), |kind| Err(RetryError::Kind(kind.to_string())))
     }
 
     /// When to try again after attempt `attempt` (from 1) of `run` failed at `now`; none for not again.
@@ -190,7 +205,10 @@ mod tests {
         assert_eq!(policy(0).check(), Err(RetryError::Attempts(0)));
         let mut listed = policy(2);
         listed.on.insert(FailureKind::Cancelled);
-        assert_eq!(listed.check(), Err(RetryError::Kind(FailureKind::Cancelled)));
+        assert_eq!(listed.check(), Err(RetryError::Kind("cancelled".into())));
+        let words = listed_kind("bogus").unwrap_err().to_string();
+        assert!(words.contains("guest, exit") && !words.contains("cancelled"), "{words}");
+        assert_eq!(listed_kind("exit"), Ok(FailureKind::Exit));
     }
 
     proptest! {

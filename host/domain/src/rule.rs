@@ -3,7 +3,7 @@
 use crate::calendar::{Schedule, ScheduleError, human_duration};
 use crate::event::TopicPattern;
 use crate::event::{BATCH_VARIABLES, EVENT_VARIABLES};
-use crate::expression::{Expression, ExpressionError};
+use crate::expression::{Expression, ExpressionError, Variables};
 use crate::limits::{EVENT_BATCH_MAX, EVENT_WAIT_MAX, WEBHOOK_TOLERANCE_MAX};
 use crate::name::Name;
 use crate::run::RunState;
@@ -93,19 +93,22 @@ fn tolerance_default() -> Duration {
 /// A rule that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    #[error("a debounce of {0:?} was asked for; it may be 1 ms to {EVENT_WAIT_MAX:?}")]
+    #[error("a debounce of {} was asked for; it may be 1ms to {}", human_duration(*.0), human_duration(EVENT_WAIT_MAX))]
     Debounce(Duration),
     #[error(
-        "a longest wait of {most:?} was asked for; it may be {quiet:?}, as the debounce, to {EVENT_WAIT_MAX:?}"
+        "a longest wait of {} was asked for; it may be {}, as the debounce, to {}",
+        human_duration(*.most), human_duration(*.quiet), human_duration(EVENT_WAIT_MAX)
     )]
     MostWait { quiet: Duration, most: Duration },
     #[error("batches of {0} events were asked for; they may be of 2 to {EVENT_BATCH_MAX}")]
     Batch(usize),
-    #[error("a wait of {0:?} for a batch was asked for; it may be 1 ms to {EVENT_WAIT_MAX:?}")]
+    #[error("a wait of {} for a batch was asked for; it may be 1ms to {}", human_duration(*.0), human_duration(EVENT_WAIT_MAX))]
     BatchWait(Duration),
+    #[error("the filter is {0} for every event: write an expression that is true or false")]
+    NoTruth(String),
     #[error("{what}: {error}")]
     Expression { what: &'static str, error: ExpressionError },
-    #[error("a tolerance of {0:?} was asked for; it may be at most {WEBHOOK_TOLERANCE_MAX:?}")]
+    #[error("a tolerance of {} was asked for; it may be at most {}", human_duration(*.0), human_duration(WEBHOOK_TOLERANCE_MAX))]
     Tolerance(Duration),
 }
 
@@ -163,7 +166,13 @@ impl EventRule {
     fn check(&self) -> Result<(), RuleError> {
         if let Some(text) = &self.filter {
             let read = Expression::parse(text, &EVENT_VARIABLES);
-            read.map_err(|error| RuleError::Expression { what: "the filter", error })?;
+            let read = read.map_err(|error| RuleError::Expression { what: "the filter", error })?;
+            // What has a value without an event has it for every one.
+            if let Ok(value) = read.value(&Variables::new())
+                && !value.is_boolean()
+            {
+                return Err(RuleError::NoTruth(value.to_string()));
+            }
         }
         if let Some(text) = &self.input_from {
             let read = Expression::parse(text, self.input_variables());
@@ -262,6 +271,16 @@ mod tests {
         assert_eq!(event(Gather::Debounce { quiet: second(5), most: second(5) }), Ok(()));
         let (quiet, most) = (second(5), second(4));
         assert_eq!(event(Gather::Debounce { quiet, most }), Err(RuleError::MostWait { quiet, most }));
+        let filter = |text: &str| {
+            let rule = EventRule { filter: Some(text.into()), ..EventRule::new("a.*".parse().unwrap()) };
+            Rule::from(rule).check()
+        };
+        assert_eq!(filter("1 + 1"), Err(RuleError::NoTruth("2".into())));
+        assert_eq!(filter("'x'"), Err(RuleError::NoTruth("\"x\"".into())));
+        assert_eq!(
+            (filter("true"), filter("data.total > 1"), filter("size(topic) > 1")),
+            (Ok(()), Ok(()), Ok(()))
+        );
         let long = WEBHOOK_TOLERANCE_MAX + second(1);
         let hook = WebhookRule { scheme: Scheme::Github, secret: "s".parse().unwrap(), tolerance: long };
         assert_eq!(Rule::from(hook).check(), Err(RuleError::Tolerance(long)));

@@ -1,5 +1,6 @@
 //! Tasks: a named definition, every change of which is a new revision.
 
+use crate::calendar::human_duration;
 use crate::component::Digest;
 use crate::deadline::{DeadlineError, Deadlines};
 use crate::expression::{Expression, ExpressionError};
@@ -99,7 +100,7 @@ pub fn check_priority(priority: u8) -> Result<(), TaskSpecError> {
 /// A definition that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskSpecError {
-    #[error("a timeout of {0:?} was asked for; it may be {TIMEOUT_MIN:?} to {TIMEOUT_MAX:?}")]
+    #[error("a timeout of {} was asked for; it may be {} to {}", human_duration(*.0), human_duration(TIMEOUT_MIN), human_duration(TIMEOUT_MAX))]
     Timeout(Duration),
     #[error("{0} bytes of memory were asked for; they may be {MEMORY_MIN} to {MEMORY_MAX}")]
     Memory(u64),
@@ -131,7 +132,7 @@ pub enum TaskSpecError {
     Priority(u8),
     #[error(transparent)]
     Labels(#[from] LabelError),
-    #[error("a grace of {0:?} to a cancel was asked for; it may be at most {CANCEL_GRACE_MAX:?}")]
+    #[error("a grace of {} to a cancel was asked for; it may be at most {}", human_duration(*.0), human_duration(CANCEL_GRACE_MAX))]
     CancelGrace(Duration),
     #[error(transparent)]
     Deadline(#[from] DeadlineError),

@@ -1,6 +1,6 @@
 //! Triggers: rules that start runs.
 
-use crate::calendar::{Schedule, ScheduleError, Zones};
+use crate::calendar::{Schedule, ScheduleError, Zones, human_duration};
 use crate::holiday::Holidays;
 use crate::host::{LabelError, Labels};
 use crate::ids::{TaskId, TriggerId};
@@ -163,7 +163,7 @@ pub enum TriggerSpecError {
     NotScheduled(&'static str),
     #[error("an input was given; what starts its runs is their input")]
     InputOfEvents,
-    #[error("a catch-up window of {0:?} was asked for; it may be at most {INTERVAL_MAX:?}")]
+    #[error("a catch-up window of {} was asked for; it may be at most {}", human_duration(*.0), human_duration(INTERVAL_MAX))]
     CatchUpWindow(Duration),
     #[error(transparent)]
     Input(#[from] PayloadError),
@@ -177,7 +177,7 @@ pub enum TriggerSpecError {
     Over { end: Timestamp, now: Timestamp },
     #[error("at most 0 runs were asked for; it may be 1 or more")]
     NoRuns,
-    #[error("a jitter of {0:?} was asked for; it may be at most {JITTER_MAX:?}")]
+    #[error("a jitter of {} was asked for; it may be at most {}", human_duration(*.0), human_duration(JITTER_MAX))]
     Jitter(Duration),
     #[error("a fixed delay can't have jitter: its times follow its runs, and so spread by themselves")]
     JitterOfDelay,

@@ -90,7 +90,7 @@ fn what_has_no_schedule_has_no_times_and_nothing_that_goes_with_them() {
     let over = TriggerSpec { not_after: Some(time::before(now, Duration::from_secs(1))), ..good.clone() };
     assert!(matches!(check(&over), Err(TriggerSpecError::Over { .. })));
     let none = Timetable::new(TriggerId(uuid::Uuid::nil()), &good, &BundledZones).unwrap_err();
-    assert!(none.to_string().ends_with("its runs start on orders.*"), "{none}");
+    assert!(none.to_string().ends_with("it is by the rule `on orders.*`"), "{none}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub(crate) fn hidden(only: &Option<BTreeSet<Name>>, task: &Name) -> bool {
 
 pub(crate) fn has_finished(trigger: &Name) -> StoreError {
     StoreError::Conflict(format!(
-        "trigger `{trigger}` has finished: its schedule has no more times; create a new one"
+        "trigger `{trigger}` has finished: it starts no more runs; create a new one"
     ))
 }
 

@@ -98,11 +98,11 @@ pub enum ScheduleError {
     Cron { expression: String, dialect: Dialect, why: String },
     #[error("`{0}` is not a time zone; {advice}", advice = zones::advice(.0))]
     Zone(String),
-    #[error("an interval of {0:?} was asked for; it may be {INTERVAL_MIN:?} to {INTERVAL_MAX:?}")]
+    #[error("an interval of {} was asked for; it may be {} to {}", human_duration(*.0), human_duration(INTERVAL_MIN), human_duration(INTERVAL_MAX))]
     Interval(Duration),
     #[error("`{0}` is not a cron dialect; known are: crontab, quartz, rust")]
     Dialect(String),
-    #[error("the trigger has no schedule, and so no times: its runs start {0}")]
+    #[error("the trigger has no schedule, and so no times: it is by the rule `{0}`")]
     NoSchedule(String),
 }
 
@@ -146,6 +146,7 @@ impl fmt::Display for Schedule {
     }
 }
 
+/// As people write it: `90s`, `366d`.
 pub(crate) fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds, duration.subsec_millis()) {

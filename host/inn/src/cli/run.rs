@@ -28,10 +28,10 @@ pub struct Args {
     /// The same key starts the same run only once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Fail it unless its first attempt begins within this; the task's if not given
+    /// Fail it unless its first attempt begins within this, 0s for any time; the task's if not given
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     start_deadline: Option<Duration>,
-    /// Fail it unless it is over within this, retries included; the task's if not given
+    /// Fail it unless it is over within this, retries included, 0s for any time; the task's if not given
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     deadline: Option<Duration>,
     /// A label of the run, beside its task's; can be repeated
