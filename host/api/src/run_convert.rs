@@ -4,7 +4,7 @@ use crate::convert::{from_duration, from_instant, from_labels, from_payload};
 use crate::proto::{self, log_line::Level, run::State};
 use crate::status::invalid;
 use innkeeper_domain::failure::Failure;
-use innkeeper_domain::gate::Hold;
+use innkeeper_domain::gate::{Gate, GateKind, GateTerms, Hold, WaitsFor};
 use innkeeper_domain::run::{Attempt, LogLevel, LogLine, Run, RunState};
 use tonic::Status;
 
@@ -31,20 +31,34 @@ fn from_state(state: RunState) -> State {
     }
 }
 
+/// A concurrency key for people: a text is told apart from a number by the sign before it.
+fn shown_key(key: &str) -> &str {
+    key.trim_start_matches('"')
+}
+
+/// What a run waits for, with its key's name.
+fn waits_for_words(waits_for: WaitsFor, key: Option<&str>) -> String {
+    match (waits_for, key) {
+        (
+            WaitsFor::Gate(GateKind::Key, Gate { terms: GateTerms { most: Some(most), .. }, taken, .. }),
+            Some(key),
+        ) if taken >= u64::from(most) => {
+            format!("the concurrency of its key `{}`, {taken} of {most}", shown_key(key))
+        }
+        _ => waits_for.to_string(),
+    }
+}
+
 pub(crate) fn from_run(run: Run) -> proto::Run {
     let waits_for = match (run.waits_for, run.passage.hold) {
-        (Some(waits_for), _) => waits_for.to_string(),
+        (Some(waits_for), _) => waits_for_words(waits_for, run.concurrency_key.as_deref()),
         (None, Hold::Free) => String::new(),
         (None, Hold::At(kind)) => kind.to_string(),
         (None, Hold::ByHand) => "paused".into(),
     };
     proto::Run {
         priority: run.priority.into(),
-        // A text is told apart from a number by the sign before it.
-        concurrency_key: run
-            .concurrency_key
-            .map(|key| key.trim_start_matches('"').into())
-            .unwrap_or_default(),
+        concurrency_key: run.concurrency_key.as_deref().map(shown_key).unwrap_or_default().into(),
         paused: run.passage.hold == Hold::ByHand,
         waits_for,
         id: run.id.to_string(),

@@ -120,12 +120,8 @@ fn list(format: Format, all: bool, lines: &[AuditLine]) -> Result<()> {
     ];
     // One tenant's lines need no column that says so.
     let shown = |at: usize| all || at != 1;
-    let columns: Vec<Column> = COLUMNS
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| shown(*at))
-        .map(|(_, column)| Column(column.0, column.1))
-        .collect();
+    let columns: Vec<Column> =
+        COLUMNS.iter().enumerate().filter(|(at, _)| shown(*at)).map(|(_, column)| *column).collect();
     let rows = lines.iter().map(|line| {
         let row = [
             output::instant(line.at),

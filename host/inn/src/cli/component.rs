@@ -149,7 +149,7 @@ pub fn deleted(format: Format, name: &str, cancelled_runs: u64) -> Result<()> {
     match format {
         Format::Json => output::json(&json!({"deleted": name, "cancelled_runs": cancelled_runs})),
         Format::Table if cancelled_runs > 0 => {
-            output::note(&format!("{cancelled_runs} runs that had not begun were cancelled"));
+            output::note(&output::cancelled(cancelled_runs));
             Ok(())
         }
         Format::Table => Ok(()),

@@ -2,8 +2,8 @@
 
 use super::Format;
 use anyhow::Result;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
-use console::Term;
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use console::{Term, measure_text_width};
 use innkeeper_domain::Timestamp;
 use serde_json::Value;
 use std::io::{self, ErrorKind, Write};
@@ -11,15 +11,41 @@ use std::io::{self, ErrorKind, Write};
 /// The width of a table that doesn't go to a terminal.
 const WIDTH_ELSEWHERE: u16 = 200;
 
-/// A column of a table: its heading, and whether it holds numbers.
-pub struct Column(pub &'static str, pub CellAlignment);
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    heading: &'static str,
+    align: CellAlignment,
+    fit: Fit,
+}
+
+/// What becomes of a column where there isn't room for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Wraps,
+    Whole,
+    /// It is left out, those with the lowest number first.
+    Goes(u8),
+}
+
+impl Column {
+    /// Never wrapped.
+    pub const fn whole(self) -> Self {
+        Self { fit: Fit::Whole, ..self }
+    }
+
+    /// Left out where there isn't room; the one with the lowest number first.
+    pub const fn goes(self, order: u8) -> Self {
+        Self { fit: Fit::Goes(order), ..self }
+    }
+}
 
 pub const fn text(heading: &'static str) -> Column {
-    Column(heading, CellAlignment::Left)
+    Column { heading, align: CellAlignment::Left, fit: Fit::Wraps }
 }
 
 pub const fn number(heading: &'static str) -> Column {
-    Column(heading, CellAlignment::Right)
+    Column { heading, align: CellAlignment::Right, fit: Fit::Wraps }
 }
 
 /// Prints rows: as a table, or the JSON that stands for them.
@@ -31,7 +57,11 @@ pub fn rows(
 ) -> Result<()> {
     match format {
         Format::Json => self::json(&json()),
-        Format::Table => line(&table(columns, rows)),
+        Format::Table => {
+            let terminal = Term::stdout();
+            let width = if terminal.is_term() { terminal.size().1 } else { WIDTH_ELSEWHERE };
+            line(&table(columns, rows, width))
+        }
     }
 }
 
@@ -48,24 +78,53 @@ pub fn facts(format: Format, facts: &[(&str, String)], json: impl FnOnce() -> Va
     Ok(())
 }
 
-fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
+fn table(columns: &[Column], rows: Vec<Vec<String>>, width: u16) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    let terminal = Term::stdout();
-    let width = if terminal.is_term() { terminal.size().1 } else { WIDTH_ELSEWHERE };
     table.set_width(width);
-    table.set_header(
-        columns.iter().map(|Column(heading, align)| Cell::new(heading.to_uppercase()).set_alignment(*align)),
-    );
+    let shown = shown(columns, &rows, width.into());
+    let kept = |index: &usize| shown.contains(index);
+    let headings =
+        columns.iter().map(|column| Cell::new(column.heading.to_uppercase()).set_alignment(column.align));
+    table.set_header(headings.enumerate().filter(|(index, _)| kept(index)).map(|(_, cell)| cell));
     for row in rows {
-        let cells = row
-            .into_iter()
-            .zip(columns)
-            .map(|(cell, Column(_, align))| Cell::new(cell).set_alignment(*align));
-        table.add_row(cells);
+        let cells = row.into_iter().zip(columns).enumerate().filter(|(index, _)| kept(index));
+        table.add_row(cells.map(|(_, (cell, column))| Cell::new(cell).set_alignment(column.align)));
+    }
+    for (at, index) in shown.iter().enumerate() {
+        if columns[*index].fit == Fit::Whole
+            && let Some(column) = table.column_mut(at)
+        {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     let text = table.to_string();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Which columns there is room for, as their cells are.
+fn shown(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<usize> {
+    let wide = |index: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| measure_text_width(cell));
+        // With a space at both sides.
+        cells.max().unwrap_or_default().max(columns[index].heading.len()) + 2
+    };
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    while shown.iter().map(|index| wide(*index)).sum::<usize>() > width {
+        let going = |index: &usize| match columns[*index].fit {
+            Fit::Goes(order) => Some((order, *index)),
+            Fit::Wraps | Fit::Whole => None,
+        };
+        let Some((_, first)) = shown.iter().filter_map(going).min() else { break };
+        shown.retain(|index| *index != first);
+    }
+    shown
+}
+
+/// Says how many runs were cancelled.
+pub fn cancelled(runs: u64) -> String {
+    let runs = if runs == 1 { "1 run".into() } else { format!("{runs} runs") };
+    format!("cancelled {runs} that had not begun")
 }
 
 /// Prints JSON, for people to read too.
@@ -168,8 +227,22 @@ mod tests {
         let table = table(
             &[text("name"), number("runs")],
             vec![vec!["a".into(), "1".into()], vec!["bb".into(), "10".into()]],
+            WIDTH_ELSEWHERE,
         );
         assert!(table.lines().all(|line| line == line.trim_end()), "{table:?}");
         assert!(table.starts_with(" NAME") && table.contains("10"), "{table:?}");
+    }
+
+    #[test]
+    fn a_narrow_table_leaves_out_what_matters_least_and_wraps_no_id() {
+        const COLUMNS: &[Column] =
+            &[text("id").whole(), text("task"), number("late").goes(1), number("due").goes(2)];
+        let id = "01990000-0000-7000-8000-000000000000";
+        let at = |width| {
+            table(COLUMNS, vec![[id, "a rather long name", "12ms", "soon"].map(Into::into).into()], width)
+        };
+        assert!(at(80).contains("LATE") && at(80).contains("DUE"), "{}", at(80));
+        assert!(!at(66).contains("LATE") && at(66).contains("DUE"), "{}", at(66));
+        assert!(!at(50).contains("DUE") && at(50).contains(id), "{}", at(50));
     }
 }

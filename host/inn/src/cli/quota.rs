@@ -16,8 +16,8 @@ pub enum Command {
     Show,
     /// Set quotas of the tenant (--tenant); the others stay. For the host's admins
     ///
-    /// concurrent-runs, triggers, components, starts-per-second and fan-out (runs that one call may start) are
-    /// counts; run-memory, stored-bytes and run-log-bytes (of one attempt) are sizes; cpu-per-day and least-interval
+    /// concurrent-runs, triggers, components, starts-per-second (by hand), begins-per-second (of attempts) and fan-out
+    /// (runs that one call may start) are counts; run-memory, stored-bytes and run-log-bytes (of one attempt) are sizes; cpu-per-day and least-interval
     /// (between two firings of a trigger) are times. What is there already stays when a quota gets less.
     #[command(after_help = "Examples:
   inn quota set --tenant acme concurrent-runs=10 run-memory=256MiB cpu-per-day=1h30m

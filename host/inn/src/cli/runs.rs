@@ -168,14 +168,14 @@ pub fn parse_state(word: &str) -> Result<State> {
 
 fn list(format: Format, runs: &[Run]) -> Result<()> {
     const COLUMNS: &[Column] = &[
-        text("id"),
+        text("id").whole(),
         text("task"),
-        text("trigger"),
-        text("state"),
-        number("attempt"),
-        text("due"),
-        number("late"),
-        number("took"),
+        text("trigger").goes(3),
+        text("state").whole(),
+        number("attempt").goes(4),
+        text("due").goes(5),
+        number("late").goes(1),
+        number("took").goes(2),
         text("failure"),
     ];
     let rows = runs.iter().map(|run| {
@@ -183,7 +183,7 @@ fn list(format: Format, runs: &[Run]) -> Result<()> {
             run.id.clone(),
             run.task.clone(),
             run.trigger.clone(),
-            json::run_state(run).into(),
+            state(run),
             run.attempt.to_string(),
             output::instant(run.nominal_at),
             lateness(run),
@@ -195,6 +195,12 @@ fn list(format: Format, runs: &[Run]) -> Result<()> {
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(runs.iter().map(json::run).collect()))
+}
+
+/// Its state, and whether something holds it: a limit, or somebody's pause.
+fn state(run: &Run) -> String {
+    let held = if run.waits_for.is_empty() || is_final(run) { "" } else { ", held" };
+    format!("{}{held}", json::run_state(run))
 }
 
 /// How long after its time a run began; of a retry and of a backfill's run that says nothing.

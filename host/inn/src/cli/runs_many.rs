@@ -132,17 +132,21 @@ pub async fn cancel(args: Cancel, global: &Global) -> Result<Verdict> {
         false => vec![global.clone()],
     };
     let mut clients = Vec::with_capacity(targets.len());
-    let mut found = 0;
     for target in &targets {
-        let client = Client::connect(target).await?;
-        found += count(&client, &filter).await?;
-        clients.push(client);
+        clients.push(Client::connect(target).await?);
     }
-    if args.dry_run {
-        return would(global.output, "cancelled", found);
-    }
-    if !agreed("cancel", found, args.yes)? {
-        return Ok(Verdict::Failed);
+    // They are looked at one by one for that: not for who doesn't ask.
+    if args.dry_run || !args.yes {
+        let mut found = 0;
+        for client in &clients {
+            found += count(client, &filter).await?;
+        }
+        if args.dry_run {
+            return would(global.output, "cancelled", found);
+        }
+        if !agreed("cancel", found)? {
+            return Ok(Verdict::Failed);
+        }
     }
     let (mut ended, mut told) = (0, 0);
     for client in clients {
@@ -200,7 +204,8 @@ async fn cancel_one(id: String, global: &Global) -> Result<Verdict> {
     match global.output {
         Format::Json => output::json(&json::run(&run))?,
         Format::Table if run.state() == State::Running => output::note("the run was told to end"),
-        Format::Table => output::note(&format!("the run is {}", json::run_state(&run))),
+        Format::Table if run.state() == State::Cancelled => output::note("the run is cancelled"),
+        Format::Table => output::note(&format!("the run was over already: it {}", json::run_state(&run))),
     }
     Ok(Verdict::Succeeded)
 }
@@ -223,12 +228,14 @@ pub async fn retry(args: Retry, global: &Global) -> Result<Verdict> {
     filter.failure_kinds = args.failure_kind;
     filter.ended_since = args.since.as_deref().map(ended_since).transpose()?;
     let client = Client::connect(global).await?;
-    let found = count(&client, &filter).await?;
-    if args.dry_run {
-        return would(global.output, "retried", found);
-    }
-    if !agreed("retry", found, args.yes)? {
-        return Ok(Verdict::Failed);
+    if args.dry_run || !args.yes {
+        let found = count(&client, &filter).await?;
+        if args.dry_run {
+            return would(global.output, "retried", found);
+        }
+        if !agreed("retry", found)? {
+            return Ok(Verdict::Failed);
+        }
     }
     let (mut retried, mut left_out, mut page_token) = (0, 0, String::new());
     let refused = loop {
@@ -294,8 +301,8 @@ fn would(format: Format, what: &str, runs: usize) -> Result<Verdict> {
 }
 
 /// Whether it may go on with so many: for more than one somebody must say so.
-fn agreed(verb: &str, runs: usize, yes: bool) -> Result<bool> {
-    if yes || runs <= 1 {
+fn agreed(verb: &str, runs: usize) -> Result<bool> {
+    if runs <= 1 {
         return Ok(true);
     }
     if !task::on_terminal() {

@@ -357,7 +357,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let request = PauseTaskRequest { name, note, cancel_queued };
             let paused = client.tasks().pause_task(call(request)).await?.into_inner();
             if cancel_queued {
-                output::note(&format!("{} queued runs were cancelled", paused.cancelled_runs));
+                output::note(&output::cancelled(paused.cancelled_runs));
             }
             show(global.output, &paused.task.unwrap_or_default())?;
         }

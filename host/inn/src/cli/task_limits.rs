@@ -26,13 +26,13 @@ pub struct Limits {
 #[derive(Debug, Default, clap::Args)]
 pub struct Clear {
     /// Let any number of its runs execute at one time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "concurrency")]
     clear_concurrency: bool,
     /// Tell its runs apart by no key any more
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["concurrency_key", "key_concurrency"])]
     clear_concurrency_key: bool,
     /// Let its attempts begin at any rate
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rate")]
     clear_rate: bool,
 }
 
