@@ -2,6 +2,7 @@
 
 use super::inn::{Host, guest, wat_command};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 
 /// A host with a task `hello`, and one `quiet` that does nothing.
 fn host() -> Host {
@@ -73,6 +74,38 @@ fn an_event_starts_a_run_and_its_output_starts_another() {
         (&first["id"], &first["sequence"], &first["data"]["total"]),
         (&json!("1"), &json!(1), &json!(120))
     );
+}
+
+#[test]
+fn a_tail_outlives_a_host_that_is_killed() {
+    let mut host = Host::start();
+    let address = std::fs::read_to_string(host.data().join("address")).unwrap();
+    let address = address.trim().trim_start_matches("http://");
+    host.ok(&["event", "publish", "a.b", "--data", "1"]);
+    let mut tail = host.begin(&["event", "tail", "--from", "0", "-n", "2"]);
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("a.b"));
+    host.kill();
+    host.restart(&["--listen", address]);
+    host.ok(&["event", "publish", "c.d", "--data", "2"]);
+    assert!(lines.next().unwrap().unwrap().contains("c.d"));
+    assert!(tail.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_no_event_is_refused() {
+    let host = Host::start();
+    let publish = |more: &[&str]| host.inn(&[&["event", "publish", "a.b"], more].concat());
+    let none = publish(&["--id", ""]);
+    assert!(none.code == 2 && none.stderr.contains("without --id"), "{}", none.stderr);
+    let bad = publish(&["--content-type", "application/json", "--data", "{bad"]);
+    assert!(bad.code == 1 && bad.stderr.contains("is not JSON"), "{}", bad.stderr);
+    let twice = publish(&["--payload", "1", "--data", "2"]);
+    assert!(twice.code == 2 && twice.stderr.contains("--data and --payload"), "{}", twice.stderr);
+    let large = format!("@{}", host.file("large", &vec![b'x'; 300 << 10]));
+    let large = publish(&["--data", &large]);
+    assert!(large.code == 2 && large.stderr.contains("262144 bytes"), "{}", large.stderr);
+    host.ok(&["event", "-o", "json", "publish", "a.b", "--data", "{}"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub struct Done {
     pub stderr: String,
 }
 
-fn run(arguments: &[&str], data: Option<&Path>) -> Done {
+fn command(arguments: &[&str], data: Option<&Path>) -> Command {
     let mut command = Command::new(INN);
     command
         .args(arguments)
@@ -34,7 +34,11 @@ fn run(arguments: &[&str], data: Option<&Path>) -> Done {
         // Whoever runs the tests may have contexts.
         None => command.env_remove("INN_DATA").env("INN_CONFIG", "/nonexistent/innkeeper"),
     };
-    let output = command.output().expect("inn runs");
+    command
+}
+
+fn run(arguments: &[&str], data: Option<&Path>) -> Done {
+    let output = command(arguments, data).output().expect("inn runs");
     Done {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).expect("text"),
@@ -120,6 +124,11 @@ impl Host {
 
     pub fn inn(&self, arguments: &[&str]) -> Done {
         run(arguments, Some(self.folder.path()))
+    }
+
+    /// Begins a command, whose output can be read as it comes.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        command(arguments, Some(self.folder.path())).stdout(Stdio::piped()).spawn().expect("inn runs")
     }
 
     /// A command that succeeds.

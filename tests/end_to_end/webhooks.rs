@@ -170,12 +170,15 @@ fn who_can_not_be_the_sender_holds_nothing_up() {
         assert!(answer(stream).contains("401"));
     }
     let plausible = format!("stripe-signature: t={},v1=00\r\n", seconds());
-    let held: Vec<_> = (0..8).map(|_| open(&plausible)).collect();
+    let mut held = Vec::new();
     host.until("one address has all that it may", || {
+        held.extend((0..8).map(|_| open(&plausible)));
         let refused = send(&host, "POST", &path, &signed(seconds(), b"{}"), b"{}");
         refused.status == 429 && refused.body.contains("from this address")
     });
-    assert!(held.into_iter().all(|stream| answer(stream).contains("408")));
+    let answers: Vec<_> = held.into_iter().map(answer).collect();
+    assert!(answers.iter().any(|answer| answer.contains("408")));
+    assert!(answers.iter().all(|answer| answer.contains("408") || answer.contains("429")));
     let good = send(&host, "POST", &path, &signed(seconds(), b"[]"), b"[]");
     assert_eq!(good.status, 202, "{}", good.body);
 }
