@@ -100,7 +100,7 @@ impl Webhooks {
                     self.senders.take(network(peer_address(&parts))).map_err(busy)?,
                     self.api.webhooks.take(tenant).map_err(busy)?,
                 );
-                let input = Payload { content_type, bytes: read(&parts.headers, body).await?.into() };
+                let input = Payload { content_type, bytes: read(&parts.headers, body).await? };
                 let secret = self.secret(tenant, &trigger, rule).await?;
                 claim.verify(&input.bytes, &secret).map(|delivery| (delivery, input, slots))
             }
