@@ -5,6 +5,13 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+/// The hosts, once there is one: it answers before it has joined.
+fn joined(host: &Host) -> Value {
+    let hosts = || host.json(&["hosts", "ls"]);
+    host.until("a host has joined", || hosts() != json!([]));
+    hosts()
+}
+
 fn only(hosts: &Value) -> &Value {
     assert_eq!(hosts.as_array().map(Vec::len), Some(1), "{hosts}");
     &hosts[0]
@@ -16,7 +23,7 @@ fn a_host_that_is_cordoned_or_drained_claims_nothing() {
     host.ok(&["task", "create", "hello", "--component", &guest("hello")]);
     let forever = host.file("loop.wasm", &wat_command("(loop (br 0))"));
     host.ok(&["task", "create", "loop", "--component", &forever, "--timeout", "1h"]);
-    let listed = host.json(&["hosts", "ls"]);
+    let listed = joined(&host);
     let name = only(&listed)["name"].as_str().unwrap();
     assert_eq!(
         (&listed[0]["state"], &listed[0]["capacity"], &listed[0]["roles"]),
@@ -74,7 +81,7 @@ fn hosts_play_the_parts_that_they_are_given() {
     let site = TcpListener::bind("127.0.0.1:0").unwrap();
     let page = site.local_addr().unwrap();
     let mut host = Host::start_with(&["--roles", "api", "--name", "front", "--label", "zone=eu"]);
-    let listed = host.json(&["hosts", "ls"]);
+    let listed = joined(&host);
     let front = only(&listed);
     assert_eq!(
         (&front["name"], &front["roles"], &front["capacity"], &front["labels"]),
