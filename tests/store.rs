@@ -176,6 +176,7 @@ conformance!(
     a_buffer_for_all_is_in_order
     what_another_clock_made_ready_passes_when_it_is
     limits_of_many_runs_change
+    what_nobody_can_execute_is_not_in_the_way_of_a_rate
     the_new_run_cancels_the_others
     what_waits_is_not_claimed_with_what_is_free
     a_tenant_begins_so_many_attempts_in_a_second

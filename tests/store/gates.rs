@@ -390,3 +390,18 @@ pub async fn limits_of_many_runs_change(f: Fixture) {
     f.check_gates().await;
     assert_eq!(f.ids(9).await.len(), 99);
 }
+
+pub async fn what_nobody_can_execute_is_not_in_the_way_of_a_rate(f: Fixture) {
+    f.limit(|spec| {
+        spec.rate = Some("1/m".parse().unwrap());
+        spec.requires = "gpu=yes".parse().unwrap();
+    })
+    .await;
+    f.start("1").await;
+    assert_eq!(f.ids(500).await, [], "no host offers it");
+    f.limit(|spec| spec.requires = Labels::default()).await;
+    let other = f.start("2").await;
+    assert_eq!(f.ids(500).await, []);
+    assert_eq!(f.ids(620).await, [other]);
+    f.check_gates().await;
+}

@@ -100,13 +100,14 @@ pub(super) async fn claim(
     let claimed =
         if limited.is_empty() { claimed } else { claim_limited(shared, labels, &limited, asked).await? };
     let begun = claimed.iter().map(|run: &Claimed| run.lease.run).collect();
-    if let Err(error) = give_back(shared, &begun, now).await {
+    let waits_again = give_back(shared, labels, &begun, now).await.unwrap_or_else(|error| {
         // What was claimed is claimed.
-        tracing::debug!(%error, "runs that a rate has let pass could not be made to wait again");
-    }
+        tracing::debug!(%error, "runs that a rate has let pass could not be made to wait again; it tries again");
+        0
+    });
     shared.wakes.runs_changed(claimed.iter().map(|run: &Claimed| run.lease.run));
     // What this host doesn't take, others may, or it in a moment.
-    if granted.is_left || granted.free > claimed.len() {
+    if granted.is_left || granted.free > claimed.len() + waits_again {
         shared.wakes.runs_ready();
     }
     Ok(claimed)

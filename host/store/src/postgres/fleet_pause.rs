@@ -27,16 +27,20 @@ pub(super) async fn get(c: &impl GenericClient) -> Result<Option<FleetPause>, St
     }
 }
 
-/// Waits until every transaction has ended that may not have seen the pause of transaction `since`: then no trigger
-/// starts a run any more.
-pub(super) async fn wait(shared: &Shared, since: i64) -> Result<(), StoreError> {
+/// Waits until every transaction has ended that may not have seen the pause, which is committed: then no trigger starts a
+/// run any more.
+pub(super) async fn wait(shared: &Shared) -> Result<(), StoreError> {
     let begun = Instant::now();
+    let mut all_began_before = None;
     loop {
-        let oldest = reading!(&shared.pool, |c| {
-            let get = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
-            row(c, get, &[]).await?.map_or(Ok(i64::MAX), |found| found.try_get(0))?
+        let (oldest, next): (i64, i64) = reading!(&shared.pool, |c| {
+            let get = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+                FROM pg_current_snapshot() AS s";
+            let found = row(c, get, &[]).await?;
+            let found = found.ok_or_else(|| StoreError::Corrupt("there is no snapshot".into()))?;
+            (found.try_get(0)?, found.try_get(1)?)
         })?;
-        if oldest > since {
+        if oldest >= *all_began_before.get_or_insert(next) {
             return Ok(());
         }
         if begun.elapsed() > DATABASE_TIMEOUT {

@@ -10,7 +10,7 @@ use crate::gates::{GateChanges, GateKey, Gated};
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
-use innkeeper_domain::host::HostState;
+use innkeeper_domain::host::{HostState, Labels};
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
 use innkeeper_domain::tenant::TenantState;
@@ -136,30 +136,40 @@ async fn grant_open(
 }
 
 /// A rate is of attempts that begin: what has come to its turn and isn't `begun` waits again. Else such runs would
-/// gather while hosts are full, and begin all at once. Tasks that others have locked are looked at after the next claim.
+/// gather while hosts are full, and begin all at once. But for those that this host can't execute: others may claim them,
+/// and they are in nobody's way. Tasks that others have locked are looked at after the next claim. Returns how many wait.
 pub(super) async fn give_back(
     shared: &Shared,
+    labels: &Labels,
     begun: &HashSet<RunId>,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     let rated = std::mem::take(&mut *shared.rated());
     let rated: Vec<(Uuid, RunId)> = rated.into_iter().filter(|(_, run)| !begun.contains(run)).collect();
     if rated.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let tasks: Vec<Uuid> = rated.iter().map(|(task, _)| *task).collect::<BTreeSet<_>>().into_iter().collect();
-    let locked = in_transaction!(&shared.pool, |c| {
+    let gave_back = in_transaction!(&shared.pool, |c| {
         let lock = "SELECT id FROM task WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
         let found = rows(c, lock, &[&tasks]).await?;
         let locked: Vec<Uuid> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let mut count = 0;
         for task in &locked {
             let runs = rated.iter().filter(|(of, _)| of == task).map(|(_, run)| run.0);
-            give_back_of(c, *task, runs.collect(), now).await?;
+            count += give_back_of(c, *task, runs.collect(), labels, now).await?;
         }
-        locked
-    })?;
+        (locked, count)
+    });
+    let (locked, count) = match gave_back {
+        Ok(gave_back) => gave_back,
+        Err(error) => {
+            shared.rated().extend(rated);
+            return Err(error);
+        }
+    };
     shared.rated().extend(rated.into_iter().filter(|(task, _)| !locked.contains(task)));
-    Ok(())
+    Ok(count)
 }
 
 /// Of a task that is locked. Runs that others have locked are about to begin.
@@ -167,15 +177,18 @@ async fn give_back_of(
     c: &impl GenericClient,
     task: Uuid,
     runs: Vec<Uuid>,
+    labels: &Labels,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let get = "SELECT id, gates, passed, hold, trigger_id, concurrency_key, available_at, tenant_id FROM run
+) -> Result<usize, StoreError> {
+    let get = "SELECT id, gates, passed, hold, trigger_id, concurrency_key, available_at, tenant_id, requires FROM run
         WHERE id = ANY($1) AND hold = 0 AND state IN ('queued', 'waiting')
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
     let (mut changes, mut placed) = (GateChanges::default(), Vec::new());
     for found in rows(c, get, &[&runs]).await? {
         let run = read_held(&found)?;
-        if !run.passage.passed.has(GateKind::Task) {
+        let requires: &str = found.try_get(8)?;
+        let is_its = requires.parse().is_ok_and(|required| labels.offer(&required));
+        if !is_its || !run.passage.passed.has(GateKind::Task) {
             continue;
         }
         let after = run.passage.queued();
@@ -183,6 +196,9 @@ async fn give_back_of(
         let (tenant, task) = (TenantId(found.try_get(7)?), TaskId(task));
         let of = Gated { tenant, task, trigger: run.trigger, key: run.key.as_deref() };
         changes.add(&of, (run.passage, after), run.available_at, None);
+    }
+    if placed.is_empty() {
+        return Ok(0);
     }
     place(c, &placed).await?;
     write(c, &changes).await?;
@@ -194,7 +210,7 @@ async fn give_back_of(
         let keep = "UPDATE gate SET on_time_at = $3, wake_at = $4 WHERE owner = $1 AND kind = $2";
         execute(c, keep, &[&task, &kind, &on_time_at.map(At), &At(look_at)]).await?;
     }
-    Ok(())
+    Ok(placed.len())
 }
 
 impl Shared {

@@ -95,7 +95,7 @@ pub(super) fn claim(
         let bounds = bounds.get(&slice.tenant).copied().unwrap_or_default();
         take(c, slice, host, bounds, now, &mut claimed)?;
     }
-    give_back(c, granted, &claimed.iter().map(|run| run.lease.run).collect(), now)?;
+    give_back(c, granted, labels, &claimed.iter().map(|run| run.lease.run).collect(), now)?;
     for one in claimants.iter().filter(|one| one.has_rate()) {
         let begun = claimed.iter().filter(|run: &&Claimed| run.tenant_id == one.tenant).count() as u64;
         if let Some(on_time_at) = one.begun(now, begun) {

@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::gates::{GateChanges, GateKey, Gated};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::gate::{Gate, GateKind, Hold, Passage};
+use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{RunId, TaskId, TenantId};
 use innkeeper_domain::limits::{GATE_ROUNDS_MAX, GATES_PER_LOOK, PRIORITY_MAX, UNCLAIMED_LOOK};
 use innkeeper_domain::tenant::TenantState;
@@ -37,15 +38,21 @@ pub(super) fn grant(c: &Connection, room: usize, now: Timestamp) -> Result<Grant
 }
 
 /// A rate is of attempts that begin: what has come to its turn and wasn't claimed waits again. Else such runs would
-/// gather while a host is full, and begin all at once.
+/// gather while a host is full, and begin all at once. But for those that the host can't execute: they are in nobody's way.
 pub(super) fn give_back(
     c: &Connection,
     granted: Granted,
+    labels: &Labels,
     begun: &HashSet<RunId>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (mut changes, mut gates) = (GateChanges::default(), BTreeMap::<GateKey, usize>::new());
     for (tenant, key, run) in granted.rated.into_iter().filter(|(_, _, run)| !begun.contains(&run.id)) {
+        let mut get = c.prepare_cached("SELECT requires FROM run WHERE id = ?1")?;
+        let requires: String = get.query_row([Id(run.id.0)], |row| row.get(0))?;
+        if !requires.parse().is_ok_and(|required| labels.offer(&required)) {
+            continue;
+        }
         let (before, after) = (run.passage.pass(), run.passage.pass().queued());
         place(c, run.id, after)?;
         let of = Gated { tenant, task: TaskId(key.task), trigger: run.trigger, key: run.key.as_deref() };
