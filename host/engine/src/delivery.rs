@@ -80,13 +80,13 @@ impl Deliverer {
     }
 
     /// Takes the triggers that have events to deal with a step further, those first that were looked at the longest ago.
-    /// One that the store can't take, or that somebody has locked, comes after the others the next time. Triggers for which
-    /// there is nothing go on together.
+    /// One that the store can't take, or that somebody has locked, comes after the others the next time; a store that is away
+    /// for two of them is away for all. Triggers for which there is nothing go on together.
     pub async fn step(&self) -> Result<Looked, StoreError> {
         let now = self.clock.now();
         of(&self.looks).retain(|_, at| *at > now);
         of(&self.failed).retain(|_, at| *at > now);
-        let (mut looked, mut looks, mut failed) = (Looked::Idle, Vec::new(), 0);
+        let (mut looked, mut looks, mut failed, mut away) = (Looked::Idle, Vec::new(), 0, false);
         for pending in self.store.events_pending(now, EVENT_TRIGGERS_PER_LOOK).await? {
             if of(&self.failed).contains_key(&pending.id) {
                 continue;
@@ -101,8 +101,10 @@ impl Deliverer {
                 Err(error) => Err(error),
             };
             match delivered {
-                Ok(()) => looked = Looked::Busy,
+                Ok(()) => (looked, away) = (Looked::Busy, false),
+                Err(error @ StoreError::Unavailable(_)) if away => return Err(error),
                 Err(error) => {
+                    away = matches!(error, StoreError::Unavailable(_));
                     failed += 1;
                     remember(&self.failed, pending.id, time::after(now, POLL));
                     tracing::error!(trigger = %pending.id, %error, "events can't be delivered to a trigger; it tries again");

@@ -79,7 +79,10 @@ pub fn with_payload(
     program.build();
     let (mut command, mut nouns, mut is_value) = (&program, ["event", "publish"].iter(), false);
     for argument in arguments.iter_mut().skip(1) {
-        let Some(text) = argument.to_str().filter(|_| !std::mem::take(&mut is_value)) else { continue };
+        if std::mem::take(&mut is_value) {
+            continue;
+        }
+        let Some(text) = argument.to_str() else { continue };
         if text == "--" {
             break;
         }

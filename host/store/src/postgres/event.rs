@@ -236,16 +236,19 @@ pub(super) async fn tell(
     let mut new = NewRows::default();
     for account in telling {
         let tenant = account.tenant;
-        let (mut last, at) = hold_head(c, tenant, account.now).await?;
-        let once = account.told.iter().filter(|event| event.once).map(|event| event.id.as_str());
-        let told = "SELECT id FROM event WHERE tenant_id = $1 AND id = ANY($2)";
-        let told = rows(c, told, &[&tenant.0, &once.collect::<Vec<_>>()]).await?;
-        let told: Vec<String> = told.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let watches = "SELECT coalesce(bit_or(watches), 0) FROM trigger
             WHERE tenant_id = $1 AND watches <> 0 AND deleted_at IS NULL AND state <> 'finished'";
         let watches = row(c, watches, &[&tenant.0]).await?;
         let watches =
             watches.map(|row| row.try_get::<_, Small>(0)).transpose()?.map_or(0, |watches| watches.0);
+        if account.told.iter().all(|event| watches & event.topic.bit() == 0) {
+            continue;
+        }
+        let (mut last, at) = hold_head(c, tenant, account.now).await?;
+        let once = account.told.iter().filter(|event| event.once).map(|event| event.id.as_str());
+        let told = "SELECT id FROM event WHERE tenant_id = $1 AND id = ANY($2)";
+        let told = rows(c, told, &[&tenant.0, &once.collect::<Vec<_>>()]).await?;
+        let told: Vec<String> = told.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         for event in &account.told {
             if watches & event.topic.bit() != 0 && !told.contains(&event.id) {
                 last += 1;

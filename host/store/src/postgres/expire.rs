@@ -95,10 +95,18 @@ async fn expire_some(shared: &Shared, runs: &[Uuid], now: Timestamp) -> Result<V
     })?;
     let ends: Vec<_> = leases.into_iter().map(|lease| (lease, LeaseEnd::Overdue, now)).collect();
     if !ends.is_empty() {
-        let end_all = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Others, &ends).await?);
-        let answers = end_all?;
-        let done = ends.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
-        ended.extend(done.map(|((lease, ..), _)| lease.run));
+        let answers = in_transaction!(&shared.pool, |c| end_all(shared, c, Shard::Others, &ends).await?);
+        match answers {
+            Ok(answers) => {
+                let done = ends.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+                ended.extend(done.map(|((lease, ..), _)| lease.run));
+            }
+            Err(error) if ended.is_empty() => return Err(error),
+            // Those that have ended are to be told of.
+            Err(error) => {
+                tracing::error!(%error, "attempts whose time has passed can't be ended; it tries again");
+            }
+        }
     }
     Ok(ended)
 }
