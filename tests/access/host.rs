@@ -128,7 +128,7 @@ struct NoInspector;
 
 #[async_trait]
 impl Inspector for NoInspector {
-    async fn inspect(&self, _digest: Digest, _bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+    async fn inspect(&self, _digest: Digest, _bytes: bytes::Bytes) -> Result<Inspected, Refusal> {
         Err(Refusal::Unavailable("it isn't looked at here".into()))
     }
 }

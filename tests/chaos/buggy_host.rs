@@ -113,7 +113,7 @@ struct Anything;
 
 #[async_trait]
 impl Inspector for Anything {
-    async fn inspect(&self, _digest: Digest, _bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+    async fn inspect(&self, _digest: Digest, _bytes: bytes::Bytes) -> Result<Inspected, Refusal> {
         Ok(Inspected { shape: Shape::Command, adapted: false, imports: Vec::new() })
     }
 }

@@ -8,6 +8,7 @@ use crate::proto::push_component_request::Part;
 use crate::proto::{self, component::Shape as ProtoShape};
 use crate::status::{invalid, of_refusal, of_store};
 use crate::upload::{self, Upload};
+use bytes::Bytes;
 use innkeeper_domain::component::{Component, Digest, Refusal, Shape};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
@@ -35,7 +36,8 @@ impl ComponentService for Api {
         let _slot = self.uploads.take(tenant)?;
         let mut upload = Upload::begin(self, tenant, digest, &header).await?;
         upload.receive(&mut parts).await?;
-        let inspected = match self.inspector.inspect(digest, upload.bytes.clone()).await {
+        let bytes = Bytes::from(std::mem::take(&mut upload.bytes));
+        let inspected = match self.inspector.inspect(digest, bytes.clone()).await {
             Ok(inspected) => inspected,
             Err(refusal) => {
                 if !matches!(refusal, Refusal::Unavailable(_)) {
@@ -54,10 +56,9 @@ impl ComponentService for Api {
         };
         // An upload takes its time.
         self.still_changes(&caller).await?;
-        let bytes = std::mem::take(&mut upload.bytes);
         let existed = self
             .store
-            .component_put(tenant, component.clone(), bytes, caller.change((self.now)()))
+            .component_put(tenant, component.clone(), bytes.into(), caller.change((self.now)()))
             .await
             .map_err(of_store)?;
         upload.end().await;

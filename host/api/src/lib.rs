@@ -43,6 +43,7 @@ pub mod webhook;
 pub use server::{ServeError, serve};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
@@ -57,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 #[async_trait]
 pub trait Inspector: Send + Sync + 'static {
     /// Inspects and compiles. After `Ok` the component runs without being compiled again.
-    async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal>;
+    async fn inspect(&self, digest: Digest, bytes: Bytes) -> Result<Inspected, Refusal>;
 }
 
 /// What the services share.

@@ -109,7 +109,7 @@ pub struct Component {
 }
 
 /// What an inspection of uploaded bytes found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspected {
     pub shape: Shape,
     pub adapted: bool,
@@ -117,7 +117,7 @@ pub struct Inspected {
 }
 
 /// Why uploaded bytes can't be a task: what was found, and what is accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Not WebAssembly, or damaged, or of a kind that isn't run here. The text says all.
     #[error("{0}")]

@@ -6,6 +6,7 @@ use crate::oidc::{Oidc, OidcConfig};
 use crate::vault::HostVault;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
+use bytes::Bytes;
 use innkeeper_api::auth::TENANT_DEFAULT;
 use innkeeper_api::listen::{Listener, Tls, TlsFiles};
 use innkeeper_api::peer::Identity;
@@ -27,7 +28,7 @@ use innkeeper_engine::executor::{Executor, NoExecutor};
 use innkeeper_engine::retention::{Kept, Retention};
 use innkeeper_engine::scheduler::Scheduler;
 use innkeeper_runtime::network::Network;
-use innkeeper_runtime::{ComponentSource, Runtime, RuntimeConfig};
+use innkeeper_runtime::{CompileWith, ComponentSource, Runtime, RuntimeConfig};
 use innkeeper_store::postgres::{DatabaseUrl, PostgresStore};
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::transfer::Place;
@@ -35,7 +36,7 @@ use innkeeper_store::{FolderLock, Store, StoreError};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -155,6 +156,16 @@ pub struct Host {
     _lock: Option<FolderLock>,
 }
 
+/// The argument by which this binary becomes the process that compiles.
+pub const COMPILE_WORKER: &str = "compile-worker";
+
+/// This very binary, also where another has been put in its place since it was started.
+pub fn compile_with() -> Result<CompileWith> {
+    let running = Path::new("/proc/self/exe");
+    let program = if running.exists() { running.into() } else { std::env::current_exe()? };
+    Ok(CompileWith::program(program, COMPILE_WORKER))
+}
+
 /// The instant, from the machine's clock.
 pub fn now() -> Timestamp {
     SystemClock.now()
@@ -183,6 +194,7 @@ impl Host {
                 capacity: if is(HostRole::Worker) { config.capacity } else { 1 },
                 open_networks: config.open_networks,
                 components: Arc::new(Components(Arc::clone(&store))),
+                compile_with: compile_with()?,
                 now: Arc::clone(&now),
             })?))
         } else {
@@ -404,7 +416,7 @@ struct Inspection(Arc<Runtime>);
 
 #[async_trait]
 impl Inspector for Inspection {
-    async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+    async fn inspect(&self, digest: Digest, bytes: Bytes) -> Result<Inspected, Refusal> {
         self.0.inspect(digest, bytes).await
     }
 }

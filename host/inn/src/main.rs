@@ -12,6 +12,11 @@ mod vault;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else is begun, as little as possible being there to be harmed.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == host::COMPILE_WORKER) {
+        return innkeeper_runtime::worker::main(&arguments.collect::<Vec<_>>());
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -20,7 +25,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(cli::main());
-    // What is left are blocking calls that nobody waits for: a compilation, say, that can't be interrupted.
+    // What is left are blocking calls that nobody waits for.
     runtime.shutdown_background();
     code
 }

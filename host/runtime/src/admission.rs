@@ -3,7 +3,7 @@
 //! Looks at names and structure only; whether the code is valid is the compiler's to say.
 
 use innkeeper_domain::component::{Inspected, Refusal, Shape};
-use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
+use innkeeper_domain::limits::{COMPONENT_BYTES_MAX, COMPONENT_IMPORTS_MAX, IMPORT_NAME_BYTES_MAX};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -236,6 +236,9 @@ fn names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Refusal> {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
+                if imports.len() + section.count() as usize > COMPONENT_IMPORTS_MAX {
+                    return refuse(format!("this component has more than {COMPONENT_IMPORTS_MAX} imports"));
+                }
                 for import in section {
                     imports.push(import.map_err(damaged)?.name.name.to_string());
                 }
@@ -291,6 +294,9 @@ fn has_version(name: &str, version: &str) -> bool {
 }
 
 fn is_linked(name: &str) -> bool {
+    if name.len() > IMPORT_NAME_BYTES_MAX {
+        return false;
+    }
     let (path, _) = name.split_once('@').unwrap_or((name, ""));
     let Some((package, interface)) = path.split_once('/') else { return false };
     LINKED.iter().any(|(known, version, interfaces)| {

@@ -3,7 +3,7 @@
 //! of a fleet that have the same key and engine can use each other's.
 
 use hmac::{Hmac, Mac};
-use innkeeper_domain::component::{Digest, Shape};
+use innkeeper_domain::component::{Digest, Inspected};
 use innkeeper_domain::keyring::{KeyBytes, Keyring};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
@@ -16,6 +16,8 @@ use wasmtime::component::Component;
 /// A file begins with which key has authenticated it, and how.
 const KEY_ID_BYTES: usize = 8;
 const TAG_BYTES: usize = 32;
+/// What is authenticated begins with the length of what was found of the upload, which is JSON; the code comes after.
+const LENGTH_BYTES: usize = 4;
 
 /// The artifacts of one engine configuration.
 pub(crate) struct Artifacts {
@@ -33,6 +35,15 @@ struct ArtifactKey {
     /// Tells it from others, and nothing about it.
     id: [u8; KEY_ID_BYTES],
     bytes: KeyBytes,
+}
+
+/// What a good file holds.
+pub(crate) struct Loaded {
+    pub component: Component,
+    /// What was found of the upload that it was made of.
+    pub inspected: Inspected,
+    /// How large the machine code is.
+    pub code_bytes: u64,
 }
 
 /// Why a file isn't used.
@@ -93,7 +104,7 @@ impl Artifacts {
             tracing::warn!(%digest, "an artifact that was shared is not good; it is made anew");
             return Ok(());
         }
-        self.write(digest, file)
+        self.write(digest, &[file])
     }
 
     /// What a file holds that a host with one of these keys has written for this engine and component.
@@ -104,12 +115,12 @@ impl Artifacts {
             .chain(&self.older)
             .find(|key| key.id == id)
             .ok_or(Refused::UnknownKey)?;
-        let good = self.mac(key, digest, content).verify_slice(tag).is_ok();
+        let good = self.mac(key, digest, &[content]).verify_slice(tag).is_ok();
         if good { Ok(content) } else { Err(Refused::Changed) }
     }
 
     /// The artifact of a component, if there is one that is good.
-    pub fn load(&self, digest: Digest) -> Option<(Component, Shape)> {
+    pub fn load(&self, digest: Digest) -> Option<Loaded> {
         let path = self.path(digest);
         let file = fs::read(&path).ok()?;
         let content = match self.content(digest, &file) {
@@ -123,8 +134,10 @@ impl Artifacts {
                 return None;
             }
         };
-        let (shape, code) = content.split_first()?;
-        let shape = if *shape == 0 { Shape::Handler } else { Shape::Command };
+        let (length, rest) = content.split_at_checked(LENGTH_BYTES)?;
+        let length = u32::from_le_bytes(length.try_into().ok()?);
+        let (inspected, code) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        let inspected = serde_json::from_slice(inspected).ok()?;
         // SAFETY: the bytes are what `precompile_component` of an engine with these settings gave: `save`
         // alone writes files whose tag fits, and the tag covers engine, component and every byte.
         #[allow(unsafe_code)]
@@ -132,25 +145,27 @@ impl Artifacts {
         component
             .inspect_err(|error| tracing::warn!(%error, "an artifact can't be loaded; it is made anew"))
             .ok()
-            .map(|c| (c, shape))
+            .map(|component| Loaded { component, inspected, code_bytes: code.len() as u64 })
     }
 
     /// Keeps an artifact. After a crash it is whole or absent.
-    pub fn save(&self, digest: Digest, shape: Shape, code: &[u8]) -> io::Result<()> {
-        let mut content = Vec::with_capacity(code.len() + 1);
-        content.push(u8::from(shape == Shape::Command));
-        content.extend_from_slice(code);
+    pub fn save(&self, digest: Digest, inspected: &Inspected, code: &[u8]) -> io::Result<()> {
+        let inspected = serde_json::to_vec(inspected)?;
+        let length = u32::try_from(inspected.len()).map_err(io::Error::other)?;
+        let head = [&length.to_le_bytes()[..], &inspected].concat();
         let key = &self.current;
-        let tag = self.mac(key, digest, &content).finalize().into_bytes();
-        self.write(digest, &[&key.id[..], &tag, &content].concat())
+        let tag = self.mac(key, digest, &[&head, code]).finalize().into_bytes();
+        self.write(digest, &[&key.id, &tag, &head, code])
     }
 
-    fn write(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, digest: Digest, parts: &[&[u8]]) -> io::Result<()> {
         let path = self.path(digest);
         let unfinished = path.with_extension(format!("{}.part", uuid::Uuid::now_v7()));
         let write = || {
             let mut file = File::create(&unfinished)?;
-            file.write_all(bytes)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
             file.sync_all()?;
             fs::rename(&unfinished, &path)?;
             File::open(&self.folder)?.sync_all()
@@ -161,8 +176,9 @@ impl Artifacts {
         })
     }
 
-    fn mac(&self, key: &ArtifactKey, digest: Digest, content: &[u8]) -> Hmac<Sha256> {
-        key.authenticate(b"innkeeper artifact 1", &[&digest.0, &self.engine_hash, content])
+    fn mac(&self, key: &ArtifactKey, digest: Digest, content: &[&[u8]]) -> Hmac<Sha256> {
+        let parts = [&[&digest.0[..], &self.engine_hash], content].concat();
+        key.authenticate(b"innkeeper artifact 2", &parts)
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

@@ -1,18 +1,22 @@
 //! From uploaded bytes to a component that is ready to run: inspected once, compiled once, pre-linked and
 //! kept by digest.
 
-use crate::ComponentSource;
-use crate::admission::{self, Admitted};
-use crate::artifact::Artifacts;
+mod process;
+mod shelf;
+
+use crate::artifact::{Artifacts, Loaded};
 use crate::bindings::TaskPre;
 use crate::guest::Guest;
+use crate::{CompileWith, ComponentSource};
+use bytes::Bytes;
 use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
-use innkeeper_domain::limits::{COMPILATIONS_MAX, COMPILE_TIME_MAX, COMPONENTS_READY_MAX};
-use std::collections::HashMap;
+use innkeeper_domain::limits::{ARTIFACTS_READ_MAX, COMPILATIONS_MAX};
+use process::Compiled;
+use shelf::Shelf;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, Semaphore};
-use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
@@ -23,57 +27,57 @@ pub(crate) enum Ready {
     Command(CommandPre<Guest>),
 }
 
-/// Where a ready component came from.
-enum Made {
-    Compiled,
-    /// From an artifact that was there.
-    Found,
+/// A component that was made ready.
+struct Made {
+    ready: Ready,
+    inspected: Inspected,
+    code_bytes: u64,
 }
 
 /// Makes components ready.
 pub(crate) struct Compiler {
-    engine: Engine,
     linker: Linker<Guest>,
     artifacts: Artifacts,
     components: Arc<dyn ComponentSource>,
-    permits: Arc<Semaphore>,
+    with: CompileWith,
+    compiling: Semaphore,
+    reading: Semaphore,
     compilations: AtomicU64,
-    ready: Mutex<Shelf>,
-}
-
-/// Components that are ready, or on their way; the longest unused makes room.
-#[derive(Default)]
-struct Shelf {
-    slots: HashMap<Digest, (u64, Arc<OnceCell<Ready>>)>,
-    uses: u64,
+    shelf: Mutex<Shelf<Ready>>,
 }
 
 impl Compiler {
     pub fn new(
-        engine: Engine,
         linker: Linker<Guest>,
         artifacts: Artifacts,
         components: Arc<dyn ComponentSource>,
+        with: CompileWith,
     ) -> Self {
-        let permits = Arc::new(Semaphore::new(COMPILATIONS_MAX));
         Self {
-            engine,
             linker,
             artifacts,
             components,
-            permits,
+            with,
+            compiling: Semaphore::new(COMPILATIONS_MAX),
+            reading: Semaphore::new(ARTIFACTS_READ_MAX),
             compilations: AtomicU64::new(0),
-            ready: Mutex::default(),
+            shelf: Mutex::default(),
         }
     }
 
     /// See [`crate::Runtime::inspect`].
-    pub async fn inspect(self: &Arc<Self>, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
+    pub async fn inspect(self: &Arc<Self>, digest: Digest, bytes: Bytes) -> Result<Inspected, Refusal> {
         self.adopt_shared(digest).await;
-        let (inspected, ready) = self.compile(digest, bytes).await?;
+        // One that can't be linked was made by another version of this host.
+        let found = self.load(digest).await.ok().flatten();
+        let made = match found {
+            Some(made) => made,
+            None => self.compile(digest, bytes).await?,
+        };
         // Whatever was there before is as good; the first one stays.
-        let _ = self.slot(digest).set(ready);
-        Ok(inspected)
+        let _ = self.slot(digest).set(made.ready);
+        self.weigh(digest, made.code_bytes);
+        Ok(made.inspected)
     }
 
     /// The component of that digest: from memory, else from its artifact, else compiled anew. The error is
@@ -92,13 +96,15 @@ impl Compiler {
 
     async fn make_ready(self: &Arc<Self>, digest: Digest) -> Result<Ready, String> {
         self.adopt_shared(digest).await;
-        let compiler = Arc::clone(self);
-        let loaded = tokio::task::spawn_blocking(move || compiler.artifacts.load(digest));
-        if let Some((component, shape)) = loaded.await.map_err(|e| e.to_string())? {
-            return self.link(&component, shape).map_err(|e| format!("{e:#}"));
-        }
-        let bytes = self.components.component_bytes(digest).await?;
-        self.compile(digest, bytes).await.map(|(_, ready)| ready).map_err(|refusal| refusal.to_string())
+        let made = match self.load(digest).await.map_err(|refusal| refusal.to_string())? {
+            Some(made) => made,
+            None => {
+                let bytes = self.components.component_bytes(digest).await?;
+                self.compile(digest, bytes.into()).await.map_err(|refusal| refusal.to_string())?
+            }
+        };
+        self.weigh(digest, made.code_bytes);
+        Ok(made.ready)
     }
 
     /// Takes over what another host has compiled, if this one hasn't. That it can't is no harm: then this one
@@ -130,53 +136,44 @@ impl Compiler {
         }
     }
 
-    /// Inspects and compiles on a thread of its own. One that takes too long is given up; its thread goes
-    /// on to its end, and the next compilation waits for it.
-    async fn compile(
-        self: &Arc<Self>,
-        digest: Digest,
-        bytes: Vec<u8>,
-    ) -> Result<(Inspected, Ready), Refusal> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+    /// Compiles, keeps what comes of it, and makes it ready.
+    async fn compile(self: &Arc<Self>, digest: Digest, bytes: Bytes) -> Result<Made, Refusal> {
+        let Compiled { inspected, code } = {
+            let permit = self.compiling.acquire().await;
+            let _permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+            self.compilations.fetch_add(1, Ordering::Relaxed);
+            process::compile(&self.with, bytes).await.inspect_err(|refusal| {
+                tracing::warn!(%digest, %refusal, "an upload wasn't compiled");
+            })?
+        };
         let compiler = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            compiler.compile_blocking(digest, &bytes)
-        });
-        match tokio::time::timeout(COMPILE_TIME_MAX, work).await {
-            Ok(Ok(Ok((inspected, ready, Made::Compiled)))) => {
-                self.share(digest).await;
-                Ok((inspected, ready))
-            }
-            Ok(Ok(Ok((inspected, ready, Made::Found)))) => Ok((inspected, ready)),
-            Ok(Ok(Err(refusal))) => Err(refusal),
-            Ok(Err(panic)) => {
-                Err(Refusal::NotCompiled(format!("the compiler failed on this component: {panic}")))
-            }
-            Err(_) => Err(Refusal::NotCompiled(format!("compiling took longer than {COMPILE_TIME_MAX:?}"))),
-        }
+        let keep = move || compiler.artifacts.save(digest, &inspected, &code);
+        let kept = tokio::task::spawn_blocking(keep).await.map_err(io::Error::other).flatten();
+        kept.map_err(|e| Refusal::Unavailable(format!("the compiled component can't be kept: {e}")))?;
+        let made = self.load(digest).await?;
+        let made =
+            made.ok_or_else(|| Refusal::Unavailable("the compiled component can't be read back".into()))?;
+        self.share(digest).await;
+        Ok(made)
     }
 
-    fn compile_blocking(&self, digest: Digest, bytes: &[u8]) -> Result<(Inspected, Ready, Made), Refusal> {
-        let Admitted { component, inspected } = admission::admit(bytes)?;
-        if let Some((component, shape)) = self.artifacts.load(digest)
-            && let Ok(ready) = self.link(&component, shape)
-        {
-            return Ok((inspected, ready, Made::Found));
+    /// What the artifact of a component makes, if there is a good one.
+    async fn load(self: &Arc<Self>, digest: Digest) -> Result<Option<Made>, Refusal> {
+        let permit = self.reading.acquire().await;
+        let _permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let compiler = Arc::clone(self);
+        let load = move || -> wasmtime::Result<Option<Made>> {
+            let Some(Loaded { component, inspected, code_bytes }) = compiler.artifacts.load(digest) else {
+                return Ok(None);
+            };
+            let ready = compiler.link(&component, inspected.shape)?;
+            Ok(Some(Made { ready, inspected, code_bytes }))
+        };
+        match tokio::task::spawn_blocking(load).await {
+            Ok(Ok(made)) => Ok(made),
+            Ok(Err(e)) => Err(Refusal::NotATask(format!("the component doesn't fit the host: {e:#}"))),
+            Err(panic) => Err(Refusal::NotCompiled(format!("the component can't be linked: {panic}"))),
         }
-        self.compilations.fetch_add(1, Ordering::Relaxed);
-        let code = self.engine.precompile_component(&component);
-        let code = code.map_err(|e| Refusal::NotCompiled(format!("the component is not valid: {e:#}")))?;
-        let saved = self.artifacts.save(digest, inspected.shape, &code);
-        saved.map_err(|e| Refusal::Unavailable(format!("the compiled component can't be kept: {e}")))?;
-        let loaded = self.artifacts.load(digest).map(|(component, _)| component);
-        let component =
-            loaded.ok_or_else(|| Refusal::Unavailable("the compiled component can't be read back".into()))?;
-        let ready = self.link(&component, inspected.shape);
-        let ready =
-            ready.map_err(|e| Refusal::NotATask(format!("the component doesn't fit the host: {e:#}")))?;
-        Ok((inspected, ready, Made::Compiled))
     }
 
     fn link(&self, component: &Component, shape: Shape) -> wasmtime::Result<Ready> {
@@ -188,24 +185,14 @@ impl Compiler {
     }
 
     fn slot(&self, digest: Digest) -> Arc<OnceCell<Ready>> {
-        let mut shelf = self.shelf();
-        shelf.uses += 1;
-        let uses = shelf.uses;
-        if let Some((last_use, slot)) = shelf.slots.get_mut(&digest) {
-            *last_use = uses;
-            return Arc::clone(slot);
-        }
-        if shelf.slots.len() >= COMPONENTS_READY_MAX {
-            let oldest =
-                shelf.slots.iter().min_by_key(|(_, (last_use, _))| *last_use).map(|(digest, _)| *digest);
-            oldest.map(|digest| shelf.slots.remove(&digest));
-        }
-        let slot = Arc::new(OnceCell::new());
-        shelf.slots.insert(digest, (uses, Arc::clone(&slot)));
-        slot
+        self.shelf().slot(digest)
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    fn weigh(&self, digest: Digest, code_bytes: u64) {
+        self.shelf().weigh(digest, code_bytes);
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf<Ready>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

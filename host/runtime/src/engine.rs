@@ -17,10 +17,15 @@ const TABLE_KEPT: usize = 8 * 1024;
 
 /// An engine that runs `capacity` guests at one time.
 pub(crate) fn engine(capacity: u32) -> wasmtime::Result<Engine> {
-    Engine::new(&config(capacity))
+    Engine::new(config().allocation_strategy(pool(capacity)))
 }
 
-fn config(capacity: u32) -> Config {
+/// An engine that only compiles, for the others: where guests are put is no part of their code.
+pub(crate) fn compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
+fn pool(capacity: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(capacity)
         .total_core_instances(capacity.saturating_mul(CORE_INSTANCES_MAX))
@@ -36,6 +41,10 @@ fn config(capacity: u32) -> Config {
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(MEMORY_KEPT)
         .table_keep_resident(TABLE_KEPT);
+    pool
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -44,8 +53,7 @@ fn config(capacity: u32) -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(2 * GUEST_STACK_BYTES)
-        .memory_init_cow(true)
-        .allocation_strategy(pool);
+        .memory_init_cow(true);
     config
 }
 

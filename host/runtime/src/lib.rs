@@ -25,16 +25,21 @@ mod sandbox_tests;
 mod stream;
 #[cfg(test)]
 mod testing;
+pub mod worker;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use compiler::Compiler;
 use engine::Ticker;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::keyring::Keyring;
+use innkeeper_domain::limits::{COMPILE_CPU_MAX, COMPILE_MEMORY_MAX, COMPILE_TIME_MAX};
 use innkeeper_domain::time::Now;
 use network::Network;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Engine;
 
 /// Where components come from, and where compiled ones are shared with other hosts. Errors are for people.
@@ -63,8 +68,40 @@ pub struct RuntimeConfig {
     /// Networks that are closed to guests by default, and that the operator has opened.
     pub open_networks: Vec<Network>,
     pub components: Arc<dyn ComponentSource>,
+    pub compile_with: CompileWith,
     /// What the time is.
     pub now: Now,
+}
+
+/// The process that compiles, and its bounds.
+#[derive(Debug, Clone)]
+pub struct CompileWith {
+    pub program: PathBuf,
+    /// Its arguments, after which it calls [`worker::main`] with all that follow.
+    pub arguments: Vec<OsString>,
+    /// Its address space, in bytes.
+    pub memory: u64,
+    /// How long a processor may work for it, in whole seconds.
+    pub cpu: Duration,
+    /// How long it may take.
+    pub time: Duration,
+}
+
+impl CompileWith {
+    /// A program with the usual bounds.
+    pub fn program(program: impl Into<PathBuf>, argument: &str) -> Self {
+        Self {
+            program: program.into(),
+            arguments: vec![argument.into()],
+            memory: COMPILE_MEMORY_MAX,
+            cpu: COMPILE_CPU_MAX,
+            time: COMPILE_TIME_MAX,
+        }
+    }
+
+    fn bounds(&self) -> worker::Bounds {
+        worker::Bounds { memory: self.memory, cpu_seconds: self.cpu.as_secs().max(1) }
+    }
 }
 
 /// The runtime can't be made.
@@ -95,7 +132,7 @@ impl Runtime {
         let artifacts = artifact::Artifacts::open(&config.artifacts, &config.keys, &engine);
         let artifacts = artifacts.map_err(RuntimeError::Artifacts)?;
         Ok(Self {
-            compiler: Arc::new(Compiler::new(engine.clone(), linker, artifacts, config.components)),
+            compiler: Arc::new(Compiler::new(linker, artifacts, config.components, config.compile_with)),
             http: Arc::new(capability::http::Client::new(config.open_networks)),
             engine,
             meters: meter::Meters::default(),
@@ -105,9 +142,9 @@ impl Runtime {
     }
 
     /// Says whether and how uploaded bytes can be run, and compiles them: after `Ok` the artifact is on
-    /// disk, and the component ready.
-    pub async fn inspect(&self, digest: Digest, bytes: Vec<u8>) -> Result<Inspected, Refusal> {
-        self.compiler.inspect(digest, bytes).await
+    /// disk, and the component ready. Dropping the future ends the compilation.
+    pub async fn inspect(&self, digest: Digest, bytes: impl Into<Bytes>) -> Result<Inspected, Refusal> {
+        self.compiler.inspect(digest, bytes.into()).await
     }
 
     /// How many compilations this runtime has done.

@@ -6,7 +6,7 @@ mod starts;
 
 use super::output::{self, number, text};
 use super::{Format, Global, Verdict, parse};
-use crate::host::now;
+use crate::host::{compile_with, now};
 use crate::keys::new_key;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -66,6 +66,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         capacity: 16,
         open_networks: Vec::new(),
         components: Arc::new(NoComponents),
+        compile_with: compile_with()?,
         now: Arc::new(now),
     })?;
     let database = args.database_url.as_deref().map(parse::database_url).transpose()?;
