@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// A handler that gives its input back: one memory of one page, and the two functions that it needs.
 pub const ECHO: &[u8] = include_bytes!("../guests/echo.wasm");
 
+/// A command that takes all it can get of what the first byte of its input says; see its text.
+pub const HOSTILE: &[u8] = include_bytes!("../guests/hostile.wasm");
+
 /// How long runs took.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -168,13 +171,17 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
-    /// With `BLESS=1` in the environment the binary is written anew.
+    /// With `BLESS=1` in the environment the binaries are written anew.
     #[test]
-    fn the_guest_is_what_its_text_says() {
-        let built = crate::testing::handler(include_str!("../guests/echo.wat"));
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/guests/echo.wasm"), &built).unwrap();
+    fn the_guests_are_what_their_texts_say() {
+        let echo = crate::testing::handler(include_str!("../guests/echo.wat"));
+        let hostile = wat::parse_str(include_str!("../guests/hostile.wat")).unwrap();
+        for (file, built, kept) in [("echo", echo, super::ECHO), ("hostile", hostile, super::HOSTILE)] {
+            if std::env::var_os("BLESS").is_some() {
+                let path = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/guests/{}.wasm"), file);
+                std::fs::write(path, &built).unwrap();
+            }
+            assert_eq!(built, kept, "{file}");
         }
-        assert_eq!(built, super::ECHO);
     }
 }

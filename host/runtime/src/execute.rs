@@ -23,6 +23,8 @@ use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
@@ -40,16 +42,43 @@ impl Executor for Runtime {
                 return AttemptEnd { outcome, usage: Usage::default() };
             }
         };
-        let mut store = self.store(invocation, port, &ready, begun + left);
-        let claimed = &store.data().invocation.claimed;
-        let mut meter = self.meters.begin(claimed.tenant_id, claimed.bounds.cpu);
-        let cancel_grace = store.data().invocation.spec.cancel_grace;
-        let outcome = run(&mut store, ready, cancel_grace, &mut meter).await;
-        let guest = store.data();
-        guest.finish_log();
-        let usage = Usage { wall: begun.elapsed(), cpu: meter.used(), peak_memory: guest.limiter.peak() };
-        AttemptEnd { outcome, usage }
+        let tenant = invocation.claimed.tenant_id;
+        let meter = self.meters.begin(tenant, invocation.claimed.bounds.cpu);
+        let is_long = meter.long();
+        let store = self.store(invocation, port, &ready, begun + left);
+        let mut attempt = attempt(store, ready, meter, begun).boxed();
+        let first = poll_fn(|context| {
+            // Before each poll, for it may have become so in the one before.
+            if is_long.load(Ordering::Relaxed) {
+                return Poll::Ready(None);
+            }
+            match attempt.poll_unpin(context) {
+                Poll::Pending if is_long.load(Ordering::Relaxed) => Poll::Ready(None),
+                polled => polled.map(Some),
+            }
+        });
+        match first.await {
+            Some(end) => end,
+            None => self.crowd.go_on(tenant, attempt).await.unwrap_or_else(|_panicked| panicked()),
+        }
     }
+}
+
+/// The end of an attempt in which the host panicked where it shouldn't.
+fn panicked() -> AttemptEnd {
+    let words = "the host panicked after it had run the guest; its log has more";
+    let outcome = Outcome::Failure(Failure::new(FailureKind::Internal, words));
+    AttemptEnd { outcome, usage: Usage::default() }
+}
+
+/// Runs a guest, and clears up after it.
+async fn attempt(mut store: Store<Guest>, ready: Ready, mut meter: Meter, begun: Instant) -> AttemptEnd {
+    let cancel_grace = store.data().invocation.spec.cancel_grace;
+    let outcome = run(&mut store, ready, cancel_grace, &mut meter).await;
+    let guest = store.data();
+    guest.finish_log();
+    let usage = Usage { wall: begun.elapsed(), cpu: meter.used(), peak_memory: guest.limiter.peak() };
+    AttemptEnd { outcome, usage }
 }
 
 impl Runtime {

@@ -10,6 +10,7 @@ pub mod bench;
 mod bindings;
 mod capability;
 mod compiler;
+mod crowd;
 mod engine;
 mod execute;
 mod failure;
@@ -30,6 +31,7 @@ pub mod worker;
 use async_trait::async_trait;
 use bytes::Bytes;
 use compiler::Compiler;
+use crowd::Crowd;
 use engine::Ticker;
 use innkeeper_domain::component::{Digest, Inspected, Refusal};
 use innkeeper_domain::keyring::Keyring;
@@ -111,6 +113,8 @@ pub enum RuntimeError {
     Engine(wasmtime::Error),
     #[error("the folder of artifacts can't be used: {0}")]
     Artifacts(std::io::Error),
+    #[error("no threads can be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Runs components.
@@ -119,6 +123,7 @@ pub struct Runtime {
     compiler: Arc<Compiler>,
     http: Arc<capability::http::Client>,
     meters: meter::Meters,
+    crowd: Crowd,
     now: Now,
     _ticker: Ticker,
 }
@@ -126,8 +131,10 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime with nothing ready yet.
     pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        let engine = engine::engine(config.capacity).map_err(RuntimeError::Engine)?;
-        let ticker = Ticker::start(&engine).map_err(RuntimeError::Artifacts)?;
+        // Those that are given up in the middle of their work are gone a little later.
+        let spare = u32::try_from(crowd::processors()).unwrap_or(0);
+        let engine = engine::engine(config.capacity.saturating_add(spare)).map_err(RuntimeError::Engine)?;
+        let ticker = Ticker::start(&engine).map_err(RuntimeError::Threads)?;
         let linker = capability::linker(&engine).map_err(RuntimeError::Engine)?;
         let artifacts = artifact::Artifacts::open(&config.artifacts, &config.keys, &engine);
         let artifacts = artifacts.map_err(RuntimeError::Artifacts)?;
@@ -135,7 +142,8 @@ impl Runtime {
             compiler: Arc::new(Compiler::new(linker, artifacts, config.components, config.compile_with)),
             http: Arc::new(capability::http::Client::new(config.open_networks)),
             engine,
-            meters: meter::Meters::default(),
+            meters: meter::Meters::new(),
+            crowd: Crowd::start().map_err(RuntimeError::Threads)?,
             now: config.now,
             _ticker: ticker,
         })

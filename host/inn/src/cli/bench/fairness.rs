@@ -59,7 +59,7 @@ pub async fn fairness(fleet: &Fleet<'_>, duration: Duration) -> Result<Fairness>
 }
 
 /// A client of a new tenant with the task `bench`.
-async fn tenant(global: &Global, name: &str) -> Result<Client> {
+pub(super) async fn tenant(global: &Global, name: &str) -> Result<Client> {
     let admin = Client::connect(global).await?;
     let request = CreateTenantRequest { name: name.into(), ..CreateTenantRequest::default() };
     admin.tenants().create_tenant(call(request)).await?;
@@ -78,7 +78,7 @@ fn start() -> StartRunRequest {
     }
 }
 
-fn refuse_errors(results: &[innkeeper_api::proto::start_runs_response::Result]) -> Result<()> {
+pub(super) fn refuse_errors(results: &[innkeeper_api::proto::start_runs_response::Result]) -> Result<()> {
     for result in results {
         if let Some(StartResult::Error(error)) = &result.result {
             bail!("a start was refused: {}", error.message);
@@ -96,7 +96,7 @@ async fn set_hosts(client: &Client, state: HostState) -> Result<()> {
 }
 
 /// Starts one run after another, evenly, until the time is over or `is_over` says so; returns their ids.
-async fn begin(
+pub(super) async fn begin(
     client: &Client,
     duration: Duration,
     is_over: impl AsyncFn() -> Result<bool>,
@@ -121,11 +121,20 @@ async fn is_idle(client: &Client) -> Result<bool> {
 
 /// How long these runs waited.
 async fn waits(client: &Client, ids: Vec<String>) -> Result<Waits> {
+    times(client, ids, |run| crate::cli::runs::between(run.created_at, run.started_at)).await
+}
+
+/// How long something about these runs took.
+pub(super) async fn times(
+    client: &Client,
+    ids: Vec<String>,
+    took: fn(&Run) -> Option<Duration>,
+) -> Result<Waits> {
     let mut waits = Vec::with_capacity(ids.len());
     for id in ids {
         let run: Run = crate::cli::run::wait(client, &id).await?;
         ensure!(run.state() == State::Succeeded, "a run of the bench ended as {:?}", run.state());
-        waits.extend(crate::cli::runs::between(run.created_at, run.started_at));
+        waits.extend(took(&run));
     }
     ensure!(!waits.is_empty(), "the flood was over before anything could be measured");
     waits.sort_unstable();

@@ -2,6 +2,7 @@
 
 mod fairness;
 mod fleet;
+mod neighbours;
 mod starts;
 
 use super::output::{self, number, text};
@@ -10,7 +11,7 @@ use crate::host::{compile_with, now};
 use crate::keys::new_key;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use fairness::{Fairness, Waits};
+use fairness::Waits;
 use fleet::Fleet;
 use innkeeper_domain::component::Digest;
 use innkeeper_domain::keyring::Keyring;
@@ -55,6 +56,9 @@ enum Scenario {
     /// How long the runs of a tenant that starts twenty a second wait until their guests begin: alone, and beside
     /// another that has 100,000 queued
     Fairness,
+    /// How long the runs of a tenant that starts twenty a second take: alone, and beside 20 others that take all the
+    /// time, memory, log and output that their quotas allow
+    Neighbours,
 }
 
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
@@ -78,7 +82,32 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
         Scenario::Fairness => {
             let fleet = Fleet { folder: folder.path(), hosts: args.hosts, database };
             let measured = fairness::fairness(&fleet, duration).await?;
-            print_fairness(global.output, &args, &measured)?;
+            let beside = format!("beside {} queued runs", fairness::FLOOD);
+            let note = json!({"queued": fairness::FLOOD});
+            print_waits(
+                global.output,
+                &args,
+                "fairness",
+                [&measured.before, &measured.during],
+                &beside,
+                note,
+            )?;
+            return Ok(Verdict::Succeeded);
+        }
+        Scenario::Neighbours => {
+            let fleet = Fleet { folder: folder.path(), hosts: args.hosts, database };
+            let measured = neighbours::neighbours(&fleet, duration).await?;
+            let beside = format!("beside {} attackers", neighbours::ATTACKERS);
+            let quotas: Value = neighbours::QUOTAS.iter().map(|(q, n)| (q.to_string(), json!(n))).collect();
+            let note = json!({"attackers": neighbours::ATTACKERS, "quotas": quotas});
+            print_waits(
+                global.output,
+                &args,
+                "neighbours",
+                [&measured.alone, &measured.beside],
+                &beside,
+                note,
+            )?;
             return Ok(Verdict::Succeeded);
         }
         Scenario::Starts => {
@@ -93,28 +122,33 @@ pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     Ok(Verdict::Succeeded)
 }
 
-/// Waits in microseconds.
-fn print_fairness(format: Format, args: &Args, measured: &Fairness) -> Result<()> {
+/// Times in microseconds, of a tenant alone and beside others.
+fn print_waits(
+    format: Format,
+    args: &Args,
+    scenario: &'static str,
+    [alone, beside]: [&Waits; 2],
+    beside_what: &str,
+    note: Value,
+) -> Result<()> {
     let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
-    let both = [("alone", &measured.before), ("beside 100,000 queued runs", &measured.during)];
-    let rows = both.iter().map(|(name, waits)| {
+    let rows = [("alone", alone), (beside_what, beside)].map(|(name, waits)| {
         let times = [waits.p50, waits.p99, waits.max].map(|time| format!("{:.0}", micros(time)));
-        [vec![(*name).to_string(), waits.runs.to_string()], times.to_vec()].concat()
+        [vec![name.to_string(), waits.runs.to_string()], times.to_vec()].concat()
     });
-    let columns = [text("waits"), number("runs"), number("p50 µs"), number("p99 µs"), number("max µs")];
-    output::rows(format, &columns, rows.collect(), || {
+    let columns = [text(scenario), number("runs"), number("p50 µs"), number("p99 µs"), number("max µs")];
+    output::rows(format, &columns, rows.to_vec(), || {
         let value = |waits: &Waits| {
             let Waits { runs, p50, p99, max } = waits;
             json!({"runs": runs, "p50": micros(*p50), "p99": micros(*p99), "max": micros(*max)})
         };
-        json!({
-            "scenario": "fairness",
-            "hosts": args.hosts,
-            "seconds": args.seconds,
-            "queued": fairness::FLOOD,
-            "alone": value(&measured.before),
-            "beside": value(&measured.during),
-        })
+        let mut all = note;
+        all["scenario"] = scenario.into();
+        all["hosts"] = args.hosts.into();
+        all["seconds"] = args.seconds.into();
+        all["alone"] = value(alone);
+        all["beside"] = value(beside);
+        all
     })
 }
 
@@ -131,6 +165,7 @@ fn print(format: Format, args: Args, measured: &Measured, floor: &[(&str, Measur
         Scenario::Warm => "warm",
         Scenario::Starts => "starts",
         Scenario::Fairness => "fairness",
+        Scenario::Neighbours => "neighbours",
     };
     let all = [(scenario, measured.clone())].into_iter().chain(floor.iter().cloned());
     let rows = all.map(|(name, measured)| {
