@@ -21,10 +21,9 @@ mod memory;
 mod meter;
 pub mod network;
 mod output;
-#[cfg(test)]
-mod sandbox_tests;
 mod stream;
 #[cfg(test)]
+#[path = "../../../tests/support/wat.rs"]
 mod testing;
 pub mod worker;
 

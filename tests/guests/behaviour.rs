@@ -1,158 +1,17 @@
-//! The sandbox as a whole: guests that end in every way there is, each told apart, and neighbours unharmed.
+//! Guests that end in every way there is, each told apart, and what is compiled and kept of them.
 
-use crate::testing::{bound_module, command, handler_with};
-use crate::{ComponentSource, Runtime, RuntimeConfig};
-use async_trait::async_trait;
-use innkeeper_domain::Timestamp;
+use crate::sandbox::{CONTROL, LOOP, Port, Sandbox, invocation, runtime};
+use crate::wat::{bound_module, command, handler, handler_with};
 use innkeeper_domain::component::{Digest, Shape};
-use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice};
-use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
-use innkeeper_domain::keyring::Keyring;
+use innkeeper_domain::failure::{Failure, FailureKind, Outcome, RetryAdvice};
 use innkeeper_domain::limits::{LOG_LINES_MAX, OUTPUT_BYTES_MAX};
-use innkeeper_domain::payload::Payload;
-use innkeeper_domain::quota::AttemptBounds;
-use innkeeper_domain::run::{Claimed, Lease, LogLevel, Progress};
+use innkeeper_domain::run::{LogLevel, Progress};
 use innkeeper_domain::task::TaskSpec;
-use innkeeper_domain::time;
-use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
-use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use innkeeper_engine::executor::{AttemptPort, Executor};
+use innkeeper_runtime::Runtime;
+use innkeeper_runtime::bench::ECHO;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
-
-#[derive(Default)]
-struct Port {
-    lines: Mutex<Vec<(LogLevel, String)>>,
-    progress: Mutex<Option<Progress>>,
-    cancel: CancellationToken,
-}
-
-#[async_trait]
-impl AttemptPort for Port {
-    fn log(&self, level: LogLevel, text: String) {
-        self.lines.lock().unwrap().push((level, text));
-    }
-    fn progress(&self, progress: Progress) {
-        *self.progress.lock().unwrap() = Some(progress);
-    }
-    fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-    async fn cancelled(&self) {
-        self.cancel.cancelled().await;
-    }
-}
-
-#[derive(Default)]
-struct Uploads {
-    bytes: Mutex<HashMap<Digest, Vec<u8>>>,
-    shared: Mutex<HashMap<(Digest, String), Vec<u8>>>,
-}
-
-#[async_trait]
-impl ComponentSource for Uploads {
-    async fn component_bytes(&self, digest: Digest) -> Result<Vec<u8>, String> {
-        self.bytes.lock().unwrap().get(&digest).cloned().ok_or_else(|| "never uploaded".into())
-    }
-
-    async fn artifact(&self, digest: Digest, variant: &str) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.shared.lock().unwrap().get(&(digest, variant.to_string())).cloned())
-    }
-
-    async fn share_artifact(&self, digest: Digest, variant: &str, bytes: Vec<u8>) -> Result<(), String> {
-        self.shared.lock().unwrap().insert((digest, variant.to_string()), bytes);
-        Ok(())
-    }
-}
-
-struct Sandbox {
-    runtime: Runtime,
-    uploads: Arc<Uploads>,
-    folder: tempfile::TempDir,
-}
-
-fn epoch() -> Timestamp {
-    Timestamp::UNIX_EPOCH
-}
-
-impl Sandbox {
-    fn new() -> Self {
-        let (folder, uploads) = (tempfile::tempdir().unwrap(), Arc::new(Uploads::default()));
-        Self { runtime: runtime(folder.path(), &uploads, &[7]), uploads, folder }
-    }
-
-    fn upload(&self, bytes: Vec<u8>) -> TaskSpec {
-        let digest = Digest(Sha256::digest(&bytes).into());
-        self.uploads.bytes.lock().unwrap().insert(digest, bytes);
-        let cancel_grace = Duration::from_millis(200);
-        TaskSpec { timeout: Duration::from_secs(20), cancel_grace, ..TaskSpec::new(digest) }
-    }
-
-    async fn run(&self, spec: TaskSpec, input: &[u8], port: &Arc<Port>) -> AttemptEnd {
-        self.runtime.execute(invocation(spec, input), Arc::clone(port) as Arc<dyn AttemptPort>).await
-    }
-
-    /// The failure of a guest, and its log.
-    async fn failure(&self, spec: TaskSpec) -> (Failure, Vec<String>) {
-        let port = Arc::new(Port::default());
-        match self.run(spec, b"", &port).await.outcome {
-            Outcome::Failure(failure) => (failure, texts(&port)),
-            Outcome::Output(output) => panic!("it succeeded: {output:?}"),
-        }
-    }
-
-    async fn output(&self, spec: TaskSpec, input: &[u8]) -> (Payload, Vec<String>) {
-        let port = Arc::new(Port::default());
-        match self.run(spec, input, &port).await.outcome {
-            Outcome::Output(output) => (output, texts(&port)),
-            Outcome::Failure(failure) => panic!("it failed: {failure:?}"),
-        }
-    }
-}
-
-fn runtime(folder: &std::path::Path, uploads: &Arc<Uploads>, keys: &[u8]) -> Runtime {
-    Runtime::new(RuntimeConfig {
-        artifacts: folder.into(),
-        keys: Keyring::new(keys.iter().map(|key| [*key; 32].into()).collect()).unwrap(),
-        capacity: 4,
-        open_networks: Vec::new(),
-        components: Arc::clone(uploads) as Arc<dyn ComponentSource>,
-        now: Arc::new(epoch),
-    })
-    .unwrap()
-}
-
-fn invocation(spec: TaskSpec, input: &[u8]) -> Invocation {
-    let deadline = time::after(epoch(), spec.timeout);
-    let claimed = Claimed {
-        lease: Lease { run: RunId::new(epoch()), host: HostId::new(epoch()), attempt: 2 },
-        try_number: 2,
-        tenant_id: TenantId::new(epoch()),
-        tenant: "default".parse().unwrap(),
-        bounds: AttemptBounds::default(),
-        task_id: TaskId::new(epoch()),
-        task: "guest".parse().unwrap(),
-        revision: 3,
-        trigger: None,
-        nominal_at: epoch(),
-        last_success_nominal: None,
-        idempotency_key: None,
-        input: Payload { content_type: "text/plain".into(), bytes: input.into() },
-        started_at: epoch(),
-        end_by: None,
-    };
-    Invocation { claimed, spec: Arc::new(spec), secrets: BTreeMap::new(), deadline }
-}
-
-fn texts(port: &Port) -> Vec<String> {
-    port.lines.lock().unwrap().iter().map(|(_, text)| text.clone()).collect()
-}
-
-mod tenant;
-
-const LOOP: &str = "(loop (br 0)) unreachable";
 
 #[tokio::test]
 async fn a_guests_own_failure_is_its_own() {
@@ -193,10 +52,10 @@ async fn an_endless_guest_is_ended_wherever_it_loops() {
         "(i64.store (i32.const 2072) (i64.const 3600000000000)) (i32.store (i32.const 2064) (i32.const 1))
          (drop (call $poll (i32.const 2048) (i32.const 3072) (i32.const 1) (i32.const 4000)))",
     );
-    for guest in [handler_with("", LOOP), crate::testing::handler(in_start), sleep] {
+    for guest in [handler_with("", LOOP), handler(in_start), sleep] {
         let spec = TaskSpec { timeout: Duration::from_millis(100), ..sandbox.upload(guest) };
         // Compiled before, so that the time is the guest's.
-        sandbox.runtime.compiler.ready(spec.component).await.map(|_| ()).unwrap();
+        sandbox.compile(&spec).await;
         let begun = Instant::now();
         let (failure, _) = sandbox.failure(spec).await;
         assert_eq!(
@@ -224,7 +83,7 @@ async fn memories_and_tables_count_against_one_limit() {
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
             (func (export "innkeeper:task/handler@0.1.0#run") (param i32 i32 i32 i32) (result i32) unreachable))"#
     );
-    let spec = TaskSpec { memory: 1 << 20, ..sandbox.upload(crate::testing::handler(&module)) };
+    let spec = TaskSpec { memory: 1 << 20, ..sandbox.upload(handler(&module)) };
     let (failure, _) = sandbox.failure(spec).await;
     assert_eq!(failure.kind, FailureKind::Memory, "{failure:?}");
     let port = Arc::new(Port::default());
@@ -313,13 +172,6 @@ async fn a_log_flood_is_bounded() {
     assert!(log.last().unwrap().starts_with("50 more lines were dropped"), "{:?}", log.last());
 }
 
-const CONTROL: &str = r#"
-    (import "innkeeper:task/control@0.1.0" "cancelled" (func $cancelled (result i32)))
-    (import "innkeeper:task/control@0.1.0" "progress" (func $progress (param i64 i32 i64 i32 i32)))
-    (import "innkeeper:task/context@0.1.0" "attempt" (func $attempt (result i32)))
-    (import "innkeeper:task/context@0.1.0" "revision" (func $revision (result i32)))
-    (import "innkeeper:task/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
-
 #[tokio::test]
 async fn a_guest_can_ask_and_tell() {
     let sandbox = Sandbox::new();
@@ -341,7 +193,7 @@ async fn a_guest_that_heeds_a_cancel_ends_by_itself() {
     let sandbox = Sandbox::new();
     let heeds =
         sandbox.upload(handler_with(CONTROL, "(loop (br_if 0 (i32.eqz (call $cancelled)))) (call $fail)"));
-    sandbox.runtime.compiler.ready(heeds.component).await.map(|_| ()).unwrap();
+    sandbox.compile(&heeds).await;
     let port = Arc::new(Port::default());
     let (end, ()) = tokio::join!(sandbox.run(heeds, b"", &port), async {
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -400,7 +252,7 @@ async fn neighbours_of_every_failure_are_unharmed() {
 #[tokio::test]
 async fn a_restart_compiles_nothing_and_a_changed_artifact_is_not_loaded() {
     let sandbox = Sandbox::new();
-    let bytes = bound_module(include_str!("../guests/echo.wat"));
+    let bytes = bound_module(include_str!("../../host/runtime/guests/echo.wat"));
     let spec = sandbox.upload(bytes.clone());
     let inspected = sandbox.runtime.inspect(spec.component, bytes).await.unwrap();
     assert_eq!(
@@ -436,7 +288,7 @@ async fn a_restart_compiles_nothing_and_a_changed_artifact_is_not_loaded() {
 #[tokio::test]
 async fn what_passes_the_gate_but_is_not_valid_is_refused() {
     let sandbox = Sandbox::new();
-    let mut bytes = crate::bench::ECHO.to_vec();
+    let mut bytes = ECHO.to_vec();
     let at = bytes.len() / 4;
     bytes[at..at + 8].fill(0xff);
     let refusal = sandbox.runtime.inspect(Digest([1; 32]), bytes).await.unwrap_err().to_string();
@@ -446,7 +298,7 @@ async fn what_passes_the_gate_but_is_not_valid_is_refused() {
 #[tokio::test]
 async fn hosts_with_the_same_key_share_what_one_has_compiled() {
     let sandbox = Sandbox::new();
-    let bytes = bound_module(include_str!("../guests/echo.wat"));
+    let bytes = bound_module(include_str!("../../host/runtime/guests/echo.wat"));
     let spec = sandbox.upload(bytes.clone());
     sandbox.runtime.inspect(spec.component, bytes).await.unwrap();
     let compilations_of_another_host = async |key: u8| {

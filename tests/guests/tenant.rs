@@ -1,7 +1,14 @@
 //! What an attempt has of its tenant: bounds, and secrets.
 
-use super::*;
+use crate::sandbox::{CONTROL, LOOP, Port, Sandbox, invocation, texts};
+use crate::wat::{command, handler_with};
+use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, RetryAdvice};
+use innkeeper_domain::quota::AttemptBounds;
 use innkeeper_domain::secret::SecretText;
+use innkeeper_domain::task::TaskSpec;
+use innkeeper_engine::executor::{AttemptPort, Executor};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The attempt's end, and its log.
 async fn end(
@@ -35,7 +42,7 @@ fn cpu(cpu: Duration) -> AttemptBounds {
 async fn an_attempt_ends_when_its_tenants_cpu_time_is_used_up() {
     let sandbox = Sandbox::new();
     let spec = sandbox.upload(handler_with("", LOOP));
-    sandbox.runtime.compiler.ready(spec.component).await.map(|_| ()).unwrap();
+    sandbox.compile(&spec).await;
     let left = Duration::from_millis(40);
     let begun = Instant::now();
     let (end, _) = end(&sandbox, spec.clone(), cpu(left), &[]).await;
@@ -46,16 +53,16 @@ async fn an_attempt_ends_when_its_tenants_cpu_time_is_used_up() {
     assert_eq!(failure.kind, FailureKind::Quota);
     assert!(failure.message.contains("CPU time for today is used up (quota `cpu-per-day`)"), "{failure:?}");
     // With nothing left it doesn't begin.
-    let (end, _) = super::tenant::end(&sandbox, spec, cpu(Duration::ZERO), &[]).await;
+    let (end, _) = crate::tenant::end(&sandbox, spec, cpu(Duration::ZERO), &[]).await;
     assert_eq!(end.usage.cpu, Duration::ZERO);
-    assert_eq!(super::tenant::failure(end).kind, FailureKind::Quota);
+    assert_eq!(crate::tenant::failure(end).kind, FailureKind::Quota);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn attempts_at_one_time_share_their_tenants_cpu_time() {
     let sandbox = Sandbox::new();
     let spec = sandbox.upload(handler_with("", LOOP));
-    sandbox.runtime.compiler.ready(spec.component).await.map(|_| ()).unwrap();
+    sandbox.compile(&spec).await;
     let left = Duration::from_millis(300);
     let mut attempts = tokio::task::JoinSet::new();
     let (runtime, first) = (Arc::new(sandbox.runtime), invocation(spec.clone(), b"").claimed.tenant_id);
@@ -175,9 +182,9 @@ async fn failures_have_no_secrets() {
     assert_eq!((failure(end), texts(&port)), (expected, vec!["***".to_string()]));
     assert_eq!(port.progress.lock().unwrap().as_ref().map(|p| p.note.as_str()), Some("***"));
     let spec = sandbox.upload(handler_with("", "(call $recurse (i32.const 1))"));
-    let (_, log) = super::tenant::end(&sandbox, spec.clone(), AttemptBounds::default(), &[]).await;
+    let (_, log) = crate::tenant::end(&sandbox, spec.clone(), AttemptBounds::default(), &[]).await;
     assert!(log.iter().any(|line| line.contains("recurse")), "{log:?}");
-    let (end, log) = super::tenant::end(&sandbox, spec, AttemptBounds::default(), secrets).await;
+    let (end, log) = crate::tenant::end(&sandbox, spec, AttemptBounds::default(), secrets).await;
     assert!(
         log.iter().all(|line| !line.contains("recurse")) && log.iter().any(|l| l.contains("***")),
         "{log:?}"

@@ -1,0 +1,13 @@
+//! Guests in the sandbox, most of them hostile: each ends by the bound that is meant for it, with that name, and a
+//! neighbour beside it is unharmed.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+#[path = "guests/behaviour.rs"]
+mod behaviour;
+#[path = "guests/sandbox.rs"]
+mod sandbox;
+#[path = "guests/tenant.rs"]
+mod tenant;
+#[path = "support/wat.rs"]
+mod wat;
