@@ -5,8 +5,16 @@
 
 #[path = "guests/behaviour.rs"]
 mod behaviour;
+#[path = "guests/endless.rs"]
+mod endless;
+#[path = "guests/growth.rs"]
+mod growth;
+#[path = "guests/lies.rs"]
+mod lies;
 #[path = "guests/sandbox.rs"]
 mod sandbox;
+#[path = "guests/table.rs"]
+mod table;
 #[path = "guests/tenant.rs"]
 mod tenant;
 #[path = "support/wat.rs"]

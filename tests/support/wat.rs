@@ -21,9 +21,14 @@ pub fn handler(wat: &str) -> Vec<u8> {
 }
 
 /// A handler whose `run` has this body, which leaves the address of the result: at 16 there is room for it,
-/// from 64 for data. `$ok` gives empty output, `$fail` a failure of its own.
+/// from 64 for data. `$ok` gives empty output, `$say` one byte, `$fail` a failure of its own.
 pub fn handler_with(imports: &str, body: &str) -> Vec<u8> {
-    handler(&format!(
+    handler(&handler_text(imports, body))
+}
+
+/// The module of such a handler.
+pub fn handler_text(imports: &str, body: &str) -> String {
+    format!(
         r#"(module
             {imports}
             (memory (export "memory") 1)
@@ -37,6 +42,10 @@ pub fn handler_with(imports: &str, body: &str) -> Vec<u8> {
             (func $ok (result i32)
                 (i32.store8 (i32.const 16) (i32.const 0))
                 (i32.const 16))
+            (func $say (param $byte i32) (result i32)
+                (i32.store8 (i32.const 48) (local.get $byte))
+                (i32.store (i32.const 32) (i32.const 48)) (i32.store (i32.const 36) (i32.const 1))
+                (call $ok))
             (func $fail (result i32)
                 (i32.store8 (i32.const 16) (i32.const 1))
                 (i32.store (i32.const 24) (i32.const 64)) (i32.store (i32.const 28) (i32.const 6))
@@ -45,7 +54,7 @@ pub fn handler_with(imports: &str, body: &str) -> Vec<u8> {
                 (i32.const 16))
             (func $recurse (param i32) (result i32) (i32.add (call $recurse (local.get 0)) (i32.const 1)))
             (func (export "innkeeper:task/handler@0.1.0#run") (param i32 i32 i32 i32) (result i32) {body}))"#
-    ))
+    )
 }
 
 /// A preview-1 command: `$write` writes bytes of the memory to a file descriptor.

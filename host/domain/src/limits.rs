@@ -301,8 +301,13 @@ pub const FAILURE_CODE_CHARS_MAX: usize = 64;
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a progress note; the rest of it is cut off.
 pub const PROGRESS_NOTE_BYTES_MAX: usize = 256;
-/// Handles (streams, requests, responses ...) that a guest may hold at once.
+/// Things of the host's (streams, requests, responses, timers ...) that a guest may hold at once.
 pub const HANDLES_MAX: usize = 1_000;
+/// Handles that the parts of a guest may hold at once, to the host's things and to resources of each other's.
+pub const COMPONENT_HANDLES_MAX: usize = 10_000;
+/// Bytes that a guest may hand over to the host in one call, its output included: enough that what is over a bound of
+/// its own is told so by that.
+pub const HOST_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Random bytes of one request.
 pub const RANDOM_BYTES_MAX: u64 = MIB;
 /// Outbound connections of one run at once.

@@ -119,33 +119,40 @@ impl Artifacts {
         if good { Ok(content) } else { Err(Refused::Changed) }
     }
 
-    /// The artifact of a component, if there is one that is good.
-    pub fn load(&self, digest: Digest) -> Option<Loaded> {
-        let path = self.path(digest);
-        let file = fs::read(&path).ok()?;
-        let content = match self.content(digest, &file) {
+    /// The artifact of a component, if there is one that is good. The error: it is, and the engine can't run it.
+    pub fn load(&self, digest: Digest) -> wasmtime::Result<Option<Loaded>> {
+        let Some(file) = fs::read(self.path(digest)).ok() else { return Ok(None) };
+        let Some((inspected, code)) = self.good(digest, &file) else { return Ok(None) };
+        // SAFETY: the bytes are what `precompile_component` of an engine with these settings gave: `save`
+        // alone writes files whose tag fits, and the tag covers engine, component and every byte.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize(&self.engine, code) }?;
+        Ok(Some(Loaded { component, inspected, code_bytes: code.len() as u64 }))
+    }
+
+    /// What a file holds of a component, if it is good.
+    fn good<'a>(&self, digest: Digest, file: &'a [u8]) -> Option<(Inspected, &'a [u8])> {
+        let content = match self.content(digest, file) {
             Ok(content) => content,
             Err(Refused::UnknownKey) => {
                 tracing::info!(%digest, "an artifact is under a key that the host doesn't have; it is made anew");
                 return None;
             }
             Err(Refused::Changed) => {
-                tracing::warn!(path = %path.display(), "an artifact is not what this host has written; it is made anew");
+                tracing::warn!(%digest, "an artifact is not what this host has written; it is made anew");
                 return None;
             }
         };
         let (length, rest) = content.split_at_checked(LENGTH_BYTES)?;
         let length = u32::from_le_bytes(length.try_into().ok()?);
         let (inspected, code) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        let inspected = serde_json::from_slice(inspected).ok()?;
-        // SAFETY: the bytes are what `precompile_component` of an engine with these settings gave: `save`
-        // alone writes files whose tag fits, and the tag covers engine, component and every byte.
-        #[allow(unsafe_code)]
-        let component = unsafe { Component::deserialize(&self.engine, code) };
-        component
-            .inspect_err(|error| tracing::warn!(%error, "an artifact can't be loaded; it is made anew"))
-            .ok()
-            .map(|component| Loaded { component, inspected, code_bytes: code.len() as u64 })
+        Some((serde_json::from_slice(inspected).ok()?, code))
+    }
+
+    /// Gives up an artifact, if there is one.
+    pub fn remove(&self, digest: Digest) {
+        // One that stays takes up room, and is tried again.
+        let _ = fs::remove_file(self.path(digest));
     }
 
     /// Keeps an artifact. After a crash it is whole or absent.

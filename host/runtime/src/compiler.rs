@@ -163,11 +163,12 @@ impl Compiler {
         let _permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let compiler = Arc::clone(self);
         let load = move || -> wasmtime::Result<Option<Made>> {
-            let Some(Loaded { component, inspected, code_bytes }) = compiler.artifacts.load(digest) else {
-                return Ok(None);
-            };
-            let ready = compiler.link(&component, inspected.shape)?;
-            Ok(Some(Made { ready, inspected, code_bytes }))
+            let made = compiler.artifacts.load(digest).and_then(|loaded| {
+                let Some(Loaded { component, inspected, code_bytes }) = loaded else { return Ok(None) };
+                let ready = compiler.link(&component, inspected.shape)?;
+                Ok(Some(Made { ready, inspected, code_bytes }))
+            });
+            made.inspect_err(|_| compiler.artifacts.remove(digest))
         };
         match tokio::task::spawn_blocking(load).await {
             Ok(Ok(made)) => Ok(made),

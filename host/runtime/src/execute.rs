@@ -15,7 +15,9 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use innkeeper_domain::component::Shape;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
-use innkeeper_domain::limits::{CONTENT_TYPE_CHARS_MAX, OUTPUT_BYTES_MAX};
+use innkeeper_domain::limits::{
+    COMPONENT_HANDLES_MAX, CONTENT_TYPE_CHARS_MAX, HOST_CALL_BYTES_MAX, OUTPUT_BYTES_MAX,
+};
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::time;
 use innkeeper_engine::executor::{AttemptPort, Executor, Invocation};
@@ -98,6 +100,8 @@ impl Runtime {
         let hooks = Hooks::new(Arc::clone(&self.http), Arc::clone(&invocation.spec), log.clone());
         let mut store = Store::new(&self.engine, Guest::new(invocation, port, shape, hooks, log, ends_at));
         store.limiter(|guest| &mut guest.limiter);
+        store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
+        store.set_max_component_handles(COMPONENT_HANDLES_MAX);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
             if Instant::now() >= context.data().ends_at {

@@ -6,7 +6,7 @@ use crate::log::Log;
 use crate::mask::Mask;
 use crate::output::OutputTooLarge;
 use innkeeper_domain::failure::{Failure, FailureKind, RetryAdvice};
-use innkeeper_domain::limits::OUTPUT_BYTES_MAX;
+use innkeeper_domain::limits::{COMPONENT_HANDLES_MAX, HOST_CALL_BYTES_MAX, OUTPUT_BYTES_MAX};
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::run::LogLevel;
 use std::time::Duration;
@@ -84,12 +84,23 @@ pub(crate) fn of_error(error: &Error, guest: &Guest) -> Option<Failure> {
             format!("the host has no room for the guest: {error}"),
         ));
     }
+    // wasmtime's error for it has no type of its own. Outside of any function it is about what was returned.
+    let is_too_much = error.root_cause().to_string().starts_with("too much data is being copied");
+    if is_too_much && !error.is::<WasmBacktrace>() {
+        return Some(output_too_large());
+    }
     log_backtrace(error, &guest.log);
     let words = match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => "stack overflow: the guest's calls went too deep".to_string(),
         Some(trap) => trap.to_string(),
         None if error.chain().any(|cause| cause.is::<ResourceTableError>()) => {
             format!("the guest holds too many handles, or one that it doesn't have: {}", error.root_cause())
+        }
+        None if error.root_cause().to_string().ends_with("handle limit exceeded") => {
+            format!("the guest holds more than {COMPONENT_HANDLES_MAX} handles")
+        }
+        None if is_too_much => {
+            format!("the guest handed over more than {HOST_CALL_BYTES_MAX} bytes to the host in one call")
         }
         None => error.root_cause().to_string(),
     };

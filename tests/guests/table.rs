@@ -1,0 +1,119 @@
+//! How a hostile guest is tried: beside a neighbour that must not notice.
+
+use crate::sandbox::{Port, Sandbox};
+use crate::wat::{handler_text, handler_with};
+use innkeeper_domain::failure::{FailureKind, Outcome};
+use innkeeper_domain::task::TaskSpec;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// One guest with one misbehaviour, and what must become of it.
+pub struct Case {
+    pub name: &'static str,
+    pub guest: Vec<u8>,
+    pub set: fn(&mut TaskSpec),
+    pub cancel: bool,
+    pub expect: Expect,
+}
+
+/// What must become of a guest.
+#[derive(Debug)]
+pub enum Expect {
+    /// It is refused when it is uploaded, with these words.
+    Refused(&'static str),
+    /// It ends with a failure of that kind, which has these words.
+    Fails(FailureKind, &'static str),
+    /// It is told so, and goes on to its end with this output.
+    Goes(&'static [u8]),
+}
+
+pub use Expect::{Fails, Goes, Refused};
+
+impl Case {
+    pub fn new(name: &'static str, guest: Vec<u8>, expect: Expect) -> Self {
+        Self { name, guest, set: |_| {}, cancel: false, expect }
+    }
+
+    /// With other bounds than the usual: 300 ms and 4 MiB.
+    pub fn set(self, set: fn(&mut TaskSpec)) -> Self {
+        Self { set, ..self }
+    }
+
+    /// Cancelled from the beginning on.
+    pub fn cancelled(self) -> Self {
+        Self { cancel: true, ..self }
+    }
+}
+
+/// A handler that may import from all of `wasi.wit`.
+pub fn wasi_handler(imports: &str, body: &str) -> Vec<u8> {
+    wasi_module(&handler_text(imports, body))
+}
+
+/// The component of a module that may do so.
+pub fn wasi_module(text: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap();
+    let mut resolve = Resolve::default();
+    resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
+    let package = resolve.push_str(Path::new("wasi.wit"), include_str!("wasi.wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+}
+
+/// Tries each guest, a few at one time, each beside a neighbour.
+pub async fn try_all(sandbox: &Sandbox, cases: &[Case]) {
+    let good = sandbox.upload(handler_with("", "(call $say (i32.const 103))"));
+    sandbox.compile(&good).await;
+    let mut failed = Vec::new();
+    for few in cases.chunks(4) {
+        let tried = few.iter().map(|case| async { (case.name, try_one(sandbox, &good, case).await) });
+        let tried = futures::future::join_all(tried).await;
+        failed.extend(tried.into_iter().filter_map(|(name, result)| Some((name, result.err()?))));
+    }
+    assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cases.len());
+}
+
+async fn try_one(sandbox: &Sandbox, good: &TaskSpec, case: &Case) -> Result<(), String> {
+    let mut spec = sandbox.upload(case.guest.clone());
+    (spec.timeout, spec.memory) = (Duration::from_millis(300), 4 << 20);
+    (case.set)(&mut spec);
+    let inspected = sandbox.runtime.inspect(spec.component, case.guest.clone()).await;
+    let refused = match (&case.expect, inspected) {
+        (Refused(words), Err(refusal)) if refusal.to_string().contains(words) => return Ok(()),
+        (Refused(_), inspected) => Some(format!("{inspected:?}")),
+        (_, Err(refusal)) => Some(refusal.to_string()),
+        (_, Ok(_)) => None,
+    };
+    if let Some(refused) = refused {
+        return Err(format!("expected {:?}, at the upload: {refused}", case.expect));
+    }
+    let (port, neighbours_port) = (Arc::new(Port::default()), Arc::new(Port::default()));
+    if case.cancel {
+        port.cancel.cancel();
+    }
+    let (end, neighbour) = tokio::join!(sandbox.run(spec.clone(), b"hello", &port), async {
+        // While it misbehaves.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        sandbox.run(good.clone(), b"", &neighbours_port).await
+    });
+    match neighbour.outcome {
+        Outcome::Output(output) if output.bytes == b"g" => {}
+        harmed => return Err(format!("a neighbour was harmed: {harmed:?}")),
+    }
+    if end.usage.peak_memory > spec.memory {
+        return Err(format!("it had {} bytes of memory", end.usage.peak_memory));
+    }
+    match (&case.expect, end.outcome) {
+        (Fails(kind, words), Outcome::Failure(failure))
+            if failure.kind == *kind && failure.message.contains(words) =>
+        {
+            Ok(())
+        }
+        (Goes(bytes), Outcome::Output(output)) if output.bytes == *bytes => Ok(()),
+        (expected, outcome) => Err(format!("expected {expected:?}, found {outcome:?}")),
+    }
+}
