@@ -5,12 +5,18 @@
 
 #[path = "guests/behaviour.rs"]
 mod behaviour;
+#[path = "guests/compile.rs"]
+mod compile;
 #[path = "guests/endless.rs"]
 mod endless;
+#[path = "guests/faults.rs"]
+mod faults;
 #[path = "guests/growth.rs"]
 mod growth;
 #[path = "guests/lies.rs"]
 mod lies;
+#[path = "guests/network.rs"]
+mod network;
 #[path = "guests/sandbox.rs"]
 mod sandbox;
 #[path = "guests/table.rs"]

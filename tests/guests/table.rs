@@ -15,6 +15,8 @@ pub struct Case {
     pub name: &'static str,
     pub guest: Vec<u8>,
     pub set: fn(&mut TaskSpec),
+    /// Hosts that it is granted.
+    pub grants: Vec<String>,
     pub cancel: bool,
     pub expect: Expect,
 }
@@ -34,7 +36,7 @@ pub use Expect::{Fails, Goes, Refused};
 
 impl Case {
     pub fn new(name: &'static str, guest: Vec<u8>, expect: Expect) -> Self {
-        Self { name, guest, set: |_| {}, cancel: false, expect }
+        Self { name, guest, set: |_| {}, grants: Vec::new(), cancel: false, expect }
     }
 
     /// With other bounds than the usual: 300 ms and 4 MiB.
@@ -80,6 +82,7 @@ pub async fn try_all(sandbox: &Sandbox, cases: &[Case]) {
 async fn try_one(sandbox: &Sandbox, good: &TaskSpec, case: &Case) -> Result<(), String> {
     let mut spec = sandbox.upload(case.guest.clone());
     (spec.timeout, spec.memory) = (Duration::from_millis(300), 4 << 20);
+    spec.allow_http = case.grants.iter().map(|grant| grant.parse().unwrap()).collect();
     (case.set)(&mut spec);
     let inspected = sandbox.runtime.inspect(spec.component, case.guest.clone()).await;
     let refused = match (&case.expect, inspected) {

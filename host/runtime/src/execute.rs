@@ -4,6 +4,7 @@ use crate::Runtime;
 use crate::bindings::exports::innkeeper::task::handler::Payload as GuestPayload;
 use crate::capability::http::Hooks;
 use crate::compiler::Ready;
+use crate::crowd::Panicked;
 use crate::failure::{
     TimedOut, blame_memory, cpu_used_up, exited, of_error, of_guest, output_too_large, timed_out,
 };
@@ -59,15 +60,19 @@ impl Executor for Runtime {
                 polled => polled.map(Some),
             }
         });
-        match first.await {
-            Some(end) => end,
-            None => self.crowd.go_on(tenant, attempt).await.unwrap_or_else(|_panicked| panicked()),
-        }
+        let first = AssertUnwindSafe(first).catch_unwind().await.map_err(|_panic| Panicked);
+        let end = match first {
+            Ok(None) => self.crowd.go_on(tenant, attempt).await,
+            Ok(Some(end)) => Ok(end),
+            Err(panicked) => Err(panicked),
+        };
+        end.unwrap_or_else(|Panicked| panicked())
     }
 }
 
 /// The end of an attempt in which the host panicked where it shouldn't.
 fn panicked() -> AttemptEnd {
+    tracing::error!("the host panicked after it had run a guest");
     let words = "the host panicked after it had run the guest; its log has more";
     let outcome = Outcome::Failure(Failure::new(FailureKind::Internal, words));
     AttemptEnd { outcome, usage: Usage::default() }

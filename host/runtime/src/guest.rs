@@ -10,7 +10,6 @@ use crate::stream::GuestStream;
 use bytes::Bytes;
 use innkeeper_domain::component::Shape;
 use innkeeper_domain::limits::{HANDLES_MAX, HTTP_HEADERS_BYTES_MAX, RANDOM_BYTES_MAX};
-use innkeeper_domain::run::LogLevel;
 use innkeeper_engine::executor::{AttemptPort, Invocation};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -122,14 +121,8 @@ impl Guest {
                     .stdout(GuestStream(self.output.clone()));
             }
         }
-        let log = self.log.clone();
-        builder.socket_addr_check(move |address, _| {
-            log.note(
-                LogLevel::Warn,
-                format!("denied: a socket to {address}; tasks have no sockets, HTTP goes through wasi:http (--allow-http)"),
-            );
-            Box::pin(std::future::ready(false))
-        });
+        // Whatever makes sockets is denied before; see `capability::sockets`.
+        builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         Box::new(Wasi { context: builder.build(), streams: [stdout, stderr] })
     }
 }

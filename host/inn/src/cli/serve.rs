@@ -197,9 +197,12 @@ fn within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> 
     Ok(duration)
 }
 
+/// What the host logs if nobody says. wasmtime warns of what guests do wrong at the network, as often as they do.
+const LOGGED: &str = "info,wasmtime_wasi=error,wasmtime_wasi_http=error";
+
 /// Logs to stderr. `RUST_LOG` chooses what; `info` by default.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(console::colors_enabled_stderr()).init(),

@@ -5,6 +5,7 @@ mod context;
 mod control;
 pub(crate) mod http;
 mod log;
+mod sockets;
 
 use crate::bindings::innkeeper::task;
 use crate::guest::Guest;
@@ -16,6 +17,9 @@ use wasmtime_wasi_config::WasiConfig;
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    sockets::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |guest: &mut Guest| WasiConfig::new(guest.config()))?;
     task::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;

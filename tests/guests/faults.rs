@@ -1,0 +1,130 @@
+//! Faults of the host's own while it runs a guest, calls that nobody waits for, and what all that leaves behind.
+
+use crate::sandbox::{CONTROL, LOOP, Port, Sandbox, invocation};
+use crate::wat::{command, handler_with};
+use innkeeper_domain::failure::{AttemptEnd, FailureKind, Outcome};
+use innkeeper_domain::run::{LogLevel, Progress};
+use innkeeper_domain::task::TaskSpec;
+use innkeeper_engine::executor::{AttemptPort, Executor};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A host in which something is broken.
+struct Broken {
+    log: bool,
+    progress: bool,
+}
+
+#[async_trait::async_trait]
+impl AttemptPort for Broken {
+    fn log(&self, _: LogLevel, _: String) {
+        assert!(!self.log, "on purpose");
+    }
+    fn progress(&self, _: Progress) {
+        assert!(!self.progress, "on purpose");
+    }
+    fn is_cancelled(&self) -> bool {
+        panic!("on purpose")
+    }
+    async fn cancelled(&self) {
+        std::future::pending().await
+    }
+}
+
+const SPIN: &str = "(local $n i32) (loop (br_if 0 (i32.lt_u
+    (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 30000000))))";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_host_ends_one_run() {
+    let sandbox = Sandbox::new();
+    let good = sandbox.upload(handler_with("", "(call $say (i32.const 1))"));
+    sandbox.compile(&good).await;
+    let log = "(call $log (i32.const 2) (i32.const 64) (i32.const 6)) (call $ok)";
+    let progress =
+        "(call $progress (i64.const 1) (i32.const 1) (i64.const 2) (i32.const 64) (i32.const 6)) (call $ok)";
+    let asks = "(drop (call $cancelled)) (call $ok)";
+    let guests = [
+        (handler_with(CONTROL, log), Broken { log: true, progress: false }),
+        (handler_with(CONTROL, progress), Broken { log: false, progress: true }),
+        (handler_with(CONTROL, asks), Broken { log: false, progress: false }),
+        // After it has taken long, when it is among others like it.
+        (handler_with(CONTROL, &format!("{SPIN} {log}")), Broken { log: true, progress: false }),
+        // When the guest is over already: a line that it didn't end is.
+        (
+            command("half a line", "(call $write (i32.const 2) (i32.const 1024) (i32.const 11))"),
+            Broken { log: true, progress: false },
+        ),
+    ];
+    for (guest, port) in guests {
+        let bad = sandbox.upload(guest);
+        sandbox.compile(&bad).await;
+        let neighbour = sandbox.output(good.clone(), b"");
+        let (end, neighbour) =
+            tokio::join!(sandbox.runtime.execute(invocation(bad, b""), Arc::new(port)), neighbour);
+        assert_eq!(neighbour.0.bytes, [1]);
+        let Outcome::Failure(failure) = end.outcome else { panic!("{end:?}") };
+        assert!(failure.kind == FailureKind::Internal && failure.message.contains("panicked"), "{failure:?}");
+    }
+    all_rooms_are_free(&sandbox, &good).await;
+}
+
+/// As many at one time as there is room for.
+async fn all_rooms_are_free(sandbox: &Sandbox, good: &TaskSpec) {
+    let port = Arc::new(Port::default());
+    let ends = (0..4).map(|_| sandbox.run(good.clone(), b"", &port));
+    for AttemptEnd { outcome, .. } in futures::future::join_all(ends).await {
+        assert!(matches!(&outcome, Outcome::Output(_)), "{outcome:?}");
+    }
+}
+
+/// Of this process, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_attempt_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    let good = sandbox.upload(handler_with("", "(call $say (i32.const 1))"));
+    let sleeps = command(
+        "",
+        "(i64.store (i32.const 2072) (i64.const 3600000000000)) (i32.store (i32.const 2064) (i32.const 1))
+         (drop (call $poll (i32.const 2048) (i32.const 3072) (i32.const 1) (i32.const 4000)))",
+    );
+    let grows =
+        "(drop (memory.grow (i32.const 100))) (memory.fill (i32.const 0) (i32.const 1) (i32.const 6000000))";
+    let endless = [
+        sandbox.upload(handler_with("", LOOP)),
+        sandbox.upload(sleeps),
+        sandbox.upload(handler_with("", &format!("{grows} {LOOP}"))),
+    ];
+    for spec in endless.iter().chain([&good]) {
+        sandbox.compile(spec).await;
+    }
+    let round = async |times: usize| {
+        for number in 0..times {
+            let spec = endless[number % endless.len()].clone();
+            let port = Arc::new(Port::default());
+            let attempt = sandbox.run(spec, b"", &port);
+            let ended = tokio::time::timeout(Duration::from_millis(1 + number as u64 % 12), attempt).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+    };
+    round(60).await;
+    let (before, files) = (resident(), open_files());
+    round(300).await;
+    let after = resident();
+    println!("resident, KiB: before {before}, after {after}");
+    assert!(after < before + 32 * 1024, "resident, KiB: before {before}, after {after}");
+    // Other tests of this process open some.
+    assert!(open_files() < files + 100);
+    // What was just being polled when it was dropped is gone a moment later.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    all_rooms_are_free(&sandbox, &good).await;
+}
