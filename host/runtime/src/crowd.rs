@@ -1,5 +1,8 @@
 //! The crowd: threads for guests that take long. They give way to all that the host itself does, and share what is
 //! left by tenant: who goes next is of the tenant that has worked least. A guest that is soon done never comes here.
+//!
+//! How they give way: all but one work only when a processor has nothing else to do, and whoever wakes up takes it from
+//! them at once. The one has a small share of its own, so that the crowd comes on when the host is never idle.
 
 use crate::meter::{nanos, thread_clock};
 use futures::FutureExt;
@@ -14,9 +17,9 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// How much its threads give way to others. On Linux that is each thread's own.
+/// How much the thread gives way that has a share of its own: it has a tenth of what others have.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
+const NICENESS: i32 = 10;
 
 /// Threads that poll what is long.
 pub(crate) struct Crowd {
@@ -84,7 +87,11 @@ impl Crowd {
         for number in 0..processors() {
             let shared = Arc::clone(&shared);
             let thread = thread::Builder::new().name(format!("crowd-{number}"));
-            crowd.threads.push(thread.spawn(move || shared.work())?);
+            let gives_way = if number == 0 { give_way_a_little } else { give_way };
+            crowd.threads.push(thread.spawn(move || {
+                gives_way();
+                shared.work();
+            })?);
         }
         Ok(crowd)
     }
@@ -126,6 +133,25 @@ impl Drop for Crowd {
     }
 }
 
+/// Lets others have most of the time. Each thread's own affair on Linux, the process's elsewhere: there it isn't done.
+fn give_way_a_little() {
+    #[cfg(target_os = "linux")]
+    // More it would like than it needs.
+    let _ = rustix::process::nice(NICENESS);
+}
+
+/// Lets others have all the time that they want.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: it reads the parameters, and changes nothing but how this thread is scheduled. Everybody may do it.
+        // More it would like than it needs.
+        let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    }
+}
+
 /// How many processors there are.
 pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
@@ -137,9 +163,6 @@ impl Shared {
     }
 
     fn work(&self) {
-        #[cfg(target_os = "linux")]
-        // More it would like than it needs.
-        let _ = rustix::process::nice(NICENESS);
         while let Some(member) = self.next() {
             let begun = thread_clock();
             member.poll();
