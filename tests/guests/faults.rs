@@ -1,6 +1,7 @@
 //! Faults of the host's own while it runs a guest, calls that nobody waits for, and what all that leaves behind.
 
 use crate::sandbox::{CONTROL, LOOP, Port, Sandbox, invocation};
+use crate::table::resident;
 use crate::wat::{command, handler_with};
 use innkeeper_domain::failure::{AttemptEnd, FailureKind, Outcome};
 use innkeeper_domain::run::{LogLevel, Progress};
@@ -75,13 +76,6 @@ async fn all_rooms_are_free(sandbox: &Sandbox, good: &TaskSpec) {
     for AttemptEnd { outcome, .. } in futures::future::join_all(ends).await {
         assert!(matches!(&outcome, Outcome::Output(_)), "{outcome:?}");
     }
-}
-
-/// Of this process, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn open_files() -> usize {

@@ -70,13 +70,21 @@ pub fn wasi_module(text: &str) -> Vec<u8> {
 pub async fn try_all(sandbox: &Sandbox, cases: &[Case]) {
     let good = sandbox.upload(handler_with("", "(call $say (i32.const 103))"));
     sandbox.compile(&good).await;
-    let mut failed = Vec::new();
+    let (mut failed, before) = (Vec::new(), resident());
     for few in cases.chunks(4) {
         let tried = few.iter().map(|case| async { (case.name, try_one(sandbox, &good, case).await) });
         let tried = futures::future::join_all(tried).await;
         failed.extend(tried.into_iter().filter_map(|(name, result)| Some((name, result.err()?))));
     }
+    println!("{} guests; resident, KiB: {before} before, {} after", cases.len(), resident());
     assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cases.len());
+}
+
+/// Memory of this process that is there, in KiB.
+pub fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 async fn try_one(sandbox: &Sandbox, good: &TaskSpec, case: &Case) -> Result<(), String> {

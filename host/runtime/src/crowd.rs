@@ -1,8 +1,8 @@
 //! The crowd: threads for guests that take long. They give way to all that the host itself does, and share what is
 //! left by tenant: who goes next is of the tenant that has worked least. A guest that is soon done never comes here.
 //!
-//! How they give way: all but one work only when a processor has nothing else to do, and whoever wakes up takes it from
-//! them at once. The one has a small share of its own, so that the crowd comes on when the host is never idle.
+//! How they give way: they work only when a processor has nothing else to do, and whoever wakes up takes it from them at
+//! once. When a host never has nothing to do, one more thread sees to it that the crowd comes on.
 
 use crate::meter::{nanos, thread_clock};
 use futures::FutureExt;
@@ -11,15 +11,16 @@ use innkeeper_domain::ids::TenantId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// How much the thread gives way that has a share of its own: it has a tenth of what others have.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+/// How often it is looked whether the crowd comes on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Threads that poll what is long.
 pub(crate) struct Crowd {
@@ -34,6 +35,8 @@ pub(crate) struct Panicked;
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
+    /// How often a member was polled.
+    polls: AtomicU64,
 }
 
 #[derive(Default)]
@@ -80,19 +83,20 @@ enum State {
 struct Ticket(Arc<Member>);
 
 impl Crowd {
-    /// As many threads as there are processors.
+    /// As many threads as there are processors, and one that looks after them.
     pub fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new() });
+        let shared = Arc::new(Shared::new());
         let mut crowd = Self { shared: Arc::clone(&shared), threads: Vec::new() };
         for number in 0..processors() {
             let shared = Arc::clone(&shared);
             let thread = thread::Builder::new().name(format!("crowd-{number}"));
-            let gives_way = if number == 0 { give_way_a_little } else { give_way };
             crowd.threads.push(thread.spawn(move || {
-                gives_way();
+                give_way();
                 shared.work();
             })?);
         }
+        let thread = thread::Builder::new().name("crowd-reserve".into());
+        crowd.threads.push(thread.spawn(move || shared.look_after())?);
         Ok(crowd)
     }
 
@@ -133,14 +137,7 @@ impl Drop for Crowd {
     }
 }
 
-/// Lets others have most of the time. Each thread's own affair on Linux, the process's elsewhere: there it isn't done.
-fn give_way_a_little() {
-    #[cfg(target_os = "linux")]
-    // More it would like than it needs.
-    let _ = rustix::process::nice(NICENESS);
-}
-
-/// Lets others have all the time that they want.
+/// Lets others have all the time that they want. On Linux that is each thread's own affair; elsewhere it isn't done.
 fn give_way() {
     #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
@@ -158,16 +155,46 @@ pub(crate) fn processors() -> usize {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self { queue: Mutex::default(), ready: Condvar::new(), polls: AtomicU64::new(0) }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) {
         while let Some(member) = self.next() {
-            let begun = thread_clock();
-            member.poll();
-            let took = thread_clock().saturating_sub(begun);
-            self.queue().worked(member.tenant, nanos(took));
+            self.poll(&member);
+        }
+    }
+
+    fn poll(&self, member: &Arc<Member>) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        let begun = thread_clock();
+        member.poll();
+        let took = thread_clock().saturating_sub(begun);
+        self.queue().worked(member.tenant, nanos(took));
+    }
+
+    /// Polls once in a while if nobody else does.
+    fn look_after(&self) {
+        let mut seen = 0;
+        loop {
+            thread::sleep(LOOK);
+            let polls = self.polls.load(Ordering::Relaxed);
+            let stands_still = std::mem::replace(&mut seen, polls) == polls;
+            let member = {
+                let mut queue = self.queue();
+                if queue.stopped {
+                    return;
+                }
+                if stands_still { queue.take() } else { None }
+            };
+            if let Some(member) = member {
+                self.poll(&member);
+                seen += 1;
+            }
         }
     }
 
@@ -313,8 +340,8 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
     use innkeeper_domain::Timestamp;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::time::Instant;
 
     fn tenant() -> TenantId {
         TenantId::new(Timestamp::UNIX_EPOCH)
@@ -383,7 +410,7 @@ mod tests {
     #[test]
     fn the_tenant_that_has_worked_least_goes_next() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new() });
+        let shared = Arc::new(Shared::new());
         let member = |tenant| {
             shared.queue().tenants.entry(tenant).or_default().members += 1;
             Arc::new(Member {
@@ -406,7 +433,7 @@ mod tests {
         }
         let alone = member(few);
         Arc::clone(&alone).wake();
-        let mut turns = HashMap::from([(many, 0), (few, 0)]);
+        let mut turns = HashMap::from([(many, 0_u32), (few, 0)]);
         for _ in 0..100 {
             let member = shared.next().unwrap();
             *turns.get_mut(&member.tenant).unwrap() += 1;

@@ -67,6 +67,14 @@ impl Claimant {
         }
     }
 
+    /// How many attempts it may begin where there is so much room; what executes of it is known. Beyond that none of its
+    /// queues needs to be counted, and of many tenants at their quotas most need not be at all.
+    pub fn room(&self, now: Timestamp, room: usize) -> usize {
+        let free = self.quotas.get(Quota::ConcurrentRuns).map(|limit| limit.saturating_sub(self.running));
+        let free = free.map_or(room, |free| usize::try_from(free).unwrap_or(room));
+        self.begins(now, room.min(free))
+    }
+
     /// What is kept of that when so many have begun; none if there is nothing to keep.
     pub fn begun(&self, now: Timestamp, runs: u64) -> Option<Timestamp> {
         let rate = self.quotas.get(Quota::BeginsPerSecond).and_then(Rate::a_second)?;

@@ -308,24 +308,31 @@ async fn count(
     for row in rows(c, running, &[&tenants]).await? {
         counts.insert(TenantId(row.try_get(0)?), unsigned(row.try_get(1)?));
     }
+    for one in claimants.iter_mut() {
+        one.running = counts.get(&one.tenant).copied().unwrap_or_default();
+    }
     let queues =
         claimants.iter().flat_map(|one| one.queues.iter().map(|queue| (one.tenant.0, &*queue.requires)));
     let (tenants, requires): (Vec<Uuid>, Vec<&str>) = queues.unzip();
+    let rooms = claimants.iter().flat_map(|one| {
+        let room = signed(one.room(now, room) as u64);
+        one.queues.iter().map(move |_| room)
+    });
+    let rooms: Vec<i64> = rooms.collect();
     let priorities = claimants.iter().flat_map(|one| &one.queues).map(|queue| queue.priority.into());
     let priorities: Vec<i16> = priorities.collect();
     let ready = rows(
         c,
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM run WHERE state IN ('queued', 'waiting') AND hold = 0
              AND requires = e.requires AND tenant_id = e.tenant_id AND priority = e.priority
-             AND available_at <= $3 LIMIT $4) r)
-         FROM unnest($1::uuid[], $2::text[], $5::smallint[])
-             WITH ORDINALITY AS e (tenant_id, requires, priority, place) ORDER BY e.place",
-        &[&tenants, &requires, &At(now), &signed(room as u64), &priorities],
+             AND available_at <= $3 LIMIT e.room) r)
+         FROM unnest($1::uuid[], $2::text[], $4::bigint[], $5::smallint[])
+             WITH ORDINALITY AS e (tenant_id, requires, room, priority, place) ORDER BY e.place",
+        &[&tenants, &requires, &At(now), &rooms, &priorities],
     )
     .await?;
     let mut ready = ready.iter();
     for one in claimants {
-        one.running = counts.get(&one.tenant).copied().unwrap_or_default();
         for (queue, row) in one.queues.iter_mut().zip(ready.by_ref()) {
             queue.ready = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default();
         }

@@ -189,6 +189,10 @@ fn count(c: &Connection, claimants: &mut [Claimant], room: usize, now: Timestamp
     let mut count = c.prepare_cached(COUNT)?;
     for one in claimants {
         one.running = running.get(&one.tenant).copied().unwrap_or_default();
+        let room = one.room(now, room);
+        if room == 0 {
+            continue;
+        }
         for queue in &mut one.queues {
             let parameters =
                 params![queue.requires, Id(one.tenant.0), At(now), signed(room as u64), queue.priority];
