@@ -11,6 +11,8 @@ mod compile;
 mod endless;
 #[path = "guests/faults.rs"]
 mod faults;
+#[path = "guests/files.rs"]
+mod files;
 #[path = "guests/growth.rs"]
 mod growth;
 #[path = "guests/lies.rs"]
@@ -19,6 +21,8 @@ mod lies;
 mod network;
 #[path = "guests/sandbox.rs"]
 mod sandbox;
+#[path = "guests/scratch.rs"]
+mod scratch;
 #[path = "guests/table.rs"]
 mod table;
 #[path = "guests/tenant.rs"]

@@ -160,6 +160,7 @@ impl Api {
             arguments: spec.arguments,
             timeout: duration(spec.timeout, TIMEOUT_DEFAULT, "the timeout")?,
             memory: if spec.memory_bytes == 0 { MEMORY_DEFAULT } else { spec.memory_bytes },
+            scratch: Some(spec.scratch_bytes).filter(|bytes| *bytes > 0),
             retry: retry(spec.retry)?,
             allow_http: allow_http.map_err(invalid)?,
             requires: Labels::parse(spec.requires.iter().map(String::as_str)).map_err(invalid)?,
@@ -211,6 +212,7 @@ fn from_spec(spec: TaskSpec) -> proto::TaskSpec {
         arguments: spec.arguments,
         timeout: Some(from_duration(spec.timeout)),
         memory_bytes: spec.memory,
+        scratch_bytes: spec.scratch.unwrap_or_default(),
         retry: Some(proto::RetryPolicy {
             max_attempts,
             initial_backoff: Some(from_duration(backoff.initial)),

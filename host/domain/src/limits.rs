@@ -1,5 +1,8 @@
 //! Every bound, with its unit. What a user can reach is refused with the bound's value in the error.
 
+mod scratch;
+
+pub use scratch::*;
 use std::time::Duration;
 
 /// One kibibyte.
@@ -301,7 +304,7 @@ pub const FAILURE_CODE_CHARS_MAX: usize = 64;
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a progress note; the rest of it is cut off.
 pub const PROGRESS_NOTE_BYTES_MAX: usize = 256;
-/// Things of the host's (streams, requests, responses, timers ...) that a guest may hold at once.
+/// Things of the host's (files, streams, requests, responses, timers ...) that a guest may hold at once.
 pub const HANDLES_MAX: usize = 1_000;
 /// Handles that the parts of a guest may hold at once, to the host's things and to resources of each other's.
 pub const COMPONENT_HANDLES_MAX: usize = 10_000;

@@ -29,6 +29,10 @@ pub struct TaskSpec {
     pub timeout: Duration,
     /// Memory of one attempt in bytes: linear memories and tables together.
     pub memory: u64,
+    /// How many bytes of files an attempt may have, in a directory of its own that goes with it; none by default.
+    /// What it uses of it counts as memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<u64>,
     #[serde(default)]
     pub retry: RetryPolicy,
     /// The hosts that it may speak HTTP with; none by default.
@@ -105,6 +109,15 @@ pub enum TaskSpecError {
     #[error("{0} bytes of memory were asked for; they may be {MEMORY_MIN} to {MEMORY_MAX}")]
     Memory(u64),
     #[error(
+        "a scratch of {0} bytes was asked for; it may be {SCRATCH_BYTES_MIN} to {SCRATCH_BYTES_MAX}, or none"
+    )]
+    Scratch(u64),
+    #[error(
+        "a scratch of {scratch} bytes was asked for, and its use counts as memory, of which there are {memory}; ask for \
+         more memory, or for less scratch"
+    )]
+    ScratchInMemory { scratch: u64, memory: u64 },
+    #[error(
         "the config has {entries} entries and {bytes} bytes; at most {CONFIG_ENTRIES_MAX} and {CONFIG_BYTES_MAX} are taken"
     )]
     Config { entries: usize, bytes: usize },
@@ -149,6 +162,7 @@ impl TaskSpec {
             arguments: Vec::new(),
             timeout: TIMEOUT_DEFAULT,
             memory: MEMORY_DEFAULT,
+            scratch: None,
             retry: RetryPolicy::default(),
             allow_http: BTreeSet::new(),
             requires: Labels::default(),
@@ -177,6 +191,14 @@ impl TaskSpec {
         }
         if self.memory < MEMORY_MIN || self.memory > MEMORY_MAX {
             return Err(TaskSpecError::Memory(self.memory));
+        }
+        if let Some(scratch) = self.scratch {
+            if !(SCRATCH_BYTES_MIN..=SCRATCH_BYTES_MAX).contains(&scratch) {
+                return Err(TaskSpecError::Scratch(scratch));
+            }
+            if scratch >= self.memory {
+                return Err(TaskSpecError::ScratchInMemory { scratch, memory: self.memory });
+            }
         }
         let bytes = self.config.iter().map(|(k, v)| k.len() + v.len()).sum();
         if self.config.len() > CONFIG_ENTRIES_MAX || bytes > CONFIG_BYTES_MAX {
@@ -268,6 +290,12 @@ mod tests {
         assert!(slow.check().unwrap_err().to_string().contains("timeout"));
         let big = TaskSpec { memory: MEMORY_MAX + 1, ..good.clone() };
         assert!(big.check().unwrap_err().to_string().contains("memory"));
+        let scratch = |scratch| TaskSpec { scratch: Some(scratch), ..good.clone() }.check();
+        assert_eq!(scratch(SCRATCH_BYTES_MIN), Ok(()));
+        assert_eq!(scratch(0), Err(TaskSpecError::Scratch(0)));
+        assert_eq!(scratch(SCRATCH_BYTES_MAX + 1), Err(TaskSpecError::Scratch(SCRATCH_BYTES_MAX + 1)));
+        let words = scratch(MEMORY_DEFAULT).unwrap_err().to_string();
+        assert!(words.contains("more memory"), "{words}");
         let key = TaskSpec { config: [("a=b".into(), String::new())].into(), ..good.clone() };
         assert_eq!(key.check(), Err(TaskSpecError::ConfigKey("a=b".into())));
         let limits = TaskSpec { concurrency: Some(0), ..good.clone() };

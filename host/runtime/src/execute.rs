@@ -103,7 +103,8 @@ impl Runtime {
         let bounds = &invocation.claimed.bounds;
         let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), bounds.log_bytes);
         let hooks = Hooks::new(Arc::clone(&self.http), Arc::clone(&invocation.spec), log.clone());
-        let mut store = Store::new(&self.engine, Guest::new(invocation, port, shape, hooks, log, ends_at));
+        let mut store =
+            Store::new(&self.engine, Guest::new(self, invocation, port, shape, hooks, log, ends_at));
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);

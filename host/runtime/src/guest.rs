@@ -1,15 +1,19 @@
 //! A guest's own state in its store: what it may use, what it has used. Fresh for every attempt.
 
 use crate::Runtime;
+use crate::capability::filesystem;
 use crate::capability::http::Hooks;
 use crate::log::{Log, LogStream};
 use crate::mask::Mask;
 use crate::memory::MemoryLimiter;
 use crate::output::Output;
+use crate::scratch::Scratch;
 use crate::stream::GuestStream;
 use bytes::Bytes;
 use innkeeper_domain::component::Shape;
 use innkeeper_domain::limits::{HANDLES_MAX, HTTP_HEADERS_BYTES_MAX, RANDOM_BYTES_MAX};
+use innkeeper_domain::run::LogLevel;
+use innkeeper_domain::time::Now;
 use innkeeper_engine::executor::{AttemptPort, Invocation};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -28,8 +32,12 @@ pub(crate) struct Guest {
     /// When the guest's time is over.
     pub ends_at: Instant,
     pub config: Option<WasiConfigVariables>,
+    pub table: ResourceTable,
+    /// What the time is.
+    pub clock: Now,
+    /// Its files, if its task has any.
+    pub scratch: Option<Scratch>,
     shape: Shape,
-    table: ResourceTable,
     /// Made when the guest first asks for anything of WASI: many never do.
     wasi: Option<Box<Wasi>>,
     http: WasiHttpCtx,
@@ -43,6 +51,7 @@ struct Wasi {
 
 impl Guest {
     pub fn new(
+        runtime: &Runtime,
         invocation: Invocation,
         port: Arc<dyn AttemptPort>,
         shape: Shape,
@@ -55,7 +64,7 @@ impl Guest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HTTP_HEADERS_BYTES_MAX);
         let memory = invocation.spec.memory.min(invocation.claimed.bounds.memory.unwrap_or(u64::MAX));
-        Self {
+        let mut guest = Self {
             limiter: MemoryLimiter::new(memory),
             output: Output::default(),
             invocation,
@@ -63,19 +72,23 @@ impl Guest {
             log,
             ends_at,
             config: None,
-            shape,
             table,
+            clock: Arc::clone(&runtime.now),
+            scratch: None,
+            shape,
             wasi: None,
             http,
             hooks,
-        }
+        };
+        guest.scratch = filesystem::scratch(&guest);
+        guest
     }
 
     /// A handler's state without what belongs to an attempt: for the bench's floor.
     pub fn bare(runtime: &Runtime, invocation: Invocation, port: Arc<dyn AttemptPort>) -> Self {
         let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), None);
         let hooks = Hooks::new(Arc::clone(&runtime.http), Arc::clone(&invocation.spec), log.clone());
-        Self::new(invocation, port, Shape::Handler, hooks, log, Instant::now())
+        Self::new(runtime, invocation, port, Shape::Handler, hooks, log, Instant::now())
     }
 
     pub fn shape(&self) -> Shape {
@@ -92,6 +105,9 @@ impl Guest {
     /// Ends the lines that the guest has begun, and tells what was dropped. To be called once.
     pub fn finish_log(&self) {
         self.end_lines();
+        for words in self.scratch.iter().flat_map(Scratch::refusals) {
+            self.log.note(LogLevel::Warn, words);
+        }
         self.log.finish();
     }
 

@@ -21,6 +21,7 @@ mod memory;
 mod meter;
 pub mod network;
 mod output;
+mod scratch;
 mod stream;
 #[cfg(test)]
 #[path = "../../../tests/support/wat.rs"]

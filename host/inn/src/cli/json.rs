@@ -84,6 +84,7 @@ pub fn spec(spec: &TaskSpec) -> Value {
         "arguments": spec.arguments,
         "timeout": seconds(spec.timeout),
         "memory_bytes": spec.memory_bytes,
+        "scratch_bytes": (spec.scratch_bytes > 0).then_some(spec.scratch_bytes),
         "allow_http": spec.allow_http,
         "requires": labels(&spec.requires),
         "start_deadline": seconds(spec.start_deadline),

@@ -22,6 +22,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   inn task create hello --component hello.wasm
   inn task create report --component sha256:4ec8... --timeout 2s --memory 64MiB --config REGION=eu
+  inn task create convert --component convert.wasm --memory 128MiB --scratch 32MiB
   inn task create check --component http-check.wasm --allow-http api.example.com --attempts 3 --backoff 1s
   inn task create train --component train.wasm --require gpu=a100
   inn task create quote --component quote.wasm --start-deadline 1m --deadline 10m --label team=sales
@@ -118,6 +119,10 @@ pub struct Options {
     /// Memory of one attempt [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     memory: Option<u64>,
+    /// Files of one attempt, in a directory `/` that is empty at its beginning and gone at its end; their bytes count
+    /// as memory. 0 for none [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    scratch: Option<u64>,
     /// A config entry: wasi:config for handlers, the environment for commands; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     config: Vec<(String, String)>,
@@ -184,6 +189,7 @@ impl Options {
         self.component.is_some()
             || self.timeout.is_some()
             || self.memory.is_some()
+            || self.scratch.is_some()
             || !self.config.is_empty()
             || !self.secrets.is_empty()
             || !self.arguments.is_empty()
@@ -224,6 +230,7 @@ impl Options {
             }
             spec.memory_bytes = memory;
         }
+        spec.scratch_bytes = self.scratch.unwrap_or(spec.scratch_bytes);
         spec.config.extend(self.config);
         spec.secrets.extend(self.secrets);
         spec.arguments.extend(self.arguments);

@@ -14,6 +14,11 @@ fn span(duration: Option<prost_types::Duration>) -> String {
     duration.and_then(|d| Duration::try_from(d).ok()).map(output::duration).unwrap_or_default()
 }
 
+/// Empty if it has none.
+fn scratch(spec: &TaskSpec) -> String {
+    if spec.scratch_bytes == 0 { String::new() } else { output::bytes(spec.scratch_bytes) }
+}
+
 /// By name, as it is shown.
 pub fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
     let mut config: Vec<String> = spec.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -38,6 +43,7 @@ pub fn spec_facts(spec: &TaskSpec) -> Vec<(&'static str, String)> {
         ("component", spec.component.clone()),
         ("timeout", timeout(spec)),
         ("memory", output::bytes(spec.memory_bytes)),
+        ("scratch", scratch(spec)),
         ("attempts", retry),
         ("arguments", spec.arguments.join(" ")),
         ("config", config.join("\n")),

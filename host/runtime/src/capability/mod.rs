@@ -3,6 +3,7 @@
 
 mod context;
 mod control;
+pub(crate) mod filesystem;
 pub(crate) mod http;
 mod log;
 mod sockets;
@@ -20,6 +21,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     linker.allow_shadowing(true);
     sockets::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
+    filesystem::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |guest: &mut Guest| WasiConfig::new(guest.config()))?;
     task::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
