@@ -269,7 +269,7 @@ where
 }
 
 /// A tenant with its things. The names are the same in every tenant; bytes and ids aren't.
-async fn fill(store: &Arc<dyn Store>, tenant: &str, number: u8) -> Belongings {
+pub async fn fill(store: &Arc<dyn Store>, tenant: &str, number: u8) -> Belongings {
     let at = now();
     let new = NewTenant { id: TenantId::new(at), name: name(tenant), weight: 1, quotas: Quotas::default() };
     let id = store.tenant_create(new, at.into()).await.unwrap().id;
@@ -335,7 +335,7 @@ pub fn token(role: Role, tenant: Option<TenantId>) -> Token {
 }
 
 /// Everybody else's tokens.
-async fn tokens(store: &Arc<dyn Store>, tenant: TenantId) {
+pub async fn tokens(store: &Arc<dyn Store>, tenant: TenantId) {
     let make = async |who: Who, token: Token| {
         let hash = token_hash(&who.token().unwrap());
         store.token_create(token, hash, now().into()).await.unwrap().id

@@ -143,7 +143,7 @@ async fn what_is_malformed_is_refused_in_words() {
                     "x".repeat(50_000)
                 )
             })),
-            Refused("..."),
+            Refused("what the host doesn't have: a:b/c"),
         ),
         Case::new(
             "a type that doubles thirty times",

@@ -2,9 +2,16 @@
 
 use innkeeper_domain::admit::Rejection;
 use innkeeper_domain::component::Refusal;
+use innkeeper_domain::failure::plain;
+use innkeeper_domain::limits::REFUSAL_BYTES_MAX;
 use innkeeper_domain::quota::QuotaExceeded;
 use innkeeper_store::{StartError, StoreError};
 use tonic::{Code, Status};
+
+/// A status in words that may quote the request, and are sent as a header.
+fn status(code: Code, words: impl std::fmt::Display) -> Status {
+    Status::new(code, plain(&words.to_string(), REFUSAL_BYTES_MAX))
+}
 
 /// The status of a store's error.
 pub(crate) fn of_store(error: StoreError) -> Status {
@@ -20,7 +27,7 @@ pub(crate) fn of_store(error: StoreError) -> Status {
     if code == Code::Internal {
         tracing::error!(%error, "a call failed");
     }
-    Status::new(code, error.to_string())
+    status(code, error)
 }
 
 /// The status of a request that a quota forbids.
@@ -38,7 +45,7 @@ pub(crate) fn of_start(error: &StartError) -> Status {
         }
         StartError::Rejected(Rejection::TenantSuspended) => Code::FailedPrecondition,
     };
-    Status::new(code, error.to_string())
+    status(code, error)
 }
 
 /// The status of a refused upload.
@@ -47,10 +54,22 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::NotATask(_) | Refusal::TooLarge { .. } | Refusal::NotCompiled(_) => Code::InvalidArgument,
         Refusal::Unavailable(_) => Code::Unavailable,
     };
-    Status::new(code, refusal.to_string())
+    status(code, refusal)
 }
 
 /// The status of an argument that is mistaken.
 pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(error.to_string())
+    status(Code::InvalidArgument, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_says_is_quoted_without_harm() {
+        let status = invalid(format!("`\x1b]0;owned\x07{}` is not a name", "é".repeat(REFUSAL_BYTES_MAX)));
+        assert!(status.message().starts_with("` ]0;owned é"), "{}", status.message());
+        assert!(status.message().len() <= REFUSAL_BYTES_MAX);
+    }
 }

@@ -1,5 +1,7 @@
 //! Components: what was uploaded, under the digest of its bytes.
 
+use crate::failure::plain;
+use crate::limits::REFUSAL_BYTES_MAX;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -133,9 +135,30 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+impl Refusal {
+    /// The same in words that can be shown: they may quote names out of the upload, of any size.
+    #[must_use]
+    pub fn shown(self) -> Self {
+        let plain = |words: String| plain(&words, REFUSAL_BYTES_MAX);
+        match self {
+            Self::NotATask(words) => Self::NotATask(plain(words)),
+            Self::NotCompiled(words) => Self::NotCompiled(plain(words)),
+            Self::Unavailable(words) => Self::Unavailable(plain(words)),
+            Self::TooLarge { .. } => self,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_quote_little_and_nothing_that_steers_a_terminal() {
+        let refusal = Refusal::NotATask(format!("it imports `\x1b[2J{}`", "é".repeat(REFUSAL_BYTES_MAX)));
+        let shown = refusal.shown().to_string();
+        assert!(shown.starts_with("it imports ` [2Jé") && shown.len() <= REFUSAL_BYTES_MAX, "{shown}");
+    }
 
     #[test]
     fn digests_read_back() {

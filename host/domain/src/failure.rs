@@ -147,6 +147,11 @@ pub fn cut(mut text: String, max: usize) -> String {
     text
 }
 
+/// Text for people that may quote somebody: without what could steer a terminal, and of at most `max` bytes.
+pub fn plain(text: &str, max: usize) -> String {
+    cut(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(), max)
+}
+
 /// What an attempt used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {

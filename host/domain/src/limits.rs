@@ -37,7 +37,8 @@ pub const COMPILE_MEMORY_MAX: u64 = 2048 * MIB;
 pub const COMPILE_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of what it makes of a component.
 pub const ARTIFACT_BYTES_MAX: u64 = 512 * MIB;
-/// Bytes of the words in which it refuses one.
+/// Bytes of the words that a request or an upload is refused with. They are sent as a header, escaped, which may make them
+/// three times as long; clients take headers of 16 KiB.
 pub const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 /// Compilations at one time; others wait.
 pub const COMPILATIONS_MAX: usize = 1;

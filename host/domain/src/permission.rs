@@ -36,6 +36,7 @@ fn normal(host: &str) -> String {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<Ipv6Addr>() {
         Ok(address) => address.to_string(),
+        Err(_) if bare.contains(':') => bare.into(),
         Err(_) => bare.trim_end_matches('.').to_ascii_lowercase(),
     }
 }
@@ -53,7 +54,10 @@ impl FromStr for HttpGrant {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             match rest.split_once(']') {
                 Some((host, "")) => (host, None),
-                Some((host, port)) => (host, port.strip_prefix(':')),
+                Some((host, rest)) => match rest.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None => return fail("what follows `]` is no port"),
+                },
                 None => return fail("`[` without `]`"),
             }
         } else if text.matches(':').count() > 1 {
@@ -128,6 +132,8 @@ mod tests {
             ("", "neither"),
             ("a b", "neither"),
             ("[::1", "without"),
+            ("[::1]8080", "follows"),
+            ("::0.", "neither"),
         ] {
             assert!(text.parse::<HttpGrant>().unwrap_err().to_string().contains(why), "{text}");
         }

@@ -152,7 +152,7 @@ impl Runtime {
     /// Says whether and how uploaded bytes can be run, and compiles them: after `Ok` the artifact is on
     /// disk, and the component ready. Dropping the future ends the compilation.
     pub async fn inspect(&self, digest: Digest, bytes: impl Into<Bytes>) -> Result<Inspected, Refusal> {
-        self.compiler.inspect(digest, bytes.into()).await
+        self.compiler.inspect(digest, bytes.into()).await.map_err(Refusal::shown)
     }
 
     /// How many compilations this runtime has done.

@@ -9,7 +9,7 @@
 use crate::admission::{self, Admitted};
 use crate::engine;
 use innkeeper_domain::component::{Inspected, Refusal};
-use innkeeper_domain::limits::{COMPILE_STACK_BYTES, COMPONENT_BYTES_MAX, REFUSAL_BYTES_MAX};
+use innkeeper_domain::limits::{COMPILE_STACK_BYTES, COMPONENT_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -66,7 +66,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         bounds.apply()?;
         let bytes = read_request(&mut io::stdin().lock())?;
         end_with_the_host()?;
-        let answer = compile(&bytes).map_err(shortened);
+        let answer = compile(&bytes).map_err(Refusal::shown);
         write_answer(&mut io::stdout().lock(), &answer)
     };
     // With a stack of its own, as large wherever it runs.
@@ -128,23 +128,6 @@ fn compile(bytes: &[u8]) -> Result<(Inspected, Vec<u8>), Refusal> {
     Ok((inspected, code))
 }
 
-/// Words that quote the upload can be as long as that.
-fn shortened(refusal: Refusal) -> Refusal {
-    let shorten = |mut words: String| {
-        if words.len() > REFUSAL_BYTES_MAX {
-            words.truncate(words.floor_char_boundary(REFUSAL_BYTES_MAX - "...".len()));
-            words.push_str("...");
-        }
-        words
-    };
-    match refusal {
-        Refusal::NotATask(words) => Refusal::NotATask(shorten(words)),
-        Refusal::NotCompiled(words) => Refusal::NotCompiled(shorten(words)),
-        Refusal::Unavailable(words) => Refusal::Unavailable(shorten(words)),
-        short @ Refusal::TooLarge { .. } => short,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +139,6 @@ mod tests {
         for bad in [request(3, b"ab"), request(u64::MAX, b"abc"), vec![1, 2]] {
             assert!(read_request(&mut &bad[..]).is_err());
         }
-    }
-
-    #[test]
-    fn words_are_bounded() {
-        let long = shortened(Refusal::NotATask("é".repeat(REFUSAL_BYTES_MAX))).to_string();
-        assert!(long.len() <= REFUSAL_BYTES_MAX && long.ends_with("..."));
     }
 
     #[test]

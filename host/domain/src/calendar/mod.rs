@@ -10,7 +10,8 @@ mod search;
 mod words;
 mod zones;
 
-use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN, ZONE_CHARS_MAX};
+use crate::failure::plain;
+use crate::limits::{CRON_CHARS_MAX, INTERVAL_MAX, INTERVAL_MIN, REFUSAL_BYTES_MAX, ZONE_CHARS_MAX};
 use crate::time;
 use crate::word::words;
 use jiff::Timestamp;
@@ -185,8 +186,8 @@ impl CronSchedule {
         };
         read.map_err(|why| {
             // Whoever is shown the error is not to be sent control characters.
-            let shown = self.expression.chars().take(CRON_CHARS_MAX);
-            let expression = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let expression = plain(&self.expression, CRON_CHARS_MAX);
+            let why = plain(&why, REFUSAL_BYTES_MAX);
             ScheduleError::Cron { expression, dialect: self.dialect, why }
         })
     }
@@ -204,7 +205,7 @@ impl Schedule {
             Self::Cron(cron) => {
                 let zone = zones
                     .zone(&cron.zone)
-                    .ok_or_else(|| ScheduleError::Zone(cron.zone.chars().take(ZONE_CHARS_MAX).collect()))?;
+                    .ok_or_else(|| ScheduleError::Zone(plain(&cron.zone, ZONE_CHARS_MAX)))?;
                 let pattern = Box::new(cron.pattern()?);
                 Ok(Calendar(Kind::Cron { pattern, zone, gap: cron.gap, fold: cron.fold }))
             }
@@ -336,6 +337,15 @@ mod tests {
         assert_eq!(calendar.next_after(at("2026-01-01T00:01:37Z")), Some(at("2026-01-01T00:03:07Z")));
         assert_eq!(calendar.next_after(at("2026-01-01T00:01:36.9Z")), Some(at("2026-01-01T00:01:37Z")));
         assert_eq!(calendar.next_after(Timestamp::MAX), None);
+    }
+
+    #[test]
+    fn mistakes_are_quoted_without_harm() {
+        for (expression, zone) in [("0 3 * * *", "\x1b[2J"), ("\x1b[2J", "UTC"), ("5 8\t@5 2*2", "UTC")] {
+            let schedule = Schedule::Cron(CronSchedule::new(expression, Dialect::Crontab, zone));
+            let error = schedule.calendar().unwrap_err().to_string();
+            assert!(error.contains("` is not a ") && !error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]

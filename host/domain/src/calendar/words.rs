@@ -11,6 +11,9 @@ const ALL_MINUTES: u64 = (1 << 60) - 1;
 const ALL_HOURS: u32 = (1 << 24) - 1;
 const ALL_MONTHS: u16 = 0b1_1111_1111_1110;
 
+/// Years, and rows of them, that are told one by one.
+const YEARS_LISTED_MAX: usize = 24;
+
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 13] = [
     "",
@@ -141,7 +144,6 @@ impl Pattern {
     }
 
     fn year(&self) -> String {
-        let text = |year: &u16| year.to_string();
         match &self.years {
             years if *years == Years::ANY => String::new(),
             // What the crate `cron` takes for all years.
@@ -153,7 +155,14 @@ impl Pattern {
                     let (first, last) = (years[0], years[years.len() - 1]);
                     format!(" in every {} year from {first} to {last}", ordinal(step.into()))
                 }
-                _ => format!(" in {}", listed(&years.iter().map(text).collect::<Vec<_>>(), "and")),
+                _ => {
+                    let all: Vec<u32> = years.iter().copied().map(Into::into).collect();
+                    let texts = rows(&all, |year| year.to_string());
+                    if texts.len() > YEARS_LISTED_MAX {
+                        return format!(" in {} years from {} to {}", all.len(), all[0], all[all.len() - 1]);
+                    }
+                    format!(" in {}", listed(&texts, "and"))
+                }
             },
         }
     }
@@ -236,8 +245,12 @@ fn numbers(unit: &str, set: u64) -> String {
 
 /// The values of a set; three and more in a row as a range.
 fn ranges(set: u64, name: impl Fn(u32) -> String) -> Vec<String> {
+    rows(&values(set), name)
+}
+
+/// The same of values in order.
+fn rows(all: &[u32], name: impl Fn(u32) -> String) -> Vec<String> {
     let mut texts = Vec::new();
-    let all = values(set);
     for run in all.chunk_by(|one, next| one + 1 == *next) {
         match run {
             [first, _, .., last] if run.len() >= 3 => {
@@ -311,6 +324,16 @@ mod tests {
             let (s, m) = if d.len() + wd.len() > 5 { ("0", "0") } else { (s, m) };
             format!("{s} {m} {h} {d} {mon} {wd} {y}")
         })
+    }
+
+    #[test]
+    fn many_years_have_few_words() {
+        let words = |years: &str| {
+            let pattern = Pattern::parse(&format!("0 0 9 * * * {years}"), Dialect::Crontab).unwrap();
+            pattern.words()
+        };
+        assert_eq!(words("2027,2030-2199"), "at 09:00 every day in 2027 and 2030 to 2199");
+        assert_eq!(words("2001-2199/2,2200"), "at 09:00 every day in 101 years from 2001 to 2200");
     }
 
     proptest! {

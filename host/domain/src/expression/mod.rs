@@ -260,6 +260,17 @@ mod tests {
         );
     }
 
+    /// Each evaluation has maps of its own, which are in an order of their own.
+    #[test]
+    fn what_is_given_is_the_same_to_the_letter_every_time() {
+        let read = read("{'c': data, 'a': 1, 'b': {'z': 1, 'y': 2}, 'd': 4}").unwrap();
+        let given = || read.value(&event(json!({"two": 2, "one": 1}))).unwrap().to_string();
+        let expected = r#"{"a":1,"b":{"y":2,"z":1},"c":{"one":1,"two":2},"d":4}"#;
+        assert!((0..20).all(|_| given() == expected), "{}", given());
+        let twice = super::Expression::parse("{1: 'a', '1': 'b'}", &[]).unwrap();
+        assert!(matches!(twice.value(&Variables::new()), Err(EvaluationError::Failed(_))));
+    }
+
     #[test]
     fn mistakes_are_told() {
         let words = |text: &str| read(text).unwrap_err().to_string();

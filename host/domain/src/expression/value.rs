@@ -3,7 +3,7 @@
 use cel::Value as Cel;
 use cel::objects::{Key, Map};
 use serde_json::{Number, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// As CEL has it: whole numbers are `int` where they fit.
@@ -36,8 +36,13 @@ pub(super) fn to_json(value: &Cel) -> Option<Value> {
         Cel::String(text) => Value::String(text.to_string()),
         Cel::List(list) => Value::Array(list.iter().map(to_json).collect::<Option<_>>()?),
         Cel::Map(fields) => {
-            let fields = fields.map.iter().map(|(name, value)| Some((name.to_string(), to_json(value)?)));
-            Value::Object(fields.collect::<Option<_>>()?)
+            // The same in every evaluation, which the map's own order isn't: sorted, and none that is there twice.
+            let named = fields.map.iter().map(|(name, value)| Some((name.to_string(), to_json(value)?)));
+            let named: BTreeMap<_, _> = named.collect::<Option<_>>()?;
+            if named.len() < fields.map.len() {
+                return None;
+            }
+            Value::Object(named.into_iter().collect())
         }
         _ => return None,
     })

@@ -95,7 +95,7 @@ impl Property {
             *c == ':' && !quoted
         });
         let Some((colon, _)) = colon else {
-            let shown: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let shown: String = text.chars().take(40).collect();
             return Err(mistake(line, format!("`{shown}` has no colon; is this an .ics file, and whole?")));
         };
         let (head, value) = (&text[..colon], &text[colon + 1..]);
@@ -347,6 +347,12 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_components_are_quoted_without_harm() {
+        let error = read("BEGIN:VCALENDAR\nBEGIN:\x1b[2J").unwrap_err().to_string();
+        assert!(error.contains("BEGIN: [2J has no END"), "{error}");
+    }
 
     /// A calendar with these lines as events.
     fn shown(events: &[&str]) -> Result<Vec<String>, String> {

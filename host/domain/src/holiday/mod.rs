@@ -3,7 +3,10 @@
 mod ics;
 mod lines;
 
-use crate::limits::{HOLIDAY_FILE_BYTES_MAX, HOLIDAY_TITLE_CHARS_MAX, HOLIDAYS_PER_CALENDAR_MAX};
+use crate::failure::plain;
+use crate::limits::{
+    HOLIDAY_FILE_BYTES_MAX, HOLIDAY_TITLE_CHARS_MAX, HOLIDAYS_PER_CALENDAR_MAX, REFUSAL_BYTES_MAX,
+};
 use crate::name::Name;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -90,8 +93,8 @@ pub fn read(file: &[u8]) -> Result<Vec<Holiday>, HolidayError> {
 /// What has been read so far.
 type Days = BTreeMap<Day, String>;
 
-fn mistake(line: usize, why: impl Into<String>) -> HolidayError {
-    HolidayError::Line { line, why: why.into() }
+fn mistake(line: usize, why: impl AsRef<str>) -> HolidayError {
+    HolidayError::Line { line, why: plain(why.as_ref(), REFUSAL_BYTES_MAX) }
 }
 
 /// A date as `2026-12-25`, and in no other way.
@@ -138,8 +141,7 @@ impl FromStr for Day {
             },
             _ => None,
         };
-        let shown = || text.chars().take(64).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        read.ok_or_else(|| DayError(shown()))
+        read.ok_or_else(|| DayError(plain(text, 64)))
     }
 }
 

@@ -93,6 +93,13 @@ impl FromStr for DatabaseUrl {
         if config.get_user().is_none() {
             return Err(DatabaseUrlError("it names no user".into()));
         }
+        let is_torn = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(is_torn) {
+            // What is before it may be a part of the password, which would be shown as the host's.
+            return Err(DatabaseUrlError(
+                "a second `@`: in a user's name or password it is written %40".into(),
+            ));
+        }
         if !mode_given {
             let near = config.get_hosts().iter().all(is_near);
             config.ssl_mode(if near && roots.is_none() { SslMode::Disable } else { SslMode::Require });
@@ -350,9 +357,10 @@ mod tests {
             ("mysql://a@b/c", "begin with postgres://"),
             ("postgres://b/c", "no user"),
             ("postgres://a@b/c?nonsense=1", "nonsense"),
+            ("postgres://a:top@secret@b/c", "%40"),
         ] {
             let error = url.parse::<DatabaseUrl>().unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
         let url: DatabaseUrl = "postgres://a:secret@b/c".parse().unwrap();
         assert_eq!(format!("{url} {url:?}"), "postgres://a@b:5432/c postgres://a@b:5432/c");

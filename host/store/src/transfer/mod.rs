@@ -114,7 +114,11 @@ pub async fn restore(
 ) -> Result<Summary, StoreError> {
     let (sender, parts) = part::way(seen);
     let read = blocking(move || file::read(from, &sender));
-    joined(tokio::join!(read, to.import(parts)))
+    joined(tokio::join!(read, to.import(parts))).map_err(|error| match error {
+        // Of the backup, which isn't this host's.
+        StoreError::Corrupt(words) => unfit(&words),
+        error => error,
+    })
 }
 
 /// Moves a store into an empty folder or database. No host can use it meanwhile (`Conflict` if one does),
