@@ -12,6 +12,8 @@ mod cluster;
 mod events;
 #[path = "end_to_end/fleet.rs"]
 mod fleet;
+#[path = "end_to_end/grants.rs"]
+mod grants;
 #[path = "end_to_end/holidays.rs"]
 mod holidays;
 #[path = "end_to_end/hosts.rs"]

@@ -406,7 +406,11 @@ async fn an_attempt_has_the_secrets_that_its_revision_names_as_they_are_when_it_
     let plain = engine.store.task_get(tenant, &name("work")).await.unwrap().spec;
     let secrets = [("KEY".to_string(), name("password"))].into();
     let naming = TaskSpec { secrets, ..plain.clone() };
-    engine.store.task_update(tenant, &name("work"), naming, None, now.into()).await.unwrap();
+    engine
+        .store
+        .task_update(tenant, &name("work"), naming, None, OnGrowth::Accept, now.into())
+        .await
+        .unwrap();
     let first = engine.start("tells").await;
     set("the second one").await;
     let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
@@ -417,7 +421,7 @@ async fn an_attempt_has_the_secrets_that_its_revision_names_as_they_are_when_it_
 
     // One that is gone fails the run, and though another try would be left, that would not help.
     let orphan = engine.start("tells").await;
-    engine.store.task_update(tenant, &name("work"), plain, None, now.into()).await.unwrap();
+    engine.store.task_update(tenant, &name("work"), plain, None, OnGrowth::Accept, now.into()).await.unwrap();
     engine.store.secret_delete(tenant, &name("password"), now.into()).await.unwrap();
     let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
     let run = engine.end(orphan).await;

@@ -49,6 +49,8 @@ conformance!(
     components_are_found_by_the_beginning_of_their_digest
     a_component_is_kept_as_long_as_a_task_names_it
     every_change_of_a_task_is_a_revision
+    grants_that_grow_are_accepted_or_refused
+    grants_of_changes_at_one_time_grow_one_by_one
     deleting_a_task_cancels_what_has_not_begun
     an_idempotency_key_names_one_run
     an_idempotency_key_is_free_again_after_7_days

@@ -25,8 +25,8 @@ use innkeeper_domain::trigger::{CatchUp, OverlapPolicy, TriggerSpec};
 use innkeeper_domain::webhook::Scheme;
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{
-    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnRevision,
-    QueuedRuns, RunFilter, StartOptions,
+    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnGrowth,
+    OnRevision, QueuedRuns, RunFilter, StartOptions,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -117,12 +117,19 @@ const KINDS: [(u64, Make); 82] = [
     (1, |g| Some(Operation::UploadEnd { tenant: g.tenant(), digest: g.upload_digest() })),
     (5, Generator::task_create),
     (3, |g| {
-        let expected = g.random.pick(&[None, Some(1), Some(2)])?;
-        Some(Operation::TaskUpdate { tenant: g.tenant(), name: g.name(), spec: g.task_spec(), expected })
+        let (expected, growth) = (g.expected()?, g.growth()?);
+        Some(Operation::TaskUpdate {
+            tenant: g.tenant(),
+            name: g.name(),
+            spec: g.task_spec(),
+            expected,
+            growth,
+        })
     }),
     (1, |g| {
         let revision = 1 + g.random.below(4) as u32;
-        Some(Operation::TaskRollback { tenant: g.tenant(), name: g.name(), revision })
+        let (expected, growth) = (g.expected()?, g.growth()?);
+        Some(Operation::TaskRollback { tenant: g.tenant(), name: g.name(), revision, expected, growth })
     }),
     (1, |g| g.random.chance(40).then(|| Operation::TaskDelete { tenant: g.tenant(), name: g.name() })),
     (1, |g| Some(Operation::TaskGet { tenant: g.tenant(), name: g.name() })),
@@ -477,6 +484,14 @@ impl Generator {
             first: self.random.below(2) * self.random.below(4),
             bytes,
         })
+    }
+
+    fn expected(&mut self) -> Option<Option<u32>> {
+        self.random.pick(&[None, Some(1), Some(2)])
+    }
+
+    fn growth(&mut self) -> Option<OnGrowth> {
+        self.random.pick(&[OnGrowth::Accept, OnGrowth::Accept, OnGrowth::Refuse])
     }
 
     fn task_spec(&mut self) -> TaskSpec {

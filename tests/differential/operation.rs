@@ -13,8 +13,8 @@ use innkeeper_domain::run::Lease;
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::tenant::TenantUpdate;
 use innkeeper_store::{
-    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnRevision,
-    QueuedRuns, RunFilter,
+    Advance, AttemptNews, Finish, Keep, NewEvent, NewRun, NewTask, NewTenant, NewTrigger, OnGrowth,
+    OnRevision, QueuedRuns, RunFilter,
 };
 use std::collections::BTreeSet;
 
@@ -143,11 +143,14 @@ pub enum Operation {
         name: Name,
         spec: TaskSpec,
         expected: Option<u32>,
+        growth: OnGrowth,
     },
     TaskRollback {
         tenant: TenantPlace,
         name: Name,
         revision: u32,
+        expected: Option<u32>,
+        growth: OnGrowth,
     },
     TaskDelete {
         tenant: TenantPlace,

@@ -209,11 +209,11 @@ impl Side {
             O::TaskCreate { tenant, task } => {
                 text(s.task_create(of(tenant), task.clone(), change(now)).await)
             }
-            O::TaskUpdate { tenant, name, spec, expected } => {
-                text(s.task_update(of(tenant), name, spec.clone(), *expected, change(now)).await)
+            O::TaskUpdate { tenant, name, spec, expected, growth } => {
+                text(s.task_update(of(tenant), name, spec.clone(), *expected, *growth, change(now)).await)
             }
-            O::TaskRollback { tenant, name, revision } => {
-                text(s.task_rollback(of(tenant), name, *revision, change(now)).await)
+            O::TaskRollback { tenant, name, revision, expected, growth } => {
+                text(s.task_rollback(of(tenant), name, *revision, *expected, *growth, change(now)).await)
             }
             O::TaskDelete { tenant, name } => text(s.task_delete(of(tenant), name, change(now)).await),
             O::TaskGet { tenant, name } => text(s.task_get(of(tenant), name).await),

@@ -11,7 +11,7 @@ use innkeeper_domain::run::{Lease, Run, RunState};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::timetable::Upcoming;
 use innkeeper_domain::trigger::{SkipReason, Trigger, TriggerState};
-use innkeeper_store::{Advance, Deliver, Finish, Page, Retiming, RunFilter, Store, StoreError};
+use innkeeper_store::{Advance, Deliver, Finish, OnGrowth, Page, Retiming, RunFilter, Store, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -165,7 +165,7 @@ pub async fn forget_limits(
     }
     let spec = known.spec;
     let without = TaskSpec { concurrency: None, rate: None, ..spec.clone() };
-    store.task_update(tenant, &task, without, None, now.into()).await?;
+    store.task_update(tenant, &task, without, None, OnGrowth::Accept, now.into()).await?;
     Ok(Forgotten(Some((task, spec))))
 }
 
@@ -177,7 +177,7 @@ pub async fn restore_limits(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if let Some((task, spec)) = forgotten.0 {
-        store.task_update(tenant, &task, spec, None, now.into()).await?;
+        store.task_update(tenant, &task, spec, None, OnGrowth::Accept, now.into()).await?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::trigger::TriggerSpec;
 use innkeeper_engine::clock::Clock;
-use innkeeper_store::{NewEvent, NewRun, NewTrigger, QueuedRuns, StartOptions, Store, StoreError};
+use innkeeper_store::{NewEvent, NewRun, NewTrigger, OnGrowth, QueuedRuns, StartOptions, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -71,7 +71,10 @@ impl Clients {
                     let now = asked.process.now().into();
                     let store = asked.store;
                     match act.changed(store.task_get(tenant, &task).await?.spec) {
-                        Some(spec) => store.task_update(tenant, &task, spec, None, now).await.map(drop),
+                        Some(spec) => store
+                            .task_update(tenant, &task, spec, None, OnGrowth::Accept, now)
+                            .await
+                            .map(drop),
                         None if matches!(act, TaskAct::Pause) => store
                             .task_pause(tenant, &task, String::new(), QueuedRuns::Keep, now)
                             .await

@@ -53,7 +53,7 @@ use innkeeper_domain::ids::{HostId, RunId, TaskId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, LogLevel, LogLine, Progress, Run, RunState};
-use innkeeper_domain::task::TaskSpec;
+use innkeeper_domain::task::{Task, TaskSpec};
 use innkeeper_domain::tenant::Tenant;
 use innkeeper_domain::timetable::{Reckoning, Upcoming};
 use innkeeper_domain::trigger::{OverlapPolicy, SkipRange, SkipReason, TriggerSpec, TriggerState};
@@ -255,21 +255,26 @@ pub async fn a_component_is_kept_as_long_as_a_task_names_it(f: Fixture) {
 pub async fn every_change_of_a_task_is_a_revision(f: Fixture) {
     let (tenant, work) = (f.tenant.id, name("work"));
     let slow = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
-    let changed = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(5).into()).await.unwrap();
+    let changed = f
+        .store
+        .task_update(tenant, &work, slow.clone(), Some(1), OnGrowth::Accept, at(5).into())
+        .await
+        .unwrap();
     assert_eq!((changed.revision, &changed.spec, changed.updated_at), (2, &slow, at(5)));
-    let stale = f.store.task_update(tenant, &work, slow.clone(), Some(1), at(6).into()).await;
+    let stale =
+        f.store.task_update(tenant, &work, slow.clone(), Some(1), OnGrowth::Accept, at(6).into()).await;
     assert!(matches!(stale, Err(StoreError::Conflict(_))));
-    let back = f.store.task_rollback(tenant, &work, 1, at(7).into()).await.unwrap();
+    let back = f.store.task_rollback(tenant, &work, 1, None, OnGrowth::Accept, at(7).into()).await.unwrap();
     assert_eq!((back.revision, &back.spec), (3, &TaskSpec::new(digest())));
     let revisions = f.store.task_revisions(tenant, &work, page(10, None)).await.unwrap().items;
     let seen: Vec<_> = revisions.iter().map(|r| (r.number, r.rollback_of)).collect();
     assert_eq!(seen, [(3, Some(1)), (2, None), (1, None)]);
     assert_eq!(*f.store.task_spec(back.id, 2).await.unwrap(), slow);
     for missing in [
-        f.store.task_rollback(tenant, &work, 9, at(8).into()).await.map(|_| ()),
+        f.store.task_rollback(tenant, &work, 9, None, OnGrowth::Accept, at(8).into()).await.map(|_| ()),
         f.store.task_get(tenant, &name("none")).await.map(|_| ()),
         f.store
-            .task_update(tenant, &work, TaskSpec::new(Digest([9; 32])), None, at(8).into())
+            .task_update(tenant, &work, TaskSpec::new(Digest([9; 32])), None, OnGrowth::Accept, at(8).into())
             .await
             .map(|_| ()),
     ] {
@@ -277,6 +282,81 @@ pub async fn every_change_of_a_task_is_a_revision(f: Fixture) {
     }
     let twice = NewTask { id: TaskId::new(at(9)), name: work, spec: slow };
     assert!(matches!(f.store.task_create(tenant, twice, at(9).into()).await, Err(StoreError::Exists(_))));
+}
+
+pub async fn grants_that_grow_are_accepted_or_refused(f: Fixture) {
+    let (s, tenant, work) = (&f.store, f.tenant.id, name("work"));
+    for secret in ["one", "two"] {
+        s.secret_put(tenants::sealed(tenant, secret, "k1", b"text", 3), at(3).into()).await.unwrap();
+    }
+    let granted = |hosts: &[&str], secrets: &[(&str, &str)]| TaskSpec {
+        allow_http: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+        secrets: secrets.iter().map(|(key, secret)| (key.to_string(), name(secret))).collect(),
+        ..TaskSpec::new(digest())
+    };
+    let update = async |spec, expected, growth| {
+        s.task_update(tenant, &work, spec, expected, growth, at(5).into()).await
+    };
+    let refused = |result: Result<Task, StoreError>, words: &[&str]| {
+        let Err(StoreError::Conflict(said)) = result else { panic!("{result:?}") };
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        said
+    };
+    let more = granted(&["a.example"], &[("TOKEN", "one")]);
+    let new = ["outbound HTTP to a.example, the secret `one` as TOKEN;", "--accept-permissions"];
+    refused(update(more.clone(), None, OnGrowth::Refuse).await, &new);
+    assert_eq!(s.task_get(tenant, &work).await.unwrap().revision, 1, "nothing was made of it");
+    // Who is behind is told that first.
+    let behind = refused(update(more.clone(), Some(7), OnGrowth::Refuse).await, &["not 7"]);
+    assert!(!behind.contains("a.example"), "{behind}");
+    refused(update(more.clone(), Some(7), OnGrowth::Accept).await, &["not 7"]);
+    assert_eq!(update(more.clone(), Some(1), OnGrowth::Accept).await.unwrap().revision, 2);
+
+    // As much, less, and the same under another key.
+    let moved = granted(&["a.example:443"], &[("KEY", "one")]);
+    assert_eq!(update(moved, None, OnGrowth::Refuse).await.unwrap().revision, 3);
+    refused(update(more, None, OnGrowth::Refuse).await, &["HTTP to a.example;"]);
+    let other = refused(
+        update(granted(&["a.example:443"], &[("KEY", "two")]), None, OnGrowth::Refuse).await,
+        &["`two` as KEY"],
+    );
+    assert!(!other.contains("a.example"), "{other}");
+
+    let rollback = async |revision, expected, growth| {
+        s.task_rollback(tenant, &work, revision, expected, growth, at(6).into()).await
+    };
+    assert_eq!(rollback(1, Some(3), OnGrowth::Refuse).await.unwrap().revision, 4);
+    // What was granted once is not granted for ever.
+    refused(rollback(2, None, OnGrowth::Refuse).await, &new);
+    refused(rollback(2, Some(3), OnGrowth::Accept).await, &["at revision 4, not 3"]);
+    let back = rollback(2, Some(4), OnGrowth::Accept).await.unwrap();
+    assert_eq!((back.revision, back.spec.allow_http.len(), back.spec.secrets.len()), (5, 1, 1));
+}
+
+/// Of changes at one time, each is held against the one that it really replaces.
+pub async fn grants_of_changes_at_one_time_grow_one_by_one(f: Fixture) {
+    let (s, tenant, work) = (&f.store, f.tenant.id, name("work"));
+    let granted =
+        |host: &str| TaskSpec { allow_http: [host.parse().unwrap()].into(), ..TaskSpec::new(digest()) };
+    s.task_update(tenant, &work, granted("a.example"), None, OnGrowth::Accept, at(2).into()).await.unwrap();
+    let none = TaskSpec::new(digest());
+    for _ in 0..10 {
+        let (lost, kept) = tokio::join!(
+            s.task_update(tenant, &work, none.clone(), None, OnGrowth::Refuse, at(3).into()),
+            s.task_update(tenant, &work, granted("a.example"), None, OnGrowth::Refuse, at(3).into()),
+        );
+        let lost = lost.unwrap().revision;
+        // It came first, or it was growth.
+        match kept {
+            Ok(kept) => assert!(kept.revision < lost),
+            Err(refused) => assert!(matches!(refused, StoreError::Conflict(_)), "{refused}"),
+        }
+        let now = s.task_get(tenant, &work).await.unwrap();
+        assert_eq!((now.revision, &now.spec), (lost, &none));
+        s.task_update(tenant, &work, granted("a.example"), None, OnGrowth::Accept, at(4).into())
+            .await
+            .unwrap();
+    }
 }
 
 pub async fn deleting_a_task_cancels_what_has_not_begun(f: Fixture) {

@@ -43,7 +43,10 @@ pub async fn runs_go_to_hosts_that_have_what_they_require(f: Fixture) {
 pub async fn a_run_keeps_what_its_revision_requires(f: Fixture) {
     let old = start_requiring(&f, "moves", "zone=eu").await;
     let spec = TaskSpec { requires: labels("zone=us"), ..TaskSpec::new(digest()) };
-    f.store.task_update(f.tenant.id, &name("moves"), spec, None, at(3).into()).await.unwrap();
+    f.store
+        .task_update(f.tenant.id, &name("moves"), spec, None, OnGrowth::Accept, at(3).into())
+        .await
+        .unwrap();
     let new = start_of(&f, "moves").await;
     assert_eq!(claim_as(&f, "zone=us", 9).await, [new]);
     let claimed = f.store.runs_claim(f.host, &labels("zone=eu"), 9, at(500)).await.unwrap();

@@ -9,7 +9,10 @@ impl Fixture {
     pub async fn limit(&self, change: impl FnOnce(&mut TaskSpec)) {
         let mut spec = self.store.task_get(self.tenant.id, &name("work")).await.expect("the task").spec;
         change(&mut spec);
-        let updated = self.store.task_update(self.tenant.id, &name("work"), spec, None, at(3).into()).await;
+        let updated = self
+            .store
+            .task_update(self.tenant.id, &name("work"), spec, None, OnGrowth::Accept, at(3).into())
+            .await;
         updated.expect("an update");
     }
 

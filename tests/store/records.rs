@@ -94,11 +94,17 @@ pub async fn every_change_is_on_record(f: Fixture) {
     let (_, before, after) = recorded(&f, "task `new`", mine, s.task_create(id, new, by(15))).await;
     assert_eq!((before, &after["revision"]), (Value::Null, &json!(1)));
     let spec = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
-    let (_, before, after) =
-        recorded(&f, "task `new`", mine, s.task_update(id, &name("new"), spec, None, by(16))).await;
+    let (_, before, after) = recorded(
+        &f,
+        "task `new`",
+        mine,
+        s.task_update(id, &name("new"), spec, None, OnGrowth::Accept, by(16)),
+    )
+    .await;
     assert_eq!((&before["revision"], &after["revision"]), (&json!(1), &json!(2)));
     assert_ne!(before["spec"], after["spec"]);
-    recorded(&f, "task `new`", mine, s.task_rollback(id, &name("new"), 1, by(17))).await;
+    recorded(&f, "task `new`", mine, s.task_rollback(id, &name("new"), 1, None, OnGrowth::Accept, by(17)))
+        .await;
     recorded(&f, "task `new`", mine, s.task_delete(id, &name("new"), by(18))).await;
 
     let schedule = Schedule::Interval { every: Duration::from_secs(10), anchor: at(0) };
@@ -171,8 +177,8 @@ pub async fn what_changes_nothing_is_not_on_record(f: Fixture) {
         assert!(s.token_revoke(Some(id), admin.id, by(4)).await.is_err());
         assert!(s.secret_delete(id, &none, by(4)).await.is_err());
         assert!(s.component_delete(id, digest(), by(4)).await.is_err());
-        assert!(s.task_update(id, &work, big, None, by(4)).await.is_err());
-        assert!(s.task_rollback(id, &work, 7, by(4)).await.is_err());
+        assert!(s.task_update(id, &work, big, None, OnGrowth::Accept, by(4)).await.is_err());
+        assert!(s.task_rollback(id, &work, 7, None, OnGrowth::Accept, by(4)).await.is_err());
         assert!(s.task_delete(id, &none, by(4)).await.is_err());
         assert!(s.trigger_pause(id, &none, String::new(), QueuedRuns::Keep, by(4)).await.is_err());
         assert!(s.trigger_delete(id, &none, by(4)).await.is_err());
@@ -235,7 +241,7 @@ pub async fn a_value_that_is_too_long_is_left_out_of_the_record(f: Fixture) {
     let mut spec = TaskSpec::new(digest());
     spec.config.insert("LONG".into(), "x".repeat(AUDIT_VALUE_BYTES_MAX));
     let work = name("work");
-    let long = f.store.task_update(f.tenant.id, &work, spec, None, by(5));
+    let long = f.store.task_update(f.tenant.id, &work, spec, None, OnGrowth::Accept, by(5));
     let (_, before, after) = recorded(&f, "task `work`", Some("default"), long).await;
     assert_eq!(before["revision"], json!(1));
     let (words, rest) = (after.to_string(), after.as_object().unwrap().len());

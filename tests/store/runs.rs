@@ -97,7 +97,10 @@ pub async fn a_run_that_is_not_over_by_its_deadline_fails(f: Fixture) {
 
 pub async fn a_host_that_does_not_heed_a_cancel_loses_the_run(f: Fixture) {
     let spec = TaskSpec { cancel_grace: MINUTE, ..TaskSpec::new(digest()) };
-    f.store.task_update(f.tenant.id, &name("work"), spec, None, at(2).into()).await.unwrap();
+    f.store
+        .task_update(f.tenant.id, &name("work"), spec, None, OnGrowth::Accept, at(2).into())
+        .await
+        .unwrap();
     let run = f.start("1").await;
     let claimed = f.claim_by(3).await;
     f.store.run_cancel(f.tenant.id, run, at(10).into()).await.unwrap();
@@ -131,7 +134,10 @@ pub async fn many_runs_are_cancelled_in_one_commit(f: Fixture) {
 
 pub async fn a_run_that_failed_is_tried_again_by_hand(f: Fixture) {
     let spec = TaskSpec { deadline: Some(MINUTE), ..TaskSpec::new(digest()) };
-    f.store.task_update(f.tenant.id, &name("work"), spec, None, at(2).into()).await.unwrap();
+    f.store
+        .task_update(f.tenant.id, &name("work"), spec, None, OnGrowth::Accept, at(2).into())
+        .await
+        .unwrap();
     let id = f.failed_run().await;
     let before = f.run(id).await;
     assert_eq!(before.end_by, Some(at(62)));
@@ -149,7 +155,10 @@ pub async fn a_run_that_failed_is_tried_again_by_hand(f: Fixture) {
     f.finish(&claimed[0], failed(FailureKind::Trap), None).await.unwrap();
     // By the current revision, with what that says.
     let spec = TaskSpec { start_deadline: Some(MINUTE), ..TaskSpec::new(digest()) };
-    f.store.task_update(f.tenant.id, &name("work"), spec, None, at(310).into()).await.unwrap();
+    f.store
+        .task_update(f.tenant.id, &name("work"), spec, None, OnGrowth::Accept, at(310).into())
+        .await
+        .unwrap();
     assert_eq!(f.retry(&[id], OnRevision::Current, 400).await.reopened, [id]);
     let run = f.run(id).await;
     assert_eq!((run.revision, run.start_by, run.end_by), (3, Some(at(460)), None));
@@ -212,7 +221,10 @@ pub async fn a_retried_run_counts_for_its_trigger(f: Fixture) {
 pub async fn a_run_has_labels_of_its_task_its_trigger_and_its_start(f: Fixture) {
     let labels = |text: &str| text.parse::<Labels>().unwrap();
     let spec = TaskSpec { labels: labels("team=a,kind=task"), ..TaskSpec::new(digest()) };
-    f.store.task_update(f.tenant.id, &name("work"), spec, None, at(2).into()).await.unwrap();
+    f.store
+        .task_update(f.tenant.id, &name("work"), spec, None, OnGrowth::Accept, at(2).into())
+        .await
+        .unwrap();
     let options = StartOptions { labels: labels("kind=hand,x=1"), ..StartOptions::default() };
     let new = NewRun { options, ..f.new_run("1", None) };
     let by_hand = f.store.runs_start(f.tenant.id, vec![new], at(2).into()).await.unwrap();

@@ -268,7 +268,9 @@ pub async fn a_secret_is_kept_while_a_task_names_it(f: Fixture) {
         secrets: [("API_KEY".to_string(), name(secret))].into(),
         ..TaskSpec::new(digest())
     };
-    let update = async |spec| f.store.task_update(tenant, &name("work"), spec, None, at(5).into()).await;
+    let update = async |spec| {
+        f.store.task_update(tenant, &name("work"), spec, None, OnGrowth::Accept, at(5).into()).await
+    };
     is_missing(update(naming("key")).await, "secret `key`");
     let info = f.store.secret_put(key.clone(), at(3).into()).await.unwrap();
     assert_eq!((info.name.as_str(), info.key_id.as_str(), info.tasks), ("key", "k1", vec![]));
@@ -294,7 +296,10 @@ pub async fn a_secret_is_kept_while_a_task_names_it(f: Fixture) {
     update(TaskSpec::new(digest())).await.unwrap();
     f.store.secret_delete(tenant, &name("key"), at(7).into()).await.unwrap();
     is_missing(f.store.secret_delete(tenant, &name("key"), at(7).into()).await, "secret `key`");
-    is_missing(f.store.task_rollback(tenant, &name("work"), 2, at(8).into()).await, "secret `key`");
+    is_missing(
+        f.store.task_rollback(tenant, &name("work"), 2, None, OnGrowth::Accept, at(8).into()).await,
+        "secret `key`",
+    );
 }
 
 pub async fn secrets_of_tenants_are_their_own(f: Fixture) {
@@ -356,7 +361,8 @@ pub async fn a_task_has_no_more_memory_than_its_tenant_may_have(f: Fixture) {
     );
     f.store.task_create(f.tenant.id, new(whole - 1), at(4).into()).await.unwrap();
     // What was there before can't come back.
-    let rolled = f.store.task_rollback(f.tenant.id, &name("work"), 1, at(5).into()).await;
+    let rolled =
+        f.store.task_rollback(f.tenant.id, &name("work"), 1, None, OnGrowth::Accept, at(5).into()).await;
     assert!(matches!(rolled, Err(StoreError::Quota(_))), "{rolled:?}");
 }
 

@@ -105,9 +105,16 @@ macro_rules! pass_on_tasks {
     ($type:ident, { $($own:tt)* }) => {
         pass_on!($type, TaskStore:
             fn task_update(
-                tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, change: Change
+                tenant: TenantId, name: &Name, spec: TaskSpec, expected: Option<u32>, growth: OnGrowth, change: Change
             ) -> Task;
-            fn task_rollback(tenant: TenantId, name: &Name, revision: u32, change: Change) -> Task;
+            fn task_rollback(
+                tenant: TenantId,
+                name: &Name,
+                revision: u32,
+                expected: Option<u32>,
+                growth: OnGrowth,
+                change: Change
+            ) -> Task;
             fn task_pause(
                 tenant: TenantId,
                 name: &Name,

@@ -13,7 +13,7 @@ use innkeeper_domain::ids::{TaskId, TenantId};
 use innkeeper_domain::limits::{CANCEL_GRACE, MEMORY_DEFAULT, PRIORITY_DEFAULT, TIMEOUT_DEFAULT};
 use innkeeper_domain::retry::{Backoff, RetryPolicy, listed_kind};
 use innkeeper_domain::task::{Revision, Task, TaskSpec};
-use innkeeper_store::{NewTask, QueuedRuns};
+use innkeeper_store::{NewTask, OnGrowth, QueuedRuns};
 use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 
@@ -45,7 +45,9 @@ impl TaskService for Api {
         let name = name(&request.name, "the task")?;
         let spec = self.spec(tenant, request.spec).await?;
         let expected = Some(request.expected_revision).filter(|revision| *revision > 0);
-        let task = self.store.task_update(tenant, &name, spec, expected, caller.change((self.now)())).await;
+        let growth = growth(request.accept_permissions);
+        let change = caller.change((self.now)());
+        let task = self.store.task_update(tenant, &name, spec, expected, growth, change).await;
         Ok(Response::new(from_task(task.map_err(of_store)?)))
     }
 
@@ -103,8 +105,10 @@ impl TaskService for Api {
         let tenant = caller.tenant;
         let request = request.into_inner();
         let name = name(&request.name, "the task")?;
-        let task =
-            self.store.task_rollback(tenant, &name, request.revision, caller.change((self.now)())).await;
+        let expected = Some(request.expected_revision).filter(|revision| *revision > 0);
+        let growth = growth(request.accept_permissions);
+        let change = caller.change((self.now)());
+        let task = self.store.task_rollback(tenant, &name, request.revision, expected, growth, change).await;
         Ok(Response::new(from_task(task.map_err(of_store)?)))
     }
 
@@ -185,6 +189,10 @@ impl Api {
         spec.check().map_err(invalid)?;
         Ok(spec)
     }
+}
+
+fn growth(accept: bool) -> OnGrowth {
+    if accept { OnGrowth::Accept } else { OnGrowth::Refuse }
 }
 
 fn retry(retry: Option<proto::RetryPolicy>) -> Result<RetryPolicy, Status> {

@@ -18,6 +18,7 @@ pub mod fairness;
 pub mod firing;
 pub mod forecast;
 pub mod gate;
+pub mod grants;
 pub mod holiday;
 pub mod host;
 pub mod ids;

@@ -29,6 +29,14 @@ impl HttpGrant {
         let same_port = self.port.map_or(port == 80 || port == 443, |p| p == port);
         same_port && normal(host) == self.host
     }
+
+    /// Whether this grants all that the other does.
+    pub fn covers(&self, other: &Self) -> bool {
+        match other.port {
+            Some(port) => self.allows(&other.host, port),
+            None => self.allows(&other.host, 80) && self.allows(&other.host, 443),
+        }
+    }
 }
 
 /// Lower case, no brackets, IPv6 in its short form, no dot at the end.
@@ -119,6 +127,18 @@ mod tests {
         let six: HttpGrant = "[2001:DB8:0::1]:99".parse().unwrap();
         assert!(six.allows("[2001:db8::1]", 99));
         assert_eq!(six.to_string(), "[2001:db8::1]:99");
+    }
+
+    #[test]
+    fn a_grant_covers_what_it_allows() {
+        let grant = |text: &str| text.parse::<HttpGrant>().unwrap();
+        for (wide, narrow) in [("a.example", "a.example:80"), ("a.example", "a.example:443")] {
+            assert!(grant(wide).covers(&grant(narrow)) && !grant(narrow).covers(&grant(wide)), "{narrow}");
+        }
+        assert!(grant("A.example").covers(&grant("a.example")));
+        assert!(grant("[::1]:9").covers(&grant("[0::1]:9")));
+        assert!(!grant("a.example").covers(&grant("a.example:8080")));
+        assert!(!grant("a.example").covers(&grant("b.example")));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What drivers say alike of requests that can't be met, and read alike of what people write.
 
-use crate::StoreError;
+use crate::{OnGrowth, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
 use innkeeper_domain::component::{Component, Digest};
+use innkeeper_domain::grants;
 use innkeeper_domain::ids::{BackfillId, RunId, TenantId, TokenId};
 use innkeeper_domain::limits::{
     AFTER_TRIGGERS_PER_TENANT_MAX, BACKFILLS_PER_TRIGGER_MAX, HOLIDAY_CALENDARS_PER_TENANT_MAX,
@@ -12,6 +13,7 @@ use innkeeper_domain::limits::{
 use innkeeper_domain::name::Name;
 use innkeeper_domain::quota::Quotas;
 use innkeeper_domain::run::RunState;
+use innkeeper_domain::task::{Task, TaskSpec};
 use innkeeper_domain::tenant::{Tenant, TenantState};
 use std::collections::BTreeSet;
 
@@ -78,10 +80,28 @@ pub(crate) fn damaged(what: &str) -> StoreError {
     StoreError::Corrupt(format!("{what} doesn't have its digest; upload it again"))
 }
 
-pub(crate) fn changed_meanwhile(task: &Name, current: u32, expected: u32) -> StoreError {
-    StoreError::Conflict(format!(
-        "task `{task}` is at revision {current}, not {expected}: somebody changed it meanwhile; look at it and try again"
-    ))
+/// Whether the task, as it is where nobody else can change it, may have this as its next revision.
+pub(crate) fn may_become(
+    task: &Task,
+    next: &TaskSpec,
+    expected: Option<u32>,
+    growth: OnGrowth,
+) -> Result<(), StoreError> {
+    let Task { name, revision, .. } = task;
+    if let Some(expected) = expected.filter(|expected| expected != revision) {
+        return Err(StoreError::Conflict(format!(
+            "task `{name}` is at revision {revision}, not {expected}: somebody changed it meanwhile; look at it and try again"
+        )));
+    }
+    let grown = grants::grown(&grants::of(&task.spec), &grants::of(next));
+    if growth == OnGrowth::Accept || grown.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Conflict(format!(
+        "task `{name}` would be granted more than its revision {revision} is, now also: {}; accept it with \
+         accept_permissions (--accept-permissions)",
+        grants::words(&grown)
+    )))
 }
 
 /// Whether a task is as if it weren't there, for whoever is shown only these.

@@ -2,7 +2,7 @@
 
 use super::client::{Client, call};
 use super::output::{self, Column, number, text};
-use super::{Format, Global, Usage, Verdict, json, upload};
+use super::{Format, Global, Usage, Verdict, json, task_grants, upload};
 use anyhow::{Context, Result};
 use innkeeper_api::proto::{Component, DeleteComponentRequest, GetComponentRequest, ListComponentsRequest};
 use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
@@ -88,6 +88,7 @@ fn show(format: Format, component: &Component) -> Result<()> {
         ("size", output::bytes(component.size)),
         ("shape", shape(component)),
         ("imports", component.imports.join("\n")),
+        ("needs", task_grants::needs(&component.imports).join("\n")),
         ("created", output::instant(component.created_at)),
     ];
     output::facts(format, &facts, || json::component(component))

@@ -2,6 +2,7 @@
 //! value itself where they are JSON, a string where they are text, else `{"base64": ..}`.
 
 use super::output::domain_instant;
+use super::task_grants;
 use innkeeper_api::proto::{
     self, Backfill, BackfillPlan, Component, Failure, Host, LogLine, Payload, Revision, Run, Skip, Task,
     TaskSpec, Trigger, backfill, component, host, run, trigger,
@@ -26,6 +27,7 @@ pub fn component(component: &Component) -> Value {
         "shape": shape(component),
         "adapted": component.adapted,
         "imports": component.imports,
+        "needs": task_grants::needs(&component.imports),
         "created_at": instant(component.created_at),
     })
 }

@@ -29,7 +29,7 @@ pub enum Command {
   inn secret set api-token
   inn secret set api-token < token.txt
   inn secret set tls-key --from-file key.pem
-  inn task update report --secret api-token --secret TLS_KEY=tls-key")]
+  inn task update report --secret api-token --secret TLS_KEY=tls-key --accept-permissions")]
     Set {
         name: String,
         /// Read the text from this file

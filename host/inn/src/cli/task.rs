@@ -1,17 +1,16 @@
 //! `inn task`.
 
 use super::client::{Client, call};
-use super::output::{self, Column, number, text};
+use super::task_grants::{Accept, Decision};
 use super::{
-    Format, Global, Usage, Verdict, component, json, parse, runs_many, task_diff, task_facts, task_limits,
+    Format, Global, Usage, Verdict, component, json, output, parse, runs_many, task_diff, task_facts,
+    task_grants, task_limits, task_list,
 };
 use anyhow::Result;
 use innkeeper_api::proto::{
-    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListRevisionsRequest, ListTasksRequest,
-    PauseTaskRequest, ResumeTaskRequest, RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec,
-    UpdateTaskRequest,
+    CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListRevisionsRequest, PauseTaskRequest,
+    ResumeTaskRequest, RetryPolicy, Revision, RollbackTaskRequest, Task, TaskSpec, UpdateTaskRequest,
 };
-use serde_json::Value;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -35,9 +34,12 @@ pub enum Command {
         options: Options,
     },
     /// Change a task: a new revision, with what is given changed and the rest as it was
+    ///
+    /// One that is granted more than the current one, hosts or secrets, must be accepted.
     #[command(after_help = "Examples:
   inn task update hello --component hello.wasm
-  inn task update report --config REGION=us --unset-config DEBUG")]
+  inn task update report --config REGION=us --unset-config DEBUG
+  inn task update check --allow-http www.example.com --accept-permissions")]
     Update {
         name: String,
         #[command(flatten)]
@@ -62,6 +64,8 @@ pub enum Command {
         clear_args: bool,
         #[command(flatten)]
         clear: task_limits::Clear,
+        #[command(flatten)]
+        accept: Accept,
     },
     /// Let nothing of a task begin until it is resumed; what executes goes on
     #[command(after_help = "Examples:
@@ -98,7 +102,14 @@ pub enum Command {
   inn task diff hello 3 5")]
     Diff { name: String, from: Option<u32>, to: Option<u32> },
     /// Make a new revision that repeats an older one
-    Rollback { name: String, revision: u32 },
+    ///
+    /// One that was granted more than the current one is, hosts or secrets, must be accepted.
+    Rollback {
+        name: String,
+        revision: u32,
+        #[command(flatten)]
+        accept: Accept,
+    },
     /// Delete a task with its triggers; its runs that have not begun are cancelled
     Rm {
         name: String,
@@ -312,6 +323,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             options.apply(&client, &mut spec).await?;
             let task = client.tasks().create_task(call(CreateTaskRequest { name, spec: Some(spec) })).await?;
             show(global.output, task.get_ref())?;
+            task_grants::tell(&client, task.get_ref()).await;
         }
         Command::Update {
             name,
@@ -323,6 +335,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             clear_labels,
             clear_args,
             clear,
+            accept,
         } => {
             let clears = clear_allow_http || clear_requires || clear_labels || clear_args || clear.anything();
             let unsets = !unset_config.is_empty() || !unset_secret.is_empty();
@@ -332,7 +345,8 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 );
             }
             let task = get(&client, &name).await?;
-            let mut spec = task.spec.unwrap_or_default();
+            let old = task.spec.unwrap_or_default();
+            let mut spec = old.clone();
             for key in unset_config {
                 if spec.config.remove(&key).is_none() {
                     return Err(Usage(format!("the task has no config entry `{key}`")).into());
@@ -357,8 +371,14 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             }
             clear.apply(&mut spec);
             options.apply(&client, &mut spec).await?;
-            let request = UpdateTaskRequest { name, spec: Some(spec), expected_revision: task.revision };
-            show(global.output, client.tasks().update_task(call(request)).await?.get_ref())?;
+            let Decision::Send(accept_permissions) = accept.decide(&name, &old, &spec)? else {
+                return Ok(declined());
+            };
+            let expected_revision = task.revision;
+            let request = UpdateTaskRequest { name, spec: Some(spec), expected_revision, accept_permissions };
+            let task = client.tasks().update_task(call(request)).await?;
+            show(global.output, task.get_ref())?;
+            task_grants::tell(&client, task.get_ref()).await;
         }
         Command::Pause { name, note, cancel_queued } => {
             let request = PauseTaskRequest { name, note, cancel_queued };
@@ -372,27 +392,19 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let task = client.tasks().resume_task(call(ResumeTaskRequest { name })).await?;
             show(global.output, task.get_ref())?;
         }
-        Command::Ls { labels } => list(global.output, &client, runs_many::texts(&labels)).await?,
+        Command::Ls { labels } => task_list::tasks(global.output, &client, runs_many::texts(&labels)).await?,
         Command::Show { name, revisions: false } => show(global.output, &get(&client, &name).await?)?,
         Command::Show { name, revisions: true } => {
-            let revisions = revisions(&client, &name).await?;
-            const COLUMNS: &[Column] =
-                &[number("revision"), text("component"), text("repeats"), text("created")];
-            let rows = revisions.iter().map(|revision| {
-                vec![
-                    revision.number.to_string(),
-                    short(&revision.spec.clone().unwrap_or_default().component),
-                    if revision.rollback_of > 0 { revision.rollback_of.to_string() } else { String::new() },
-                    output::instant(revision.created_at),
-                ]
-            });
-            let value = || Value::Array(revisions.iter().map(json::revision).collect());
-            output::rows(global.output, COLUMNS, rows.collect(), value)?;
+            task_list::revisions(global.output, &client, &name).await?
         }
         Command::Diff { name, from, to } => task_diff::run(global.output, &client, &name, from, to).await?,
-        Command::Rollback { name, revision } => {
-            let task = client.tasks().rollback_task(call(RollbackTaskRequest { name, revision })).await?;
+        Command::Rollback { name, revision, accept } => {
+            let (decision, expected_revision) = accept.decide_rollback(&client, &name, revision).await?;
+            let Decision::Send(accept_permissions) = decision else { return Ok(declined()) };
+            let request = RollbackTaskRequest { name, revision, expected_revision, accept_permissions };
+            let task = client.tasks().rollback_task(call(request)).await?;
             show(global.output, task.get_ref())?;
+            task_grants::tell(&client, task.get_ref()).await;
         }
         Command::Rm { name, yes } => {
             if !yes && !agreed(&format!("delete task `{name}` with its triggers and queued runs?"))? {
@@ -406,51 +418,14 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     Ok(Verdict::Succeeded)
 }
 
+/// Of a change whose grants were not accepted.
+fn declined() -> Verdict {
+    output::note("nothing was changed");
+    Verdict::Failed
+}
+
 async fn get(client: &Client, name: &str) -> Result<Task> {
     Ok(client.tasks().get_task(call(GetTaskRequest { name: name.into() })).await?.into_inner())
-}
-
-async fn list(format: Format, client: &Client, labels: Vec<String>) -> Result<()> {
-    let (mut tasks, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let page = client
-            .tasks()
-            .list_tasks(call(ListTasksRequest { page_size: 0, page_token, labels: labels.clone() }))
-            .await?
-            .into_inner();
-        tasks.extend(page.tasks);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    const COLUMNS: &[Column] = &[
-        text("name"),
-        number("revision"),
-        text("component"),
-        number("timeout"),
-        number("memory"),
-        text("state"),
-        text("updated"),
-    ];
-    let rows = tasks.iter().map(|task| {
-        let spec = task.spec.clone().unwrap_or_default();
-        vec![
-            task.name.clone(),
-            task.revision.to_string(),
-            short(&spec.component),
-            task_facts::timeout(&spec),
-            output::bytes(spec.memory_bytes),
-            if task.paused_at.is_some() { "paused".into() } else { String::new() },
-            output::instant(task.updated_at),
-        ]
-    });
-    output::rows(format, COLUMNS, rows.collect(), || Value::Array(tasks.iter().map(json::task).collect()))
-}
-
-/// Enough of a digest to name it.
-fn short(digest: &str) -> String {
-    digest.chars().take("sha256:".len() + 12).collect()
 }
 
 fn show(format: Format, task: &Task) -> Result<()> {

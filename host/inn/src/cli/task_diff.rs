@@ -2,9 +2,10 @@
 //! elsewhere (a timeout, a size) is not rounded here, or a change would go unseen.
 
 use super::client::Client;
-use super::{Format, Usage, json, output, task};
+use super::{Format, Usage, json, output, task, task_grants};
 use anyhow::Result;
 use innkeeper_api::proto::TaskSpec;
+use innkeeper_domain::grants::{self, Grant};
 use serde_json::{Value, json};
 
 pub async fn run(
@@ -22,25 +23,66 @@ pub async fn run(
         let found = all.iter().find(|revision| revision.number == number).and_then(|r| r.spec.clone());
         found.ok_or_else(|| Usage(format!("task `{name}` has no revision {number}; the newest is {newest}")))
     };
-    let changed = changed(&find(from)?, &find(to)?);
-    if format == Format::Json {
-        let fields = changed.into_iter().map(|(name, old, new)| (name, json!({"from": old, "to": new})));
-        return output::json(&Value::Object(fields.collect()));
-    }
-    if changed.is_empty() {
-        output::note(&format!("revisions {from} and {to} are the same"));
-    }
-    for (name, old, new) in changed {
-        output::line(&name)?;
-        let (removed, added) = lines_changed(&old, &new);
-        for line in removed {
-            output::line(&console::style(format!("  - {line}")).red().to_string())?;
-        }
-        for line in added {
-            output::line(&console::style(format!("  + {line}")).green().to_string())?;
-        }
+    let (old, new) = (find(from)?, find(to)?);
+    let changed = changed(&old, &new);
+    let (before, after) = (task_grants::of(&old)?, task_grants::of(&new)?);
+    let grants = (texts(&grants::grown(&before, &after)), texts(&grants::lost(&before, &after)));
+    show(format, changed, grants, &format!("revisions {from} and {to} are the same"))?;
+    let gained = imports_gained(client, old.component, new.component).await;
+    if !gained.is_empty() {
+        output::note(&format!("now also imports {}", gained.join(", ")));
     }
     Ok(())
+}
+
+fn show(
+    format: Format,
+    changed: Vec<(String, Value, Value)>,
+    (gained, lost): (Vec<String>, Vec<String>),
+    same: &str,
+) -> Result<()> {
+    let has_grants = !gained.is_empty() || !lost.is_empty();
+    if format == Format::Json {
+        let grants = has_grants.then(|| ("grants".to_string(), json!({"gained": gained, "lost": lost})));
+        let fields = changed.into_iter().map(|(name, old, new)| (name, json!({"from": old, "to": new})));
+        return output::json(&Value::Object(grants.into_iter().chain(fields).collect()));
+    }
+    if changed.is_empty() {
+        output::note(same);
+    }
+    if has_grants {
+        section("grants", lost, gained)?;
+    }
+    for (name, old, new) in changed {
+        let (removed, added) = lines_changed(&old, &new);
+        section(&name, removed, added)?;
+    }
+    Ok(())
+}
+
+fn section(name: &str, removed: Vec<String>, added: Vec<String>) -> Result<()> {
+    output::line(name)?;
+    for line in removed {
+        output::line(&console::style(format!("  - {line}")).red().to_string())?;
+    }
+    for line in added {
+        output::line(&console::style(format!("  + {line}")).green().to_string())?;
+    }
+    Ok(())
+}
+
+fn texts(grants: &[Grant]) -> Vec<String> {
+    grants.iter().map(ToString::to_string).collect()
+}
+
+/// The interfaces that only the new component asks for. Both are there as long as the task is.
+async fn imports_gained(client: &Client, old: String, new: String) -> Vec<String> {
+    if old == new {
+        return Vec::new();
+    }
+    let Some(before) = task_grants::imports(client, old).await else { return Vec::new() };
+    let Some(after) = task_grants::imports(client, new).await else { return Vec::new() };
+    task_grants::imports_gained(&before, &after)
 }
 
 /// The fields that differ: name, old value, new value.

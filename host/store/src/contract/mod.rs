@@ -33,7 +33,7 @@ pub use run::{
     StartOptions, Started,
 };
 pub use secret::SecretStore;
-pub use task::{NewTask, TaskStore};
+pub use task::{NewTask, OnGrowth, TaskStore};
 pub use tenant::{NewTenant, TenantStore};
 pub use token::{Found, TokenHash, TokenStore};
 pub use trigger::{

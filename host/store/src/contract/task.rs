@@ -17,29 +17,42 @@ pub struct NewTask {
     pub spec: TaskSpec,
 }
 
+/// What is done with a new revision whose grants are more than those of the one it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnGrowth {
+    Refuse,
+    /// Whoever changes the task knows.
+    Accept,
+}
+
 /// Tasks. The store doesn't check specs; see `TaskSpec::check`.
 #[async_trait]
 pub trait TaskStore: Send + Sync + 'static {
     /// `Exists`; `NotFound` if the tenant has no such component, or no such secret; `Quota` the memory of a run.
     async fn task_create(&self, tenant: TenantId, task: NewTask, change: Change) -> Result<Task, StoreError>;
 
-    /// Makes a new revision. Its limits hold at once, for runs of older revisions too. `NotFound` the task, the component or a secret; `Quota`; `Conflict` if the current revision is
-    /// not `expected`.
+    /// Makes a new revision. Its limits hold at once, for runs of older revisions too. `NotFound` the task, the component
+    /// or a secret; `Quota`; `Conflict` if the current revision is not `expected`, or if the new one's grants are more than
+    /// its are and that is not accepted.
     async fn task_update(
         &self,
         tenant: TenantId,
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
+        growth: OnGrowth,
         change: Change,
     ) -> Result<Task, StoreError>;
 
-    /// Makes a new revision that repeats an older one. `NotFound` the task, the revision or its component.
+    /// Makes a new revision that repeats an older one. `NotFound` the task, the revision or its component; `Conflict` as
+    /// an update.
     async fn task_rollback(
         &self,
         tenant: TenantId,
         name: &Name,
         revision: u32,
+        expected: Option<u32>,
+        growth: OnGrowth,
         change: Change,
     ) -> Result<Task, StoreError>;
 

@@ -7,8 +7,8 @@ use super::row::{At, Json, Small, Word, after_name, bad_token, execute, limit, p
 use super::{PostgresStore, SPECS_CACHED_MAX, Shared, audit, backfill, event_deliver, gate, secret, tenant};
 use crate::gates::limits_differ;
 use crate::record;
-use crate::words::{changed_meanwhile, is_followed};
-use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
+use crate::words::{is_followed, may_become};
+use crate::{NewTask, OnGrowth, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use innkeeper_domain::Timestamp;
@@ -52,6 +52,7 @@ impl TaskStore for PostgresStore {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
+        growth: OnGrowth,
         change: Change,
     ) -> Result<Task, StoreError> {
         let now = change.now;
@@ -60,10 +61,8 @@ impl TaskStore for PostgresStore {
                 gate::lock_executing(c, tenant, name).await?;
             }
             let (task, revision) = lock(c, tenant, name, "NO KEY UPDATE").await?;
-            if let Some(expected) = expected.filter(|expected| *expected != revision) {
-                return Err(changed_meanwhile(name, revision, expected));
-            }
             let before = get(c, tenant, name).await?;
+            may_become(&before, &spec, expected, growth)?;
             revise(c, tenant, task, revision + 1, &spec, None, now).await?;
             if limits_differ(&before.spec, &spec) {
                 gate::regate_task(c, tenant, task).await?;
@@ -82,6 +81,8 @@ impl TaskStore for PostgresStore {
         tenant: TenantId,
         name: &Name,
         to: u32,
+        expected: Option<u32>,
+        growth: OnGrowth,
         change: Change,
     ) -> Result<Task, StoreError> {
         let now = change.now;
@@ -91,6 +92,7 @@ impl TaskStore for PostgresStore {
             let missing = || StoreError::NotFound(format!("revision {to} of task `{name}`"));
             let old = spec(c, task, to).await?.ok_or_else(missing)?;
             let before = get(c, tenant, name).await?;
+            may_become(&before, &old, expected, growth)?;
             revise(c, tenant, task, revision + 1, &old, Some(to), now).await?;
             if limits_differ(&before.spec, &old) {
                 gate::regate_task(c, tenant, task).await?;

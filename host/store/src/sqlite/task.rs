@@ -6,8 +6,8 @@ use super::row::{At, Id, Json, Word, after_name, bad_token, limit, paged};
 use super::{SqliteStore, audit, backfill, event_deliver, gate, secret, tenant};
 use crate::gates::limits_differ;
 use crate::record;
-use crate::words::{changed_meanwhile, is_followed};
-use crate::{NewTask, Page, Paged, QueuedRuns, StoreError, TaskStore};
+use crate::words::{is_followed, may_become};
+use crate::{NewTask, OnGrowth, Page, Paged, QueuedRuns, StoreError, TaskStore};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
@@ -46,6 +46,7 @@ impl TaskStore for SqliteStore {
         name: &Name,
         spec: TaskSpec,
         expected: Option<u32>,
+        growth: OnGrowth,
         by: Change,
     ) -> Result<Task, StoreError> {
         let now = by.now;
@@ -53,9 +54,7 @@ impl TaskStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let change = move |c: &Connection| {
             let task = get(c, tenant, &name)?;
-            if let Some(expected) = expected.filter(|expected| *expected != task.revision) {
-                return Err(changed_meanwhile(&name, task.revision, expected));
-            }
+            may_become(&task, &spec, expected, growth)?;
             revise(c, tenant, task.id, task.revision + 1, &spec, None, now)?;
             if limits_differ(&task.spec, &spec) {
                 gate::regate_task(c, tenant, task.id)?;
@@ -73,6 +72,8 @@ impl TaskStore for SqliteStore {
         tenant: TenantId,
         name: &Name,
         revision: u32,
+        expected: Option<u32>,
+        growth: OnGrowth,
         by: Change,
     ) -> Result<Task, StoreError> {
         let now = by.now;
@@ -82,6 +83,7 @@ impl TaskStore for SqliteStore {
             let task = get(c, tenant, &name)?;
             let old = spec(c, task.id, revision)?
                 .ok_or_else(|| StoreError::NotFound(format!("revision {revision} of task `{name}`")))?;
+            may_become(&task, &old, expected, growth)?;
             revise(c, tenant, task.id, task.revision + 1, &old, Some(revision), now)?;
             if limits_differ(&task.spec, &old) {
                 gate::regate_task(c, tenant, task.id)?;
