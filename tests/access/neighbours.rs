@@ -148,7 +148,8 @@ async fn the_neighbours_names_are_as_if_they_were_not() {
     same(on, "TaskService/DeleteTask", "mine", "nonesuch", |name| proto::DeleteTaskRequest { name }).await;
     let revisions = |name| proto::ListRevisionsRequest { name, ..Default::default() };
     same(on, "TaskService/ListRevisions", "mine", "nonesuch", revisions).await;
-    let rollback = |name| proto::RollbackTaskRequest { name, revision: 1 };
+    let rollback =
+        |name| proto::RollbackTaskRequest { name, revision: 1, ..proto::RollbackTaskRequest::default() };
     same(on, "TaskService/RollbackTask", "mine", "nonesuch", rollback).await;
     let spec = task_spec(&host.b.component.to_string());
     let update = |name| proto::UpdateTaskRequest { name, spec: Some(spec.clone()), ..Default::default() };
