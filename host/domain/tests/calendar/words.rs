@@ -42,7 +42,7 @@ fn expressions_read_as_sentences() {
         ("0 0 * 6,7 *", Crontab, "at 00:00 in June and July"),
         ("0 0 13 1 5", Crontab, "at 00:00 on day 13 of January or on Fridays in January"),
         ("0 0 0 1 1 * 2030", Crontab, "at 00:00 on day 1 of January in 2030"),
-        ("0 0 0 1 1 * 2030-2032,2040", Crontab, "at 00:00 on day 1 of January in 2030, 2031, 2032 and 2040"),
+        ("0 0 0 1 1 * 2030-2032,2040", Crontab, "at 00:00 on day 1 of January in 2030 to 2032 and 2040"),
         ("0 0 30 2 *", Crontab, "never: at 00:00 on day 30 of February where there is one"),
     ] {
         let read = Schedule::Cron(CronSchedule::new(expression, dialect, "Europe/Berlin")).words().unwrap();
