@@ -15,6 +15,8 @@ mod faults;
 mod files;
 #[path = "guests/growth.rs"]
 mod growth;
+#[path = "guests/hoard.rs"]
+mod hoard;
 #[path = "guests/lies.rs"]
 mod lies;
 #[path = "guests/network.rs"]

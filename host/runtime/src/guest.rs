@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 use crate::stream::GuestStream;
 use bytes::Bytes;
 use innkeeper_domain::component::Shape;
-use innkeeper_domain::limits::{HANDLES_MAX, HTTP_HEADERS_BYTES_MAX, RANDOM_BYTES_MAX};
+use innkeeper_domain::limits::{HANDLES_MAX, HTTP_FIELDS_BYTES_MAX, RANDOM_BYTES_MAX};
 use innkeeper_domain::run::LogLevel;
 use innkeeper_domain::time::Now;
 use innkeeper_engine::executor::{AttemptPort, Invocation};
@@ -62,7 +62,7 @@ impl Guest {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let mut http = WasiHttpCtx::new();
-        http.set_field_size_limit(HTTP_HEADERS_BYTES_MAX);
+        http.set_field_size_limit(HTTP_FIELDS_BYTES_MAX);
         let memory = invocation.spec.memory.min(invocation.claimed.bounds.memory.unwrap_or(u64::MAX));
         let mut guest = Self {
             limiter: MemoryLimiter::new(memory),

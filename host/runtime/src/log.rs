@@ -65,8 +65,16 @@ impl Log {
     /// Adds what the guest says: each line of it a line, cut to its bound; dropped and counted beyond the
     /// run's bounds.
     pub fn write(&self, level: LogLevel, text: &str) {
-        for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        // More than a log may have are only counted: a message can have millions.
+        let last = text.match_indices('\n').nth(LOG_LINES_MAX - 1).map_or(text.len(), |(at, _)| at);
+        let (kept, rest) = text.split_at(last);
+        for line in kept.split('\n') {
             self.line(level, line.strip_suffix('\r').unwrap_or(line));
+        }
+        let more = rest.bytes().filter(|byte| *byte == b'\n').count();
+        if more > 0 {
+            self.state().drop_for(Bound::Lines, more as u64);
         }
     }
 
@@ -74,7 +82,7 @@ impl Log {
     pub fn note(&self, level: LogLevel, text: String) {
         let mut state = self.state();
         if state.notes_left == 0 {
-            state.drop_for(Bound::Notes);
+            state.drop_for(Bound::Notes, 1);
             return;
         }
         state.notes_left -= 1;
@@ -111,13 +119,13 @@ impl Log {
     fn line(&self, level: LogLevel, line: &str) {
         // First, so that what is dropped anyway costs no search for secrets.
         if self.state().lines_left == 0 {
-            self.state().drop_for(Bound::Lines);
+            self.state().drop_for(Bound::Lines, 1);
             return;
         }
         let line = self.mask.beginning(line, LOG_LINE_BYTES_MAX);
         let mut state = self.state();
         if state.bytes_left < line.len() {
-            state.drop_for(Bound::Bytes);
+            state.drop_for(Bound::Bytes, 1);
             return;
         }
         state.lines_left = state.lines_left.saturating_sub(1);
@@ -132,8 +140,8 @@ impl Log {
 }
 
 impl State {
-    fn drop_for(&mut self, bound: Bound) {
-        self.dropped += 1;
+    fn drop_for(&mut self, bound: Bound, lines: u64) {
+        self.dropped += lines;
         self.held.insert(bound);
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use innkeeper_domain::limits::{
-    HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_HEADERS_BYTES_MAX, TIMEOUT_MAX,
+    HTTP_BODY_WRITE_BYTES_MAX, HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_HEADERS_BYTES_MAX, TIMEOUT_MAX,
 };
 use innkeeper_domain::permission::HttpGrant;
 use innkeeper_domain::run::LogLevel;
@@ -136,6 +136,10 @@ impl WasiHttpHooks for Hooks {
             let stream = stream.map_err(|_| Error::ConnectionTimeout)??;
             exchange(request, stream, times, permit).await
         })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_BODY_WRITE_BYTES_MAX
     }
 
     fn p2_error_from_connect(

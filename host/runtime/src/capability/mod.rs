@@ -6,6 +6,7 @@ mod control;
 pub(crate) mod filesystem;
 pub(crate) mod http;
 mod log;
+mod request;
 mod sockets;
 
 use crate::bindings::innkeeper::task;
@@ -23,6 +24,9 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     linker.allow_shadowing(false);
     filesystem::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    request::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_config::add_to_linker(&mut linker, |guest: &mut Guest| WasiConfig::new(guest.config()))?;
     task::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
     task::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
