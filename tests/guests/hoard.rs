@@ -77,18 +77,21 @@ async fn alone() {
         (i32.load8_u (i32.const 1024)))";
     let cases = [
         Case::new("methods of eight megabytes", many(REQUESTS, 200, &set("set-method", 9)), Goes(&[1])),
-        Case::new("authorities of eight megabytes", many(REQUESTS, 200, &set("set-authority", 1)), Goes(&[1])),
-        Case::new("paths of eight megabytes", many(REQUESTS, 200, &set("set-path", 1)), Goes(&[1])),
-        Case::new("bodies of requests that are never sent", many(REQUESTS, 200, &body), Fails(Trap, "budget")),
         Case::new(
-            "as many headers as it may hold",
-            many(REQUESTS, 900, headers),
-            Goes(&[0]),
+            "authorities of eight megabytes",
+            many(REQUESTS, 200, &set("set-authority", 1)),
+            Goes(&[1]),
         ),
+        Case::new("paths of eight megabytes", many(REQUESTS, 200, &set("set-path", 1)), Goes(&[1])),
+        Case::new(
+            "bodies of requests that are never sent",
+            many(REQUESTS, 200, &body),
+            Fails(Trap, "budget"),
+        ),
+        Case::new("as many headers as it may hold", many(REQUESTS, 900, headers), Goes(&[0])),
     ];
-    let cases = cases.map(|case| {
-        case.set(|spec| (spec.timeout, spec.memory) = (Duration::from_secs(60), 16 << 20))
-    });
+    let cases =
+        cases.map(|case| case.set(|spec| (spec.timeout, spec.memory) = (Duration::from_secs(60), 16 << 20)));
     let sandbox = Sandbox::new();
     for case in cases {
         let name = case.name;
@@ -106,7 +109,8 @@ async fn alone() {
 fn what_the_host_keeps_for_a_guest_is_bounded() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args(["--exact", "hoard::alone", "--ignored", "--nocapture"]).output().unwrap();
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     println!("{said}");
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

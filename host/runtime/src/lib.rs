@@ -24,6 +24,7 @@ mod output;
 mod scratch;
 mod stream;
 #[cfg(test)]
+#[allow(dead_code, reason = "the tests of guests use the rest")]
 #[path = "../../../tests/support/wat.rs"]
 mod testing;
 pub mod worker;

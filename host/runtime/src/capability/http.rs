@@ -13,7 +13,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use innkeeper_domain::limits::{
-    HTTP_BODY_WRITE_BYTES_MAX, HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_HEADERS_BYTES_MAX, TIMEOUT_MAX,
+    HTTP_BODY_WRITE_BYTES_MAX, HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_HEADERS_BYTES_MAX,
+    TIMEOUT_MAX,
 };
 use innkeeper_domain::permission::HttpGrant;
 use innkeeper_domain::run::LogLevel;

@@ -29,7 +29,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     )?;
     types.func_wrap(
         "[method]outgoing-request.set-authority",
-        |mut store: StoreContextMut<'_, Guest>, (request, name): (Resource<Request>, Option<String>)| -> Answer {
+        |mut store: StoreContextMut<'_, Guest>,
+         (request, name): (Resource<Request>, Option<String>)|
+         -> Answer {
             if is_over(name.as_ref(), HTTP_AUTHORITY_BYTES_MAX) {
                 return Ok((Err(()),));
             }
@@ -38,7 +40,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     )?;
     types.func_wrap(
         "[method]outgoing-request.set-path-with-query",
-        |mut store: StoreContextMut<'_, Guest>, (request, path): (Resource<Request>, Option<String>)| -> Answer {
+        |mut store: StoreContextMut<'_, Guest>,
+         (request, path): (Resource<Request>, Option<String>)|
+         -> Answer {
             if is_over(path.as_ref(), HTTP_PATH_BYTES_MAX) {
                 return Ok((Err(()),));
             }
