@@ -48,6 +48,9 @@ pub(crate) fn quota_values(given: &[proto::QuotaValue]) -> Result<BTreeMap<Quota
                 "the quota `{quota}` is at most {VALUE_MAX}; without a value it has no bound"
             )));
         }
+        value
+            .map_or(Ok(()), |value| quota.check_value(value))
+            .map_err(|e| invalid(format!("the quota `{quota}`: {e}")))?;
         if quotas.insert(quota, *value).is_some() {
             return Err(invalid(format!("the quota `{quota}` is given twice")));
         }
@@ -87,6 +90,8 @@ mod tests {
         let unknown = refused(&[value("trigger", Some(1))]);
         assert!(Quota::ALL.iter().all(|quota| unknown.contains(quota.as_str())), "{unknown}");
         assert!(refused(&[value("triggers", Some(u64::MAX))]).contains("at most"));
+        assert!(quota_values(&[value("open-networks", Some(0b11))]).is_ok());
+        assert!(refused(&[value("open-networks", Some(1 << 40))]).contains("private=2"));
         assert!(refused(&[value("triggers", Some(1)), value("triggers", None)]).contains("twice"));
     }
 

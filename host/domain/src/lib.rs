@@ -25,6 +25,7 @@ pub mod ids;
 pub mod keyring;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod payload;
 pub mod permission;
 pub mod quota;

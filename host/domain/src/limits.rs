@@ -1,9 +1,11 @@
 //! Every bound, with its unit. What a user can reach is refused with the bound's value in the error.
 
 mod component;
+mod outbound;
 mod scratch;
 
 pub use component::*;
+pub use outbound::*;
 pub use scratch::*;
 use std::time::Duration;
 
@@ -277,20 +279,6 @@ pub const COMPONENT_HANDLES_MAX: usize = 10_000;
 pub const HOST_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Random bytes of one request.
 pub const RANDOM_BYTES_MAX: u64 = MIB;
-/// Outbound connections of one run at once.
-pub const HTTP_CONNECTIONS_MAX: usize = 16;
-/// Bytes of the headers of one outbound request or response.
-pub const HTTP_HEADERS_BYTES_MAX: usize = 128 * 1024;
-/// Bytes of headers that a guest puts together, for one request.
-pub const HTTP_FIELDS_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a method's name, of an authority, and of a path with its query, that a guest gives to a request.
-pub const HTTP_METHOD_BYTES_MAX: usize = 64;
-pub const HTTP_AUTHORITY_BYTES_MAX: usize = 512;
-pub const HTTP_PATH_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a request's body that the host holds for a guest until they are sent, twice: what one write may have.
-pub const HTTP_BODY_WRITE_BYTES_MAX: usize = 64 * 1024;
-/// How long an outbound connection may take to come about.
-pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 // The control plane.
 

@@ -1,5 +1,6 @@
 //! Quotas: how much of the host a tenant may have.
 
+use crate::network::{NetworkSet, UnknownNetworks};
 use crate::word::{UnknownWord, words};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub enum Quota {
     FanOut,
     /// Bytes of one attempt's log; the rest is dropped and counted.
     RunLogBytes,
+    /// Closed networks that the tenant's tasks may reach, if granted hosts in them; beside those that are open to all.
+    OpenNetworks,
 }
 
 words!(
@@ -51,7 +54,8 @@ words!(
     Components = "components",
     LeastInterval = "least-interval",
     FanOut = "fan-out",
-    RunLogBytes = "run-log-bytes"
+    RunLogBytes = "run-log-bytes",
+    OpenNetworks = "open-networks"
 );
 
 /// What a quota counts.
@@ -61,6 +65,8 @@ pub enum Unit {
     Bytes,
     /// Microseconds.
     Time,
+    /// A [`NetworkSet`].
+    Networks,
 }
 
 impl Quota {
@@ -75,6 +81,15 @@ impl Quota {
             | Self::Triggers
             | Self::Components
             | Self::FanOut => Unit::Count,
+            Self::OpenNetworks => Unit::Networks,
+        }
+    }
+
+    /// Refuses a number that can't be its value.
+    pub fn check_value(self, number: u64) -> Result<(), UnknownNetworks> {
+        match self.unit() {
+            Unit::Networks => NetworkSet::from_bits(number).map(|_| ()),
+            Unit::Count | Unit::Bytes | Unit::Time => Ok(()),
         }
     }
 
@@ -84,6 +99,7 @@ impl Quota {
             Unit::Count => number.to_string(),
             Unit::Bytes => format!("{number} bytes"),
             Unit::Time => format!("{:?}", Duration::from_micros(number)),
+            Unit::Networks => NetworkSet::from_known_bits(number).to_string(),
         }
     }
 }
@@ -127,6 +143,7 @@ impl Quotas {
             memory: self.get(Quota::RunMemory),
             log_bytes: self.get(Quota::RunLogBytes),
             cpu: cpu.map(|cpu| cpu.saturating_sub(cpu_used_today)),
+            open_networks: self.get(Quota::OpenNetworks).map(NetworkSet::from_known_bits).unwrap_or_default(),
         }
     }
 }
@@ -141,6 +158,8 @@ pub struct AttemptBounds {
     /// CPU time that was left of the day's when the attempt was claimed, for all that its tenant's attempts on its
     /// host use from then on.
     pub cpu: Option<Duration>,
+    /// Closed networks that are open to it.
+    pub open_networks: NetworkSet,
 }
 
 /// A request that a quota forbids.
@@ -161,7 +180,7 @@ impl QuotaExceeded {
         let [limit, used, asked] = [limit, used, asked].map(|number| quota.show(number));
         let why = match quota {
             Quota::LeastInterval => format!("{asked} were asked for, at least {limit} must be"),
-            Quota::RunMemory | Quota::FanOut | Quota::RunLogBytes => {
+            Quota::RunMemory | Quota::FanOut | Quota::RunLogBytes | Quota::OpenNetworks => {
                 format!("{asked} were asked for, {limit} are allowed")
             }
             Quota::CpuPerDay => format!("{used} of today's {limit} are used; it begins anew at midnight UTC"),
@@ -205,7 +224,7 @@ mod tests {
     fn an_excess_names_quota_value_and_use() {
         for quota in Quota::ALL {
             let words = QuotaExceeded { quota: *quota, limit: 7, used: 5, asked: 3 }.to_string();
-            assert!(words.contains(&format!("`{quota}`")) && words.contains('7'), "{words}");
+            assert!(words.contains(&format!("`{quota}`")) && words.contains(&quota.show(7)), "{words}");
             assert_eq!(quota.as_str().parse(), Ok(*quota));
         }
     }
@@ -223,5 +242,20 @@ mod tests {
         assert_eq!(day.bounds(Duration::from_secs(4)).cpu, Some(Duration::from_secs(6)));
         assert_eq!(day.bounds(Duration::from_secs(11)).cpu, Some(Duration::ZERO));
         assert_eq!(Quotas::default().bounds(Duration::from_secs(4)), AttemptBounds::default());
+    }
+
+    #[test]
+    fn networks_are_opened_by_name_and_no_others() {
+        let set: NetworkSet = "loopback,private".parse().unwrap();
+        // A bit that only a later version knows opens nothing here.
+        let some = quotas(Quota::OpenNetworks, set.bits() | 1 << 60);
+        assert_eq!(some.bounds(Duration::ZERO).open_networks, set);
+        assert_eq!(Quota::OpenNetworks.show(set.bits()), "loopback,private");
+        assert_eq!(Quota::OpenNetworks.check_value(set.bits()), Ok(()));
+        assert!(
+            Quota::OpenNetworks.check_value(1 << 60).is_err() && Quota::Triggers.check_value(1 << 60).is_ok()
+        );
+        let kept = serde_json::to_string(&quotas(Quota::OpenNetworks, 3)).unwrap();
+        assert_eq!(kept, r#"{"open-networks":3}"#);
     }
 }

@@ -102,7 +102,7 @@ impl Runtime {
         };
         let bounds = &invocation.claimed.bounds;
         let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), bounds.log_bytes);
-        let hooks = Hooks::new(Arc::clone(&self.http), Arc::clone(&invocation.spec), log.clone());
+        let hooks = Hooks::new(Arc::clone(&self.http), &invocation, log.clone());
         let mut store =
             Store::new(&self.engine, Guest::new(self, invocation, port, shape, hooks, log, ends_at));
         store.limiter(|guest| &mut guest.limiter);

@@ -87,7 +87,7 @@ impl Guest {
     /// A handler's state without what belongs to an attempt: for the bench's floor.
     pub fn bare(runtime: &Runtime, invocation: Invocation, port: Arc<dyn AttemptPort>) -> Self {
         let log = Log::new(Arc::clone(&port), Mask::new(&invocation.secrets), None);
-        let hooks = Hooks::new(Arc::clone(&runtime.http), Arc::clone(&invocation.spec), log.clone());
+        let hooks = Hooks::new(Arc::clone(&runtime.http), &invocation, log.clone());
         Self::new(runtime, invocation, port, Shape::Handler, hooks, log, Instant::now())
     }
 

@@ -68,7 +68,7 @@ pub struct RuntimeConfig {
     pub keys: Keyring,
     /// Attempts that are executed at one time.
     pub capacity: u32,
-    /// Networks that are closed to guests by default, and that the operator has opened.
+    /// Networks that are closed to guests by default, and that the operator has opened to all tenants'.
     pub open_networks: Vec<Network>,
     pub components: Arc<dyn ComponentSource>,
     pub compile_with: CompileWith,

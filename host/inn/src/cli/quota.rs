@@ -5,6 +5,7 @@ use super::output::{self, Column, number, text};
 use super::{Format, Global, Verdict, parse};
 use anyhow::Result;
 use innkeeper_api::proto::{GetQuotasRequest, GetQuotasResponse, Quota, QuotaValue, SetQuotasRequest};
+use innkeeper_domain::network::{NetworkName, NetworkSet};
 use innkeeper_domain::quota::{Quota as Kind, Unit};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -19,8 +20,13 @@ pub enum Command {
     /// concurrent-runs, triggers, components, starts-per-second (by hand), begins-per-second (of attempts) and fan-out
     /// (runs that one call may start) are counts; run-memory, stored-bytes and run-log-bytes (of one attempt) are sizes; cpu-per-day and least-interval
     /// (between two firings of a trigger) are times. What is there already stays when a quota gets less.
+    ///
+    /// open-networks names networks that are closed to tasks, with commas between, and opens them to the tenant's, if these
+    /// are granted hosts there (`inn task create --allow-http`): loopback, private, link-local, metadata (a cloud's, with its
+    /// credentials), cgnat, unique-local, ...; a word that isn't known is answered with all that are.
     #[command(after_help = "Examples:
   inn quota set --tenant acme concurrent-runs=10 run-memory=256MiB cpu-per-day=1h30m
+  inn quota set --tenant acme open-networks=loopback,private
   inn quota set --tenant acme triggers=100 least-interval=10s stored-bytes=1GiB
   inn quota set --tenant acme starts-per-second=none      takes it away")]
     Set {
@@ -53,6 +59,7 @@ pub fn value(text: &str) -> Result<QuotaValue, String> {
         Unit::Bytes => parse::size(&value)?,
         Unit::Time => u64::try_from(parse::duration(&value)?.as_micros())
             .map_err(|_| format!("`{value}` is too long"))?,
+        Unit::Networks => value.parse::<NetworkSet>().map_err(|e| e.to_string())?.bits(),
     };
     Ok(QuotaValue { name, value: Some(value) })
 }
@@ -83,7 +90,13 @@ fn exact(unit: Unit, number: u64) -> String {
             }
             if rest > 0 { format!("{text}{rest}µs") } else { text }
         }
+        Unit::Networks => networks(number).to_string(),
     }
+}
+
+/// Those of them that this version knows.
+fn networks(number: u64) -> NetworkSet {
+    NetworkSet::from_known_bits(number)
 }
 
 /// What is used, for people.
@@ -92,6 +105,7 @@ fn about(unit: Unit, number: u64) -> String {
         Unit::Count => number.to_string(),
         Unit::Bytes => output::bytes(number),
         Unit::Time => output::duration(Duration::from_micros(number)),
+        Unit::Networks => networks(number).to_string(),
     }
 }
 
@@ -117,12 +131,16 @@ fn show(format: Format, quotas: &GetQuotasResponse) -> Result<()> {
 }
 
 fn json(quota: &Quota) -> Value {
-    let unit = match unit(&quota.name) {
-        Unit::Count => "count",
-        Unit::Bytes => "bytes",
-        Unit::Time => "microseconds",
+    let (unit, value) = match unit(&quota.name) {
+        Unit::Count => ("count", json!(quota.value)),
+        Unit::Bytes => ("bytes", json!(quota.value)),
+        Unit::Time => ("microseconds", json!(quota.value)),
+        Unit::Networks => {
+            let names = |set| networks(set).names().map(NetworkName::as_str).collect::<Vec<_>>();
+            ("networks", json!(quota.value.map(names)))
+        }
     };
-    json!({"name": quota.name, "value": quota.value, "used": quota.used, "unit": unit})
+    json!({"name": quota.name, "value": value, "used": quota.used, "unit": unit})
 }
 
 #[cfg(test)]
@@ -142,6 +160,8 @@ mod tests {
             ("least-interval=1500ms", 1_500_000, "1s500ms"),
             ("concurrent-runs=0", 0, "0"),
             ("cpu-per-day=0s", 0, "0s"),
+            ("open-networks=private,loopback", 0b11, "loopback,private"),
+            ("open-networks=metadata", 0b1000, "metadata"),
         ] {
             let read = value(text).unwrap();
             assert_eq!(read.value, Some(number), "{text}");
@@ -158,6 +178,17 @@ mod tests {
         {
             assert!(value(bad).is_err(), "{bad}");
         }
+        for bad in ["3", "intranet", "loopback,", "10.0.0.0/8"] {
+            assert!(value(&format!("open-networks={bad}")).unwrap_err().contains("link-local"), "{bad}");
+        }
+        assert_eq!(exact(Unit::Networks, 0), "none");
+    }
+
+    #[test]
+    fn networks_are_named_in_json() {
+        let of = |value| json(&Quota { name: "open-networks".into(), value, used: None });
+        assert_eq!(of(Some(0b1001))["value"], json!(["loopback", "metadata"]));
+        assert_eq!((of(None)["value"].clone(), of(None)["unit"].clone()), (Value::Null, json!("networks")));
     }
 
     #[test]

@@ -78,8 +78,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     capacity: u32,
 
-    /// A network that is closed to tasks by default (loopback, private, link-local ...) and is to be open;
-    /// can be repeated
+    /// A network that is closed to tasks by default (loopback, private, link-local ...) and is to be open to all tenants'
+    /// (to one's: `inn quota set open-networks=`); can be repeated
     #[arg(long, value_name = "NETWORK")]
     open_network: Vec<Network>,
 

@@ -143,7 +143,8 @@ pub struct Options {
     /// An argument of a command; can be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     arguments: Vec<String>,
-    /// A host that it may speak HTTP with, exact, with a port unless that is 80 or 443; can be repeated
+    /// A host that it may speak HTTP with: api.example.com, `*.example.com` for all names below, `*` for any; with :PORT,
+    /// :8000-8099 or `:*` unless that is 80 or 443; can be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_http: Vec<String>,
     /// A label that a host must have to execute it (`inn serve --label`); can be repeated
