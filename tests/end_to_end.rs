@@ -134,6 +134,27 @@ fn http_check_reaches_what_it_is_granted_and_nothing_else() {
 }
 
 #[test]
+fn a_closed_network_is_opened_by_the_tenants_quota() {
+    let host = Host::start();
+    let input = format!(r#"{{"url": "http://localhost:{}/"}}"#, site());
+    host.ok(&["task", "create", "check", "--component", &guest("http-check"), "--allow-http", "*:*"]);
+    let check = || {
+        let run = host.inn(&["run", "check", "--input", &input, "--wait", "-o", "json"]);
+        serde_json::from_str::<Value>(&run.stdout).unwrap()
+    };
+    let denied = check();
+    assert_eq!(denied["failure"]["code"], "denied", "{denied}");
+    let log = host.ok(&["runs", "logs", denied["id"].as_str().unwrap()]).stdout;
+    let set = ["quota", "set", "--tenant", "default", "open-networks=loopback"];
+    assert!(log.contains("network `loopback`") && log.contains(&set.join(" ")), "{log}");
+    assert!(host.ok(&set).stdout.contains("loopback"));
+    let opened = check();
+    assert_eq!(opened["output"]["status"], json!(200), "{opened}");
+    host.ok(&["quota", "set", "open-networks=none"]);
+    assert_eq!(check()["failure"]["code"], "denied");
+}
+
+#[test]
 fn what_cannot_be_run_is_refused_with_words() {
     let host = Host::start();
     let whole = std::fs::read(guest("hello")).unwrap();

@@ -253,7 +253,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_grant_covers_what_it_allows() {
         for (wide, narrow) in [
             ("a.example", "a.example:80"),
@@ -276,6 +275,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn a_pattern_is_of_names_below() {
         let below = grant("*.Example.com.");
         for host in ["a.example.com", "a.b.EXAMPLE.com", "a.example.com."] {
