@@ -5,6 +5,7 @@ use innkeeper_domain::audit::Change;
 use innkeeper_domain::bill::{Bill, Used};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::{STORED_BYTES_PER_LINE, STORED_BYTES_PER_RUN};
+use innkeeper_domain::network::NetworkSet;
 use innkeeper_domain::quota::{AttemptBounds, Quota, Quotas};
 use innkeeper_domain::tenant::{TenantState, TenantUpdate};
 use innkeeper_domain::timetable::Reckoning;
@@ -257,12 +258,14 @@ pub async fn starts_come_at_their_rate(f: Fixture) {
 pub async fn the_cpu_time_of_a_day_runs_out_and_begins_anew(f: Fixture) {
     f.set(Quota::CpuPerDay, Some(3_000)).await;
     f.set(Quota::RunMemory, Some(99)).await;
+    let open_networks: NetworkSet = "loopback,private".parse().unwrap();
+    f.set(Quota::OpenNetworks, Some(open_networks.bits())).await;
     f.starts(4, 2).await;
     // Each uses 2 ms.
     for left in [3, 1] {
         let claimed = f.claim(1).await.remove(0);
         let cpu = Some(Duration::from_millis(left));
-        assert_eq!(claimed.bounds, AttemptBounds { memory: Some(99), log_bytes: None, cpu });
+        assert_eq!(claimed.bounds, AttemptBounds { memory: Some(99), log_bytes: None, cpu, open_networks });
         f.finish(&claimed, output("1"), None).await.unwrap();
     }
     assert_eq!(f.claim(9).await, []);
