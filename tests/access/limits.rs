@@ -201,7 +201,7 @@ async fn quotas_are_shown_set_and_held() {
     let answer =
         quotas.set_quotas(admin(proto::SetQuotasRequest { quotas: set })).await.unwrap().into_inner();
     let shown = quotas.get_quotas(owner(proto::GetQuotasRequest {})).await.unwrap().into_inner();
-    assert_eq!((answer.quotas.len(), &answer), (11, &shown));
+    assert_eq!((answer.quotas.len(), &answer), (12, &shown));
     let of = |name: &str| shown.quotas.iter().find(|quota| quota.name == name).unwrap();
     assert_eq!((of("fan-out").value, of("fan-out").used), (Some(2), None));
     assert_eq!((of("triggers").value, of("triggers").used), (None, Some(2)));

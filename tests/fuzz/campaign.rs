@@ -33,6 +33,7 @@ pub fn child() -> Option<Child> {
     let count = count.parse().expect("a number");
     let until = match (mark.as_str(), kind.as_str()) {
         (CHILD, "seeds") => Until::Seeds(count),
+        (CHILD, "shown") => Until::Shown,
         (CHILD, "millis") => Until::Elapsed(Duration::from_millis(count)),
         _ => return None,
     };
@@ -104,11 +105,13 @@ fn for_so_long(cases: &[&Case], minutes: u64, folder: &Path) -> bool {
 /// Works on a target in a process of its own. Says what ended it, if it didn't itself.
 fn is_good(target: &str, first: u64, until: Until, folder: &Path) -> bool {
     let last = folder.join(target);
-    let mut command = command(target, first, until, &last);
-    let status = command.status().expect("this program starts");
+    let mut child = command(target, first, until, &last);
+    let status = child.status().expect("this program starts");
     if let Some(signal) = status.signal() {
         let seed = seed_of(&last);
-        println!("{target}: seed {seed} ends the process by signal {signal}\nagain: {}", again(target, seed));
+        println!("{target}: seed {seed} ends the process by signal {signal}; its input:");
+        let shown = command(target, seed, Until::Shown, &last).status().expect("this program starts");
+        println!("{}\nagain: {}", if shown.success() { "" } else { "can't be shown" }, again(target, seed));
     }
     status.success()
 }
@@ -119,6 +122,7 @@ pub fn command(target: &str, first: u64, until: Until, last: &Path) -> Command {
     let (kind, count) = match until {
         Until::Seeds(count) => ("seeds", count),
         Until::Elapsed(time) => ("millis", time.as_millis() as u64),
+        Until::Shown => ("shown", 0),
     };
     let mut command = Command::new(env::current_exe().expect("this program"));
     // In memory where that can be: nothing here is about the disk.

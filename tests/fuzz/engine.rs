@@ -55,6 +55,8 @@ pub struct Case {
 pub enum Until {
     Seeds(u64),
     Elapsed(Duration),
+    /// Only shows the input of the first seed.
+    Shown,
 }
 
 /// Panics that nobody has asked about yet.
@@ -86,12 +88,17 @@ fn work(case: &Case, first: u64, until: Until, last: &File) -> bool {
         }
     }));
     let mut target = (case.new)();
+    if matches!(until, Until::Shown) {
+        target.make(&mut Random::new(first)).iter().for_each(|piece| print!("{}", shown(piece)));
+        return true;
+    }
     let (begun, mut done) = (Instant::now(), 0);
     let (mut taken, mut slowest) = (0, (Duration::ZERO, first));
     let watchdog = Watchdog::start(case.name);
     while match until {
         Until::Seeds(count) => done < count,
         Until::Elapsed(time) => begun.elapsed() < time,
+        Until::Shown => false,
     } {
         let seed = first.wrapping_add(done);
         watchdog.at(seed, last);

@@ -77,6 +77,12 @@ impl FromStr for DatabaseUrl {
             return Err(DatabaseUrlError("it doesn't begin with postgres://".into()));
         }
         let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
+        if place.matches('@').count() > 1 {
+            // What is after the first may be the rest of the password, which would be shown as the host's or database's.
+            return Err(DatabaseUrlError(
+                "a second `@`: in a name or a password it is written %40, and `/` %2F".into(),
+            ));
+        }
         let (mut roots, mut rest) = (None, Vec::new());
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
@@ -92,13 +98,6 @@ impl FromStr for DatabaseUrl {
             .map_err(|e: tokio_postgres::Error| DatabaseUrlError(words(&e)))?;
         if config.get_user().is_none() {
             return Err(DatabaseUrlError("it names no user".into()));
-        }
-        let is_torn = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
-        if config.get_hosts().iter().any(is_torn) {
-            // What is before it may be a part of the password, which would be shown as the host's.
-            return Err(DatabaseUrlError(
-                "a second `@`: in a user's name or password it is written %40".into(),
-            ));
         }
         if !mode_given {
             let near = config.get_hosts().iter().all(is_near);
@@ -358,6 +357,7 @@ mod tests {
             ("postgres://b/c", "no user"),
             ("postgres://a@b/c?nonsense=1", "nonsense"),
             ("postgres://a:top@secret@b/c", "%40"),
+            ("postgres://a:top@sec/secret@b/c", "%40"),
         ] {
             let error = url.parse::<DatabaseUrl>().unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");

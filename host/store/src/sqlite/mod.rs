@@ -265,6 +265,8 @@ mod tests {
             (claim::TENANTS, "run_ready"),
             (claim::FIRST, "run_ready"),
             (claim::NEXT, "run_ready"),
+            (claim::COUNT, "run_ready"),
+            (claim::RUNNING, "run_host"),
             (gate_grant::held_sql(GateKind::Trigger).as_str(), "run_held_trigger"),
             (gate_grant::held_sql(GateKind::Key).as_str(), "run_held_key"),
             (gate_grant::held_sql(GateKind::Task).as_str(), "run_held_task"),

@@ -147,7 +147,7 @@ impl TenantStore for SqliteStore {
                 + count("SELECT coalesce(sum(size), 0) FROM upload WHERE tenant_id = ?1")?
                 + count("SELECT coalesce(sum(bytes), 0) FROM stored WHERE tenant_id = ?1")?;
             let running =
-                "SELECT count(*) FROM run WHERE tenant_id = ?1 AND state = 'running' AND host_id IS NOT NULL";
+                "SELECT count(*) FROM run WHERE +tenant_id = ?1 AND state = 'running' AND host_id IS NOT NULL";
             let triggers = "SELECT count(*) FROM trigger WHERE tenant_id = ?1 AND deleted_at IS NULL";
             Ok(QuotaUse(
                 [
