@@ -13,7 +13,7 @@ help:
 	@echo "make test               all tests"
 	@echo "make chaos [MINUTES=10] kill, freeze and cut off hosts and their database for so long"
 	@echo "make simulate [SEEDS=100] weeks of faults under simulated time, so many"
-	@echo "make fuzz [TARGET=cel]  made-up uploads, requests and texts, until stopped or for MINUTES=N"
+	@echo "make fuzz [TARGET=cel]  made-up uploads, requests and texts, until stopped or for MINUTES=N; INN_SEED=N once"
 	@echo "make lint               rustfmt and clippy, warnings denied"
 	@echo "make bench [SECONDS=5]  what this machine can do, optimised"
 	@echo "make install            install inn into cargo's bin folder"
@@ -38,7 +38,7 @@ chaos: setup postgres
 simulate: setup
 	INN_SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test simulation -- --nocapture --test-threads 1
 
-# Without an end, or MINUTES=N; TARGET=cel alone. INN_SEED=N TARGET=cel repeats what was found.
+# Without an end, or MINUTES=N; TARGET=cel alone. INN_SEED=N TARGET=cel repeats what was found: that seed, once.
 .PHONY: fuzz
 fuzz: setup
 	TARGET=$(TARGET) MINUTES=$(if $(filter file,$(origin MINUTES)),0,$(MINUTES)) $(CARGO) test --locked -p inn --test fuzz
@@ -56,6 +56,7 @@ bench: setup
 	target/release/inn bench warm $(if $(SECONDS),--seconds $(SECONDS))
 	target/release/inn bench starts $(if $(SECONDS),--seconds $(SECONDS))
 	target/release/inn bench fairness $(if $(SECONDS),--seconds $(SECONDS))
+	target/release/inn bench neighbours $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: install
 install: setup

@@ -71,10 +71,13 @@ impl Stub {
     async fn end(invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let input = String::from_utf8(invocation.claimed.input.bytes).unwrap();
         let failure = |kind| Outcome::Failure(Failure::new(kind, "on purpose"));
+        let is_newest = invocation.claimed.revision == invocation.claimed.current_revision;
         let outcome = match input.as_str() {
-            "tells" => {
-                let told = invocation.secrets.iter().map(|(key, text)| format!("{key}={}", text.expose()));
-                Outcome::Output(Payload::json(told.collect::<Vec<_>>().join(" ")))
+            "tells when it is old" if is_newest => failure(FailureKind::Guest),
+            "tells" | "tells when it is old" => {
+                let hosts = invocation.spec.allow_http.iter().map(ToString::to_string);
+                let secrets = invocation.secrets.iter().map(|(key, text)| format!("{key}={}", text.expose()));
+                Outcome::Output(Payload::json(hosts.chain(secrets).collect::<Vec<_>>().join(" ")))
             }
             "fails" => failure(FailureKind::Trap),
             "fails once" if invocation.claimed.try_number == 1 => failure(FailureKind::Guest),
@@ -405,7 +408,7 @@ async fn an_attempt_has_the_secrets_that_its_revision_names_as_they_are_when_it_
     set("the first").await;
     let plain = engine.store.task_get(tenant, &name("work")).await.unwrap().spec;
     let secrets = [("KEY".to_string(), name("password"))].into();
-    let naming = TaskSpec { secrets, ..plain.clone() };
+    let naming = TaskSpec { secrets, ..plain };
     engine
         .store
         .task_update(tenant, &name("work"), naming, None, OnGrowth::Accept, now.into())
@@ -419,15 +422,63 @@ async fn an_attempt_has_the_secrets_that_its_revision_names_as_they_are_when_it_
     stop.cancel();
     tasks.wait().await;
 
-    // One that is gone fails the run, and though another try would be left, that would not help.
+    // One that can't be opened fails the run, and though another try would be left, that would not help.
+    let text = SecretText::new("the third".into()).unwrap();
+    let other = Keyring::new(vec![[8; 32].into()]).unwrap();
+    let sealed = other.seal(tenant, name("password"), &text, [3; 24], now);
+    engine.store.secret_put(sealed, now.into()).await.unwrap();
     let orphan = engine.start("tells").await;
-    engine.store.task_update(tenant, &name("work"), plain, None, OnGrowth::Accept, now.into()).await.unwrap();
-    engine.store.secret_delete(tenant, &name("password"), now.into()).await.unwrap();
     let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
     let run = engine.end(orphan).await;
     let failure = run.failure.unwrap();
     assert_eq!((run.state, run.attempt, failure.kind), (RunState::Failed, 1, FailureKind::Secret));
-    assert!(failure.message.contains("`password`"), "{failure:?}");
+    assert!(failure.message.contains(other.key_id()), "{failure:?}");
+    stop.cancel();
+    tasks.wait().await;
+}
+
+/// Runs are pinned to a revision, but not to what it was granted: neither those that wait, nor those that are tried again.
+#[tokio::test]
+async fn an_attempt_has_no_grant_that_its_task_has_no_more() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let (tenant, work, now) = (engine.tenant.id, name("work"), SystemClock.now());
+    for secret in ["kept", "old"] {
+        let text = SecretText::new(format!("the {secret} one")).unwrap();
+        let sealed = keyring().seal(tenant, name(secret), &text, [secret.len() as u8; 24], now);
+        engine.store.secret_put(sealed, now.into()).await.unwrap();
+    }
+    let plain = engine.store.task_get(tenant, &work).await.unwrap().spec;
+    let granted = |hosts: &[&str], secrets: &[&str]| TaskSpec {
+        allow_http: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+        secrets: secrets.iter().map(|secret| (secret.to_string(), name(secret))).collect(),
+        ..plain.clone()
+    };
+    let update = async |spec| {
+        engine.store.task_update(tenant, &work, spec, None, OnGrowth::Accept, now.into()).await.unwrap()
+    };
+    update(granted(&["kept.example", "old.example"], &["kept", "old"])).await;
+    let (first, failing) = (engine.start("tells").await, engine.start("tells when it is old").await);
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    let output = |run: Run| String::from_utf8(run.output.unwrap().bytes).unwrap();
+    let all = "kept.example old.example kept=the kept one old=the old one";
+    assert_eq!(output(engine.end(first).await), all);
+    assert_eq!(engine.end(failing).await.state, RunState::Failed);
+    stop.cancel();
+    tasks.wait().await;
+
+    let waiting = engine.start("tells").await;
+    update(granted(&["kept.example"], &["kept"])).await;
+    let retried = engine
+        .store
+        .runs_retry(tenant, vec![failing], OnRevision::Pinned, SystemClock.now().into())
+        .await
+        .unwrap();
+    assert_eq!(retried.reopened, [failing]);
+    let (stop, tasks) = engine.dispatch(Duration::from_secs(5));
+    for pinned in [waiting, failing] {
+        let run = engine.end(pinned).await;
+        assert_eq!((run.revision, output(run).as_str()), (2, "kept.example kept=the kept one"));
+    }
     stop.cancel();
     tasks.wait().await;
 }

@@ -2,7 +2,8 @@
 //! Inputs are grown from grammars and good examples and then damaged; a seed is an input, to the letter.
 //!
 //! `make test` goes through the same few seeds of every target, `make fuzz` through new ones until it is stopped.
-//! `TARGET=cel` is that target alone, `INN_SEED` repeats a seed, `INN_SEEDS` says how many to go through.
+//! `TARGET=cel` is that target alone. `INN_SEED` repeats that one seed, once, whatever `MINUTES` is; `INN_SEEDS` says how
+//! many to go through, from there or from the first.
 //! Each target is worked on in a process of its own, so that even what ends that, as an overflow of the stack does,
 //! has its seed told.
 

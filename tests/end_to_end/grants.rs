@@ -17,10 +17,10 @@ fn grants_that_grow_are_shown_and_must_be_accepted() {
     );
     let http_check = guest("http-check");
     let pushed = host.ok(&["component", "push", &http_check]).stdout;
-    assert!(pushed.contains("needs") && pushed.contains("--allow-http"), "{pushed}");
+    assert!(pushed.contains("could ask for") && pushed.contains("--allow-http"), "{pushed}");
     let digest = host.json(&["component", "push", &http_check])["digest"].as_str().unwrap().to_string();
     let shown = host.json(&["component", "show", &digest]);
-    assert!(shown["needs"].to_string().contains("outbound HTTP"), "{shown}");
+    assert!(shown["could_ask_for"].to_string().contains("outbound HTTP"), "{shown}");
 
     // Another component is no growth, but one that imports what it isn't granted is told so.
     let updated = host.ok(&["task", "update", "check", "--component", &digest]);
@@ -31,7 +31,7 @@ fn grants_that_grow_are_shown_and_must_be_accepted() {
 
     let grow = ["task", "update", "check", "--allow-http", "api.example.com:8080", "--secret", "KEY=token"];
     let refused = host.inn(&grow);
-    let words = "now also: outbound HTTP to api.example.com:8080, the secret `token` as KEY; accept it";
+    let words = "now also: outbound HTTP to api.example.com:8080, the secret `token` as KEY";
     assert!(refused.code != 0 && refused.stderr.contains(words), "{}", refused.stderr);
     assert!(refused.stderr.contains("--accept-permissions"), "{}", refused.stderr);
     assert_eq!(host.json(&["task", "show", "check"])["revision"], 2);
@@ -47,7 +47,8 @@ fn grants_that_grow_are_shown_and_must_be_accepted() {
     let refused = host.inn(&["task", "rollback", "check", "3"]);
     assert!(refused.code != 0, "{}", refused.stdout);
     assert!(
-        refused.stderr.contains("now also: outbound HTTP to api.example.com:8080; accept"),
+        refused.stderr.contains("now also: outbound HTTP to api.example.com:8080")
+            && !refused.stderr.contains("the secret"),
         "{}",
         refused.stderr
     );

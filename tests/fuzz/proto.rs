@@ -3,12 +3,19 @@
 
 use crate::cel::value;
 use crate::engine::{Input, Seen, Target, plain_words, same};
-use crate::host::{Host, Who, request};
+use crate::host::{Host, Who, name, request};
 use crate::message::{Call, Known, Protocol};
 use crate::random::Random;
 use bytes::{Buf, BufMut};
 use innkeeper_api::proto::{CreateTaskRequest, CreateTriggerRequest, Task, Trigger};
 use innkeeper_domain::access::Role;
+use innkeeper_domain::backfill::Again;
+use innkeeper_domain::calendar::{Fold, Gap};
+use innkeeper_domain::failure::FailureKind;
+use innkeeper_domain::quota::Quota;
+use innkeeper_domain::rule::When;
+use innkeeper_domain::trigger::{CatchUp, OverlapPolicy};
+use innkeeper_domain::webhook::Scheme;
 use prost::Message;
 use std::time::Duration;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -67,12 +74,13 @@ impl Target for Requests {
 async fn all(protocol: &Protocol, input: &[Vec<u8>]) -> Result<Seen, String> {
     let host = Host::start().await;
     let channel = host.connect_from(1).await;
+    let ids = ids(&host).await;
     let mut seen = Seen::Refused;
     for (number, piece) in input.iter().enumerate() {
         let Some(end) = piece.iter().position(|byte| *byte == b'\n') else { continue };
         let path = String::from_utf8_lossy(&piece[..end]).into_owned();
         let Some(call) = protocol.calls.iter().find(|call| call.path == path) else { continue };
-        let message = with_ids(&host, &piece[end + 1..]);
+        let message = with_ids(&ids, &piece[end + 1..]);
         let answer = send(&channel, &path, message, call.streams).await;
         let answered = match answer {
             Ok(answer) => {
@@ -225,19 +233,25 @@ fn place_of(id: &str) -> String {
     format!("@{id:@<35}")
 }
 
-const IDS: [&str; 5] = ["run-mine", "run-other", "run-of-b", "token", "trigger"];
+const IDS: [&str; 6] = ["run-mine", "run-other", "run-of-b", "token", "trigger", "backfill"];
 
-/// A message with the host's own ids in it.
-fn with_ids(host: &Host, message: &[u8]) -> Vec<u8> {
-    let real = [
+/// What these are of a host.
+async fn ids(host: &Host) -> [String; IDS.len()] {
+    let trigger = host.store.trigger_get(host.a.tenant, &name("mine-hourly")).await.unwrap();
+    [
         host.a.runs[0].to_string(),
         host.a.runs[1].to_string(),
         host.b.runs[0].to_string(),
         host.a.token.to_string(),
-        host.a.tenant.to_string(),
-    ];
+        trigger.id.to_string(),
+        host.backfill("mine-hourly").await,
+    ]
+}
+
+/// A message with a host's own ids in it.
+fn with_ids(ids: &[String; IDS.len()], message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
-    for (id, real) in IDS.iter().zip(real) {
+    for (id, real) in IDS.iter().zip(ids) {
         let place = place_of(id);
         while let Some(at) = message.windows(place.len()).position(|window| window == place.as_bytes()) {
             message[at..at + place.len()].copy_from_slice(real.as_bytes());
@@ -245,6 +259,30 @@ fn with_ids(host: &Host, message: &[u8]) -> Vec<u8> {
     }
     message
 }
+
+/// One of a kind, or nothing, which stands for the usual one.
+fn or_usual<T: Clone + ToString>(random: &mut Random, all: &[T]) -> Option<String> {
+    if random.chance(20) { Some(String::new()) } else { any(random, all) }
+}
+
+fn any<T: Clone + ToString>(random: &mut Random, all: &[T]) -> Option<String> {
+    random.pick(all).map(|one| one.to_string())
+}
+
+/// Hosts to allow.
+const GRANTS: [&str; 11] = [
+    "example.com",
+    "EXAMPLE.org.",
+    "[::1]:8080",
+    "192.0.2.1:1",
+    "example.com:5-5",
+    "[2001:db8::1]:8000-8099",
+    "*.example.com",
+    "*.example.com:1-9",
+    "example.com:*",
+    "*",
+    "*:*",
+];
 
 /// What texts of a field may mean.
 struct Words;
@@ -254,13 +292,9 @@ impl Known for Words {
         let one_of = |random: &mut Random, words: &[&str]| random.pick(words).map(Into::into);
         match field {
             "id" => random.pick(&IDS).map(place_of),
-            "name" | "key" if random.chance(50) => {
-                one_of(random, &["new", "third", "fan-out", "cpu-seconds-per-day", "k1", "k2"])
-            }
-            "name" => one_of(
-                random,
-                &["mine", "mine-hourly", "other", "closed-a", "a", "b", "triggers", "runs-per-second"],
-            ),
+            "name" | "key" if random.chance(50) => one_of(random, &["new", "third", "k1", "k2"]),
+            "name" if random.chance(30) => any(random, Quota::ALL),
+            "name" => one_of(random, &["mine", "mine-hourly", "other", "closed-a", "a", "b"]),
             "task" => one_of(random, &["mine", "mine", "other", ""]),
             "trigger" => one_of(random, &["mine-hourly", "other-hourly", ""]),
             "component" | "digest" => one_of(random, &[COMPONENT, COMPONENT, "sha256:01"]),
@@ -278,13 +312,10 @@ impl Known for Words {
             ),
             "time_zone" => one_of(random, &["", "UTC", "Europe/Berlin", "America/New_York", "Pacific/Apia"]),
             "dialect" => one_of(random, &["", "", "crontab", "quartz", "rust"]),
-            "gap" => one_of(random, &["", "run-after", "skip"]),
-            "fold" => one_of(random, &["", "once", "twice"]),
-            "overlap" => one_of(
-                random,
-                &["", "allow", "skip", "buffer-one", "buffer-all", "cancel-running", "replace"],
-            ),
-            "catch_up" => one_of(random, &["", "none", "latest", "all", "skip"]),
+            "gap" => or_usual(random, Gap::ALL),
+            "fold" => or_usual(random, Fold::ALL),
+            "overlap" => or_usual(random, OverlapPolicy::ALL),
+            "catch_up" => or_usual(random, CatchUp::ALL),
             "pattern" | "topic" => {
                 one_of(random, &["orders.new", "orders.*", "**", "innkeeper.run.failed", "a"])
             }
@@ -292,19 +323,16 @@ impl Known for Words {
                 one_of(random, &["", "data.total > 1", "true", "{'a': data}", "events", "data.a.b"])
             }
             "concurrency_key" => one_of(random, &["", "input.customer", "input", "1/0", "string(input.id)"]),
-            "when" => one_of(random, &["", "success", "failure", "any"]),
-            "scheme" => one_of(random, &["", "standard", "github", "stripe"]),
+            "when" => or_usual(random, When::ALL),
+            "scheme" => or_usual(random, Scheme::ALL),
             "rate" => one_of(random, &["", "1/s", "100/m", "100000/d"]),
             "secret" | "value" => one_of(random, &["signing", "hunter2!", "x", "1"]),
             "labels" | "requires" | "label" => one_of(random, &["zone=eu", "gpu=a100", "a/b=c", "x=1"]),
-            "allow_http" => one_of(random, &["example.com", "[::1]:8080", "192.0.2.1:1", "EXAMPLE.org."]),
-            "on" | "failure_kinds" => {
-                one_of(random, &["trap", "timeout", "guest", "memory", "exit", "host-lost"])
-            }
+            "allow_http" => one_of(random, &GRANTS),
+            "on" | "failure_kinds" => any(random, &FailureKind::ALL),
             "exclude" | "holiday" => one_of(random, &["closed-a", "closed-b"]),
-            "role" => one_of(random, &["viewer", "operator", "owner", "admin"]),
-            "again" | "rerun" => one_of(random, &["", "none", "failed", "all"]),
-            "state" => one_of(random, &["up", "cordoned", "draining"]),
+            "role" => any(random, Role::ALL),
+            "again" => or_usual(random, Again::ALL),
             "content_type" => one_of(random, &["", "application/json", "text/plain"]),
             "file" | "content" => {
                 one_of(random, &["2026-12-25 Christmas\n", "BEGIN:VCALENDAR\nEND:VCALENDAR\n"])
@@ -328,8 +356,9 @@ impl Known for Words {
         match field {
             "name" | "task" | "trigger" | "id" | "component" | "spec" | "expression" | "max_attempts"
             | "pattern" | "secret" | "topic" | "events" | "starts" | "key" | "value" | "role" | "file"
-            | "from" | "every" | "delay" | "digest" | "text" | "data" | "bytes" | "filter" => 97,
-            "schedule" => 60,
+            | "from" | "every" | "delay" | "digest" | "text" | "data" | "bytes" | "filter"
+            | "accept_permissions" => 97,
+            "schedule" | "allow_http" => 60,
             "event" | "after" | "webhook" => 20,
             _ => 12,
         }

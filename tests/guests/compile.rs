@@ -273,9 +273,13 @@ async fn a_dropped_upload_ends_its_compiler() {
     let sandbox = Sandbox::with(|config| config.compile_with.memory = bound);
     let dropped = sandbox.runtime.inspect(Digest([1; 32]), hard_to_compile());
     assert!(tokio::time::timeout(Duration::from_millis(300), dropped).await.is_err());
-    while compilers(bound) > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let ended = async {
+        while compilers(bound) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    ended.expect("the compiler of a dropped upload ends");
     let good = sandbox.upload(handler_with("", "(call $say (i32.const 1))"));
     sandbox.compile(&good).await;
 }

@@ -1,9 +1,9 @@
 //! Faults of the host's own while it runs a guest, calls that nobody waits for, and what all that leaves behind.
 
-use crate::sandbox::{CONTROL, LOOP, Port, Sandbox, invocation};
+use crate::sandbox::{CAPACITY, CONTROL, LOOP, Port, Sandbox, invocation};
 use crate::table::resident;
 use crate::wat::{command, handler_with};
-use innkeeper_domain::failure::{AttemptEnd, FailureKind, Outcome};
+use innkeeper_domain::failure::{FailureKind, Outcome};
 use innkeeper_domain::run::{LogLevel, Progress};
 use innkeeper_domain::task::TaskSpec;
 use innkeeper_engine::executor::{AttemptPort, Executor};
@@ -66,16 +66,31 @@ async fn a_panic_of_the_host_ends_one_run() {
         let Outcome::Failure(failure) = end.outcome else { panic!("{end:?}") };
         assert!(failure.kind == FailureKind::Internal && failure.message.contains("panicked"), "{failure:?}");
     }
-    all_rooms_are_free(&sandbox, &good).await;
+    let waits = sandbox.upload(sleeps(Duration::from_millis(20)));
+    sandbox.compile(&waits).await;
+    let outcomes = fill(&sandbox, &waits).await;
+    assert!(all_had_room(&outcomes), "{outcomes:?}");
 }
 
-/// As many at one time as there is room for.
-async fn all_rooms_are_free(sandbox: &Sandbox, good: &TaskSpec) {
+/// A guest that does nothing for so long.
+fn sleeps(time: Duration) -> Vec<u8> {
+    let body = format!(
+        "(i64.store (i32.const 2072) (i64.const {})) (i32.store (i32.const 2064) (i32.const 1))
+         (drop (call $poll (i32.const 2048) (i32.const 3072) (i32.const 1) (i32.const 4000)))",
+        time.as_nanos()
+    );
+    command("", &body)
+}
+
+/// As many of a guest that waits as there is room for, at one time.
+async fn fill(sandbox: &Sandbox, waits: &TaskSpec) -> Vec<Outcome> {
     let port = Arc::new(Port::default());
-    let ends = (0..4).map(|_| sandbox.run(good.clone(), b"", &port));
-    for AttemptEnd { outcome, .. } in futures::future::join_all(ends).await {
-        assert!(matches!(&outcome, Outcome::Output(_)), "{outcome:?}");
-    }
+    let ends = (0..CAPACITY).map(|_| sandbox.run(waits.clone(), b"", &port));
+    futures::future::join_all(ends).await.into_iter().map(|end| end.outcome).collect()
+}
+
+fn all_had_room(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().all(|outcome| matches!(outcome, Outcome::Output(_)))
 }
 
 fn open_files() -> usize {
@@ -96,20 +111,15 @@ fn a_dropped_attempt_leaves_nothing_behind() {
 #[ignore = "it looks at the memory of its process: the test before runs it in one of its own"]
 async fn alone() {
     let sandbox = Sandbox::new();
-    let good = sandbox.upload(handler_with("", "(call $say (i32.const 1))"));
-    let sleeps = command(
-        "",
-        "(i64.store (i32.const 2072) (i64.const 3600000000000)) (i32.store (i32.const 2064) (i32.const 1))
-         (drop (call $poll (i32.const 2048) (i32.const 3072) (i32.const 1) (i32.const 4000)))",
-    );
+    let waits = sandbox.upload(sleeps(Duration::from_millis(20)));
     let grows =
         "(drop (memory.grow (i32.const 100))) (memory.fill (i32.const 0) (i32.const 1) (i32.const 6000000))";
     let endless = [
         sandbox.upload(handler_with("", LOOP)),
-        sandbox.upload(sleeps),
+        sandbox.upload(sleeps(Duration::from_secs(3600))),
         sandbox.upload(handler_with("", &format!("{grows} {LOOP}"))),
     ];
-    for spec in endless.iter().chain([&good]) {
+    for spec in endless.iter().chain([&waits]) {
         sandbox.compile(spec).await;
     }
     let round = async |times: usize| {
@@ -129,6 +139,11 @@ async fn alone() {
     assert!(after < before + 32 * 1024, "resident, KiB: before {before}, after {after}");
     assert!(open_files() <= files + 2);
     // What was just being polled when it was dropped is gone a moment later.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    all_rooms_are_free(&sandbox, &good).await;
+    let freed = async {
+        while !all_had_room(&fill(&sandbox, &waits).await) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let freed = tokio::time::timeout(Duration::from_secs(20), freed).await;
+    freed.expect("dropped attempts leave all rooms free");
 }

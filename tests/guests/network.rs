@@ -70,6 +70,13 @@ const IMPORTS: &str = r#"
 const IP_PROHIBITED: &[u8] = &[104];
 const CONNECTION_LIMIT: &[u8] = &[111];
 const DENIED: &[u8] = &[115];
+/// Error codes of sockets as [`SAYS_RESULT`] tells them.
+const ACCESS_DENIED: &[u8] = &[101];
+const UNRESOLVABLE: &[u8] = &[120];
+
+/// Says the number of the handle or of the error's code at 1024, and 100 more for an error.
+const SAYS_RESULT: &str = "(call $say (i32.add
+    (i32.mul (i32.load8_u (i32.const 1024)) (i32.const 100)) (i32.load8_u (i32.const 1028))))";
 
 fn speaks_with(authority: &str, body: &str) -> Vec<u8> {
     let data = format!(r#"(data (i32.const 3072) "{authority}")"#);
@@ -150,28 +157,24 @@ async fn nobody_gets_out() {
     cases.extend([
         Case::new(
             "a TCP socket",
-            speaks_with(
-                "",
-                "(call $tcp (i32.const 0) (i32.const 1024)) (call $say (i32.load8_u (i32.const 1028)))",
-            ),
-            Goes(&[1]),
+            speaks_with("", &format!("(call $tcp (i32.const 0) (i32.const 1024)) {SAYS_RESULT}")),
+            Goes(ACCESS_DENIED),
         ),
         Case::new(
             "a UDP socket",
-            speaks_with(
-                "",
-                "(call $udp (i32.const 1) (i32.const 1024)) (call $say (i32.load8_u (i32.const 1028)))",
-            ),
-            Goes(&[1]),
+            speaks_with("", &format!("(call $udp (i32.const 1) (i32.const 1024)) {SAYS_RESULT}")),
+            Goes(ACCESS_DENIED),
         ),
         Case::new(
             "looking up a name",
             speaks_with(
                 "example.com",
-                "(call $resolve (call $network) (i32.const 3072) (i32.const 11) (i32.const 1024))
-                 (call $say (i32.load8_u (i32.const 1028)))",
+                &format!(
+                    "(call $resolve (call $network) (i32.const 3072) (i32.const 11) (i32.const 1024))
+                     {SAYS_RESULT}"
+                ),
             ),
-            Goes(&[20]),
+            Goes(UNRESOLVABLE),
         ),
     ]);
     try_all(&sandbox, &cases).await;

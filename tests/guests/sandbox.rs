@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// A guest's end that never comes.
@@ -31,10 +32,15 @@ pub const CONTROL: &str = r#"
     (import "innkeeper:task/context@0.1.0" "revision" (func $revision (result i32)))
     (import "innkeeper:task/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
 
+/// Attempts at one time: four guests, and a neighbour of each.
+pub const CAPACITY: u32 = 8;
+
 #[derive(Default)]
 pub struct Port {
     pub lines: Mutex<Vec<(LogLevel, String)>>,
     pub progress: Mutex<Option<Progress>>,
+    /// Whether the guest has told of its progress.
+    pub told: Notify,
     pub cancel: CancellationToken,
 }
 
@@ -45,6 +51,7 @@ impl AttemptPort for Port {
     }
     fn progress(&self, progress: Progress) {
         *self.progress.lock().unwrap() = Some(progress);
+        self.told.notify_one();
     }
     fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
@@ -139,7 +146,7 @@ pub fn config(folder: &Path, uploads: &Arc<Uploads>, keys: &[u8]) -> RuntimeConf
     RuntimeConfig {
         artifacts: folder.into(),
         keys: Keyring::new(keys.iter().map(|key| [*key; 32].into()).collect()).unwrap(),
-        capacity: 4,
+        capacity: CAPACITY,
         open_networks: Vec::new(),
         components: Arc::clone(uploads) as Arc<dyn ComponentSource>,
         compile_with: CompileWith::program(env!("CARGO_BIN_EXE_inn"), "compile-worker"),
@@ -162,6 +169,7 @@ pub fn invocation(spec: TaskSpec, input: &[u8]) -> Invocation {
         task_id: TaskId::new(epoch()),
         task: "guest".parse().unwrap(),
         revision: 3,
+        current_revision: 3,
         trigger: None,
         nominal_at: epoch(),
         last_success_nominal: None,

@@ -254,6 +254,7 @@ pub async fn a_component_is_kept_as_long_as_a_task_names_it(f: Fixture) {
 
 pub async fn every_change_of_a_task_is_a_revision(f: Fixture) {
     let (tenant, work) = (f.tenant.id, name("work"));
+    f.start("1").await;
     let slow = TaskSpec { timeout: Duration::from_secs(9), ..TaskSpec::new(digest()) };
     let changed = f
         .store
@@ -270,6 +271,11 @@ pub async fn every_change_of_a_task_is_a_revision(f: Fixture) {
     let seen: Vec<_> = revisions.iter().map(|r| (r.number, r.rollback_of)).collect();
     assert_eq!(seen, [(3, Some(1)), (2, None), (1, None)]);
     assert_eq!(*f.store.task_spec(back.id, 2).await.unwrap(), slow);
+    f.start("2").await;
+    let mut claimed = f.claim(2).await;
+    claimed.sort_by_key(|run| run.revision);
+    let seen: Vec<_> = claimed.iter().map(|run| (run.revision, run.current_revision)).collect();
+    assert_eq!(seen, [(1, 3), (3, 3)], "a run stays what it was, and its host knows what is new");
     for missing in [
         f.store.task_rollback(tenant, &work, 9, None, OnGrowth::Accept, at(8).into()).await.map(|_| ()),
         f.store.task_get(tenant, &name("none")).await.map(|_| ()),
@@ -303,8 +309,10 @@ pub async fn grants_that_grow_are_accepted_or_refused(f: Fixture) {
         said
     };
     let more = granted(&["a.example"], &[("TOKEN", "one")]);
-    let new = ["outbound HTTP to a.example, the secret `one` as TOKEN;", "--accept-permissions"];
-    refused(update(more.clone(), None, OnGrowth::Refuse).await, &new);
+    let new =
+        ["(--accept-permissions). It", "now also: outbound HTTP to a.example, the secret `one` as TOKEN"];
+    let said = refused(update(more.clone(), None, OnGrowth::Refuse).await, &new);
+    assert!(said.find(new[0]) < said.find(new[1]), "what to do isn't cut: {said}");
     assert_eq!(s.task_get(tenant, &work).await.unwrap().revision, 1, "nothing was made of it");
     // Who is behind is told that first.
     let behind = refused(update(more.clone(), Some(7), OnGrowth::Refuse).await, &["not 7"]);
@@ -315,7 +323,8 @@ pub async fn grants_that_grow_are_accepted_or_refused(f: Fixture) {
     // As much, less, and the same under another key.
     let moved = granted(&["a.example:443"], &[("KEY", "one")]);
     assert_eq!(update(moved, None, OnGrowth::Refuse).await.unwrap().revision, 3);
-    refused(update(more, None, OnGrowth::Refuse).await, &["HTTP to a.example;"]);
+    let said = refused(update(more, None, OnGrowth::Refuse).await, &["HTTP to a.example"]);
+    assert!(said.ends_with("HTTP to a.example"), "{said}");
     let other = refused(
         update(granted(&["a.example:443"], &[("KEY", "two")]), None, OnGrowth::Refuse).await,
         &["`two` as KEY"],

@@ -6,6 +6,7 @@ use innkeeper_domain::access::Token;
 use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome};
 use innkeeper_domain::ids::{AuditId, TenantId};
 use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
+use innkeeper_domain::quota::Quota;
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::tenant::TenantUpdate;
 use innkeeper_domain::timetable::Reckoning;
@@ -52,6 +53,10 @@ pub async fn every_change_is_on_record(f: Fixture) {
     let (_, before, after) =
         recorded(&f, "tenant `acme`", Some("acme"), s.tenant_update(&name("acme"), heavy, by(6))).await;
     assert_eq!((&before["weight"], &after["weight"]), (&json!(5), &json!(7)));
+    let open = TenantUpdate { quotas: [(Quota::OpenNetworks, Some(0b11))].into(), ..Default::default() };
+    let (_, _, after) =
+        recorded(&f, "tenant `acme`", Some("acme"), s.tenant_update(&name("acme"), open, by(6))).await;
+    assert_eq!(after["quotas"], json!({"triggers": 3, "open-networks": ["loopback", "private"]}));
     let (_, before, after) =
         recorded(&f, "tenant `acme`", Some("acme"), s.tenant_delete(&name("acme"), by(7))).await;
     assert_eq!((&before["weight"], after), (&json!(7), Value::Null));
@@ -238,12 +243,20 @@ pub async fn the_audit_log_is_listed_the_newest_first(f: Fixture) {
 }
 
 pub async fn a_value_that_is_too_long_is_left_out_of_the_record(f: Fixture) {
+    let (s, id, work) = (&f.store, f.tenant.id, name("work"));
+    s.secret_put(sealed(id, "token", "k1", b"text", 3), at(3).into()).await.unwrap();
     let mut spec = TaskSpec::new(digest());
     spec.config.insert("LONG".into(), "x".repeat(AUDIT_VALUE_BYTES_MAX));
-    let work = name("work");
-    let long = f.store.task_update(f.tenant.id, &work, spec, None, OnGrowth::Accept, by(5));
+    spec.allow_http.insert("a.example".parse().unwrap());
+    spec.secrets.insert("KEY".into(), name("token"));
+    let long = s.task_update(id, &work, spec, None, OnGrowth::Accept, by(5));
     let (_, before, after) = recorded(&f, "task `work`", Some("default"), long).await;
-    assert_eq!(before["revision"], json!(1));
-    let (words, rest) = (after.to_string(), after.as_object().unwrap().len());
-    assert!(words.len() < 100 && rest == 1, "{words}");
+    assert_eq!((&before["revision"], before.get("omitted_bytes")), (&json!(1), None));
+    assert!(after["omitted_bytes"].as_u64() > Some(AUDIT_VALUE_BYTES_MAX as u64), "{after}");
+    assert!(after.to_string().len() < 400 && !after.to_string().contains("xxx"), "{after}");
+    // What it executes and what it is granted is on record all the same.
+    let granted = json!({
+        "component": before["spec"]["component"], "allow_http": ["a.example"], "secrets": ["token"], "scratch": null,
+    });
+    assert_eq!((&after["revision"], &after["spec"]), (&json!(2), &granted));
 }

@@ -143,6 +143,24 @@ async fn an_empty_schema_can_be_restored_into() {
     assert_eq!(tables(&target.backup().await), tables(&good));
 }
 
+/// That is not the backup's fault, and has a remedy.
+#[tokio::test]
+async fn a_user_that_may_create_nothing_is_told_what_it_lacks() {
+    let original = Somewhere::new(Kind::Sqlite);
+    drop(original.open().await);
+    let good = original.backup().await;
+    let url = cluster::database();
+    sql(&url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE visitor LOGIN").await;
+    let place: Place = url.replace("//innkeeper@", "//visitor@").parse().unwrap();
+    let target = Somewhere { place, _folder: None };
+    let error = target.restore(&good).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Unavailable(why) if why.contains("GRANT USAGE, CREATE")),
+        "{error:?}"
+    );
+    nothing_is_at(&target.place).await;
+}
+
 /// A database of the first schema, and what becomes of its backup.
 #[tokio::test]
 async fn an_older_schema_is_brought_to_this_one() {

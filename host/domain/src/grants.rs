@@ -1,15 +1,17 @@
 //! What a revision is granted, in words, and whether another is granted more.
 //!
 //! Grants that grow must be accepted by whoever changes the task, so that nothing is granted by oversight: neither by
-//! a definition that was copied from elsewhere, nor by a rollback to a revision that had more.
+//! a definition that was copied from elsewhere, nor by a rollback to a revision that had more. And what was withdrawn is
+//! withdrawn from older revisions too, to which runs are pinned.
 
 use crate::name::Name;
 use crate::permission::HttpGrant;
 use crate::task::TaskSpec;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// One thing that a task may reach outside of its sandbox. A further kind of grant is a variant here, and a line in
-/// each of [`of`], [`Grant::covers`] and `Display`.
+/// each of [`of`], [`Grant::covers`], [`still_granted`] and `Display`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     Http(HttpGrant),
@@ -68,6 +70,29 @@ pub fn lost(old: &[Grant], new: &[Grant]) -> Vec<Grant> {
     grown(new, old)
 }
 
+/// The definition that a run is pinned to, with only the grants that the task's current one has too. What was narrowed
+/// since is as narrow as it is now.
+///
+/// Of two hosts' grants one must cover the other: what they merely share is not seen, and is then granted no more.
+pub fn still_granted(pinned: &TaskSpec, current: &TaskSpec) -> TaskSpec {
+    let (had, has) = (&pinned.allow_http, &current.allow_http);
+    let named: BTreeSet<&Name> = current.secrets.values().collect();
+    let secrets = pinned.secrets.iter().filter(|(_, name)| named.contains(name));
+    TaskSpec {
+        allow_http: covered(had, has).chain(covered(has, had)).cloned().collect(),
+        secrets: secrets.map(|(key, name)| (key.clone(), name.clone())).collect(),
+        ..pinned.clone()
+    }
+}
+
+/// Those grants that one of the others covers.
+fn covered<'a>(
+    grants: &'a BTreeSet<HttpGrant>,
+    by: &'a BTreeSet<HttpGrant>,
+) -> impl Iterator<Item = &'a HttpGrant> {
+    grants.iter().filter(move |grant| by.iter().any(|other| other.covers(grant)))
+}
+
 /// Grants in a row, as a sentence has them.
 pub fn words(grants: &[Grant]) -> String {
     grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -78,12 +103,16 @@ mod tests {
     use super::*;
     use crate::component::Digest;
 
-    fn granted(http: &[&str], secrets: &[(&str, &str)]) -> Vec<Grant> {
-        of(&TaskSpec {
+    fn definition(http: &[&str], secrets: &[(&str, &str)]) -> TaskSpec {
+        TaskSpec {
             allow_http: http.iter().map(|host| host.parse().unwrap()).collect(),
             secrets: secrets.iter().map(|(key, name)| (key.to_string(), name.parse().unwrap())).collect(),
             ..TaskSpec::new(Digest([0; 32]))
-        })
+        }
+    }
+
+    fn granted(http: &[&str], secrets: &[(&str, &str)]) -> Vec<Grant> {
+        of(&definition(http, secrets))
     }
 
     #[test]
@@ -124,5 +153,30 @@ mod tests {
         assert_eq!(grown(&old, &granted(&[], &[("KEY", "token"), ("TOKEN", "token")])), []);
         let twice = granted(&[], &[("A", "new"), ("B", "new")]);
         assert_eq!(words(&grown(&old, &twice)), "the secret `new` as A");
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_granted_no_more() {
+        let pinned = TaskSpec {
+            scratch: Some(9),
+            ..definition(&["old.example", "kept.example"], &[("TOKEN", "token"), ("KEY", "key")])
+        };
+        let none = still_granted(&pinned, &definition(&[], &[]));
+        assert_eq!(none, TaskSpec { scratch: Some(9), ..definition(&[], &[]) });
+        let some = definition(&["kept.example", "new.example"], &[("TOKEN", "other"), ("key", "key")]);
+        let left = of(&still_granted(&pinned, &some));
+        assert_eq!(left, granted(&["kept.example"], &[("KEY", "key")]), "and under the key that it knows");
+        assert_eq!(still_granted(&pinned, &pinned), pinned);
+    }
+
+    #[test]
+    fn what_was_narrowed_or_widened_is_what_both_grant() {
+        let left = |old: &[&str], new: &[&str]| {
+            words(&of(&still_granted(&definition(old, &[]), &definition(new, &[]))))
+        };
+        assert_eq!(left(&["*"], &["a.example:443"]), "outbound HTTP to a.example:443");
+        assert_eq!(left(&["a.example:443"], &["*.example.com", "*"]), "outbound HTTP to a.example:443");
+        assert_eq!(left(&["a.example"], &["a.example:443"]), "outbound HTTP to a.example:443");
+        assert_eq!(left(&["*:443"], &["a.example"]), "", "that both allow one port is not seen");
     }
 }

@@ -400,6 +400,13 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
 pub const DRAIN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Writes that one commit of the embedded store takes together.
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
+/// From so many bytes on a write of the embedded store waits for smaller ones.
+pub const LARGE_WRITE_BYTES: usize = 32 * 1024;
+/// After so many bytes a commit takes no further large write.
+pub const LARGE_WRITES_PER_COMMIT_BYTES: usize = 256 * 1024;
+/// Lines of logs that one write takes, of one attempt, and bytes of their texts.
+pub const LOG_WRITE_LINES: usize = 250;
+pub const LOG_WRITE_BYTES: usize = 64 * 1024;
 /// Writes that may wait for the embedded store.
 pub const WRITES_WAITING_MAX: usize = 8_192;
 /// Connections that a host has to a shared database for calls and runs.

@@ -2,7 +2,7 @@
 
 use crate::network::{NetworkSet, UnknownNetworks};
 use crate::word::{UnknownWord, words};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -104,10 +104,20 @@ impl Quota {
     }
 }
 
-/// A tenant's quotas; what isn't among them is bounded by the host alone. Kept as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A tenant's quotas; what isn't among them is bounded by the host alone. Kept as JSON, of which a quota that only another
+/// version of the host knows is passed by: hosts of two versions may share a store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Quotas(pub BTreeMap<Quota, u64>);
+
+impl<'de> Deserialize<'de> for Quotas {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let kept = BTreeMap::<String, u64>::deserialize(from)?;
+        Ok(Self(
+            kept.into_iter().filter_map(|(name, value)| Some((name.parse::<Quota>().ok()?, value))).collect(),
+        ))
+    }
+}
 
 impl Quotas {
     /// Its value, if it has one.
@@ -257,5 +267,16 @@ mod tests {
         );
         let kept = serde_json::to_string(&quotas(Quota::OpenNetworks, 3)).unwrap();
         assert_eq!(kept, r#"{"open-networks":3}"#);
+    }
+
+    #[test]
+    fn one_that_only_another_version_knows_is_passed_by() {
+        let kept = r#"{"triggers":3,"of-a-later-version":9}"#;
+        assert_eq!(serde_json::from_str::<Quotas>(kept).unwrap(), quotas(Quota::Triggers, 3));
+        assert!(serde_json::from_str::<Quotas>(r#"{"triggers":"three"}"#).is_err());
+        for quota in Quota::ALL {
+            let kept = serde_json::to_string(&quotas(*quota, 7)).unwrap();
+            assert_eq!(serde_json::from_str::<Quotas>(&kept).unwrap(), quotas(*quota, 7));
+        }
     }
 }

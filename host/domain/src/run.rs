@@ -230,7 +230,10 @@ pub struct Claimed {
     pub bounds: AttemptBounds,
     pub task_id: TaskId,
     pub task: Name,
+    /// The one that it is pinned to.
     pub revision: u32,
+    /// The task's newest when it was claimed; what that one isn't granted any more, the attempt isn't.
+    pub current_revision: u32,
     pub trigger: Option<(TriggerId, Name)>,
     pub nominal_at: Timestamp,
     /// The nominal time of its trigger's last success before this run was created.

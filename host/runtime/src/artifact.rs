@@ -5,6 +5,7 @@
 use hmac::{Hmac, Mac};
 use innkeeper_domain::component::{Digest, Inspected};
 use innkeeper_domain::keyring::{KeyBytes, Keyring};
+use innkeeper_domain::limits::ARTIFACTS_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -88,6 +89,30 @@ impl Artifacts {
         format!("{}-{}", hex::encode(&self.engine_hash[..16]), hex::encode(self.current.id))
     }
 
+    /// Makes room for so many bytes: the longest unused go first, among them what a crash left unfinished. All can be
+    /// made anew.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        for file in fs::read_dir(&self.folder)? {
+            let file = file?;
+            // One that is gone meanwhile needs no room.
+            let Ok(found) = file.metadata() else { continue };
+            // Where the system doesn't keep when it was read, the oldest goes.
+            let used = found.accessed().ok().max(found.modified().ok());
+            files.push((used, found.len(), file.path()));
+        }
+        let mut all = bytes + files.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+        files.sort();
+        for (_, bytes, path) in files {
+            if all <= ARTIFACTS_BYTES_MAX {
+                break;
+            }
+            fs::remove_file(path)?;
+            all -= bytes;
+        }
+        Ok(())
+    }
+
     /// Whether there is a file of a component; it may not be good.
     pub fn contains(&self, digest: Digest) -> bool {
         self.path(digest).is_file()
@@ -168,6 +193,7 @@ impl Artifacts {
     fn write(&self, digest: Digest, parts: &[&[u8]]) -> io::Result<()> {
         let path = self.path(digest);
         let unfinished = path.with_extension(format!("{}.part", uuid::Uuid::now_v7()));
+        self.make_room(parts.iter().map(|part| part.len() as u64).sum())?;
         let write = || {
             let mut file = File::create(&unfinished)?;
             for part in parts {

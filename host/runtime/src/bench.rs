@@ -115,6 +115,7 @@ impl Runtime {
             task_id: TaskId::new(now),
             task: "echo".parse().unwrap(),
             revision: 1,
+            current_revision: 1,
             trigger: None,
             nominal_at: now,
             last_success_nominal: None,

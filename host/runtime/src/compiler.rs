@@ -9,14 +9,18 @@ use crate::bindings::TaskPre;
 use crate::guest::Guest;
 use crate::{CompileWith, ComponentSource};
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use innkeeper_domain::component::{Digest, Inspected, Refusal, Shape};
 use innkeeper_domain::limits::{ARTIFACTS_READ_MAX, COMPILATIONS_MAX};
 use process::Compiled;
 use shelf::Shelf;
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
@@ -34,14 +38,22 @@ struct Made {
     code_bytes: u64,
 }
 
+type Making = Shared<BoxFuture<'static, Result<Ready, String>>>;
+
 /// Makes components ready.
 pub(crate) struct Compiler {
     linker: Linker<Guest>,
     artifacts: Artifacts,
     components: Arc<dyn ComponentSource>,
     with: CompileWith,
+    /// Of uploads.
+    inspecting: Semaphore,
+    /// Of what runs wait for, which uploads can't keep waiting.
     compiling: Semaphore,
     reading: Semaphore,
+    /// What runs wait for. It is made though they are over meanwhile: the next one has it.
+    making: Mutex<HashMap<Digest, Making>>,
+    tasks: TaskTracker,
     compilations: AtomicU64,
     shelf: Mutex<Shelf<Ready>>,
 }
@@ -58,8 +70,11 @@ impl Compiler {
             artifacts,
             components,
             with,
+            inspecting: Semaphore::new(COMPILATIONS_MAX),
             compiling: Semaphore::new(COMPILATIONS_MAX),
             reading: Semaphore::new(ARTIFACTS_READ_MAX),
+            making: Mutex::default(),
+            tasks: TaskTracker::new(),
             compilations: AtomicU64::new(0),
             shelf: Mutex::default(),
         }
@@ -72,7 +87,10 @@ impl Compiler {
         let found = self.load(digest).await.ok().flatten();
         let made = match found {
             Some(made) => made,
-            None => self.compile(digest, bytes).await?,
+            None => {
+                let _permit = permit(&self.inspecting).await?;
+                self.compile(digest, bytes).await?
+            }
         };
         // Whatever was there before is as good; the first one stays.
         let _ = self.slot(digest).set(made.ready);
@@ -87,7 +105,17 @@ impl Compiler {
         if let Some(ready) = slot.get() {
             return Ok(ready.clone());
         }
-        slot.get_or_try_init(|| self.make_ready(digest)).await.cloned()
+        let making = self.making().entry(digest).or_insert_with(|| self.begin_to_make(digest, slot)).clone();
+        making.await
+    }
+
+    fn begin_to_make(self: &Arc<Self>, digest: Digest, slot: Arc<OnceCell<Ready>>) -> Making {
+        let compiler = Arc::clone(self);
+        let made = self.tasks.spawn(async move {
+            let _over = Over(&compiler, digest);
+            slot.get_or_try_init(|| compiler.make_ready(digest)).await.cloned()
+        });
+        async move { made.await.unwrap_or_else(|panic| Err(panic.to_string())) }.boxed().shared()
     }
 
     pub fn compilations(&self) -> u64 {
@@ -99,6 +127,8 @@ impl Compiler {
         let made = match self.load(digest).await.map_err(|refusal| refusal.to_string())? {
             Some(made) => made,
             None => {
+                // Before there are bytes, of which there would be as many as runs.
+                let _permit = permit(&self.compiling).await.map_err(|refusal| refusal.to_string())?;
                 let bytes = self.components.component_bytes(digest).await?;
                 self.compile(digest, bytes.into()).await.map_err(|refusal| refusal.to_string())?
             }
@@ -113,6 +143,7 @@ impl Compiler {
         if self.artifacts.contains(digest) {
             return;
         }
+        let Ok(_permit) = permit(&self.reading).await else { return };
         match self.components.artifact(digest, &self.artifacts.variant()).await {
             Ok(None) => {}
             Ok(Some(file)) => {
@@ -128,6 +159,7 @@ impl Compiler {
 
     /// Lets other hosts have what this one has compiled.
     async fn share(self: &Arc<Self>, digest: Digest) {
+        let Ok(_permit) = permit(&self.reading).await else { return };
         let compiler = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || compiler.artifacts.read(digest)).await;
         let Ok(Some(file)) = read else { return };
@@ -138,14 +170,11 @@ impl Compiler {
 
     /// Compiles, keeps what comes of it, and makes it ready.
     async fn compile(self: &Arc<Self>, digest: Digest, bytes: Bytes) -> Result<Made, Refusal> {
-        let Compiled { inspected, code } = {
-            let permit = self.compiling.acquire().await;
-            let _permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-            self.compilations.fetch_add(1, Ordering::Relaxed);
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        let Compiled { inspected, code } =
             process::compile(&self.with, bytes).await.inspect_err(|refusal| {
                 tracing::warn!(%digest, %refusal, "an upload wasn't compiled");
-            })?
-        };
+            })?;
         let compiler = Arc::clone(self);
         let keep = move || compiler.artifacts.save(digest, &inspected, &code);
         let kept = tokio::task::spawn_blocking(keep).await.map_err(io::Error::other).flatten();
@@ -159,8 +188,7 @@ impl Compiler {
 
     /// What the artifact of a component makes, if there is a good one.
     async fn load(self: &Arc<Self>, digest: Digest) -> Result<Option<Made>, Refusal> {
-        let permit = self.reading.acquire().await;
-        let _permit = permit.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let _permit = permit(&self.reading).await?;
         let compiler = Arc::clone(self);
         let load = move || -> wasmtime::Result<Option<Made>> {
             let made = compiler.artifacts.load(digest).and_then(|loaded| {
@@ -196,4 +224,21 @@ impl Compiler {
     fn shelf(&self) -> MutexGuard<'_, Shelf<Ready>> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn making(&self) -> MutexGuard<'_, HashMap<Digest, Making>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a component out of those that are being made, after a panic too.
+struct Over<'a>(&'a Compiler, Digest);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.making().remove(&self.1);
+    }
+}
+
+async fn permit(of: &Semaphore) -> Result<SemaphorePermit<'_>, Refusal> {
+    of.acquire().await.map_err(|e| Refusal::Unavailable(e.to_string()))
 }

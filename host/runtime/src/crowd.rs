@@ -138,7 +138,7 @@ impl Drop for Crowd {
 }
 
 /// Lets others have all the time that they want. On Linux that is each thread's own affair; elsewhere it isn't done.
-fn give_way() {
+pub(crate) fn give_way() {
     #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
     {
@@ -147,6 +147,11 @@ fn give_way() {
         // More it would like than it needs.
         let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
     }
+}
+
+/// How many threads can be in the middle of a guest's work: those that work, and the one that looks after them.
+pub(crate) fn threads() -> usize {
+    processors() + 1
 }
 
 /// How many processors there are.

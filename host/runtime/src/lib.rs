@@ -133,7 +133,7 @@ impl Runtime {
     /// A runtime with nothing ready yet.
     pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         // Those that are given up in the middle of their work are gone a little later.
-        let spare = u32::try_from(crowd::processors()).unwrap_or(0);
+        let spare = u32::try_from(crowd::threads()).unwrap_or(0);
         let engine = engine::engine(config.capacity.saturating_add(spare)).map_err(RuntimeError::Engine)?;
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Threads)?;
         let linker = capability::linker(&engine).map_err(RuntimeError::Engine)?;

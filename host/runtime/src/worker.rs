@@ -1,23 +1,21 @@
 //! The process that compiles: one upload, then its end. What is uploaded may be made to harm whoever compiles it, so
-//! that is done by a process with nothing to lose, which the host can kill: it has no environment, opens no files,
-//! and bounds its own memory and processor time before it reads a byte.
+//! that is done by a process that the host can kill: it has no environment, opens no files, and bounds its own memory
+//! and processor time before it reads a byte. It is the same user's, all the same: whoever takes it over could.
 //!
 //! It is given a length (8 bytes, little-endian) and so many bytes on stdin, and answers on stdout: a length (4 bytes,
 //! little-endian) and so many bytes of JSON, a `Result<Inspected, Refusal>`; after an `Ok` the machine code, until the
 //! end.
 
 use crate::admission::{self, Admitted};
+use crate::crowd::give_way;
 use crate::engine;
 use innkeeper_domain::component::{Inspected, Refusal};
 use innkeeper_domain::limits::{COMPILE_STACK_BYTES, COMPONENT_BYTES_MAX};
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
-
-/// How much the process gives way to others.
-const NICENESS: i32 = 10;
 
 /// The bounds of a compilation, as the process is told them.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +48,8 @@ impl Bounds {
         setrlimit(Resource::Nofile, most(16))?;
         // When the machine has no memory left, this is what to end. Where that can't be said, the bound must do.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-        // More it would like than it needs.
-        let _ = nice(NICENESS);
+        // As long guests do: whoever uploads much is in the way of nobody's runs.
+        give_way();
         Ok(())
     }
 }

@@ -12,6 +12,8 @@ use innkeeper_domain::host::{FleetPause, HostStatus};
 use innkeeper_domain::ids::{AuditId, RunId, TenantId};
 use innkeeper_domain::limits::AUDIT_VALUE_BYTES_MAX;
 use innkeeper_domain::name::Name;
+use innkeeper_domain::network::{NetworkName, NetworkSet};
+use innkeeper_domain::quota::{Quota, Quotas, Unit};
 use innkeeper_domain::run::Run;
 use innkeeper_domain::secret::SealedSecret;
 use innkeeper_domain::task::Task;
@@ -22,6 +24,9 @@ use std::collections::BTreeSet;
 
 /// Ids of runs that a line about several has.
 const RUNS_SHOWN: usize = 10;
+
+/// How many bytes a value had that is too long and was shortened.
+const OMITTED: &str = "omitted_bytes";
 
 /// Before and after of something; null where there was nothing.
 pub(crate) type Difference = (Value, Value);
@@ -48,8 +53,11 @@ pub(crate) fn entry(
 }
 
 fn bounded(value: Value) -> Value {
+    if value.get(OMITTED).is_some() {
+        return value;
+    }
     let bytes = value.to_string().len();
-    if bytes > AUDIT_VALUE_BYTES_MAX { json!({"omitted_bytes": bytes}) } else { value }
+    if bytes > AUDIT_VALUE_BYTES_MAX { json!({ OMITTED: bytes }) } else { value }
 }
 
 pub(crate) fn tenant(tenant: &Tenant) -> Value {
@@ -58,8 +66,18 @@ pub(crate) fn tenant(tenant: &Tenant) -> Value {
         "note": tenant.note,
         "paused": tenant.pause.as_ref().map(|pause| &pause.note),
         "weight": tenant.weight,
-        "quotas": tenant.quotas,
+        "quotas": quotas(&tenant.quotas),
     })
+}
+
+/// Networks by their names; as a number if another version has set ones that this one doesn't know.
+fn quotas(quotas: &Quotas) -> Value {
+    let networks = |set: NetworkSet| json!(set.names().map(NetworkName::as_str).collect::<Vec<_>>());
+    let shown = |quota: Quota, number: u64| match quota.unit() {
+        Unit::Networks => NetworkSet::from_bits(number).map_or_else(|_| json!(number), networks),
+        Unit::Count | Unit::Bytes | Unit::Time => json!(number),
+    };
+    quotas.0.iter().map(|(quota, number)| (quota.as_str(), shown(*quota, *number))).collect()
 }
 
 /// Without its hash.
@@ -94,7 +112,27 @@ pub(crate) fn task(task: &Task) -> Value {
     if let Some(pause) = &task.paused {
         value["paused"] = json!(pause.note);
     }
-    value
+    let bytes = value.to_string().len();
+    if bytes > AUDIT_VALUE_BYTES_MAX { shortened(task, bytes) } else { value }
+}
+
+/// A task that has too many bytes, by what it executes and what it is granted: that is always on record. Each part is
+/// bounded, the hosts and secrets in number; the secrets have only their names here.
+fn shortened(task: &Task, bytes: usize) -> Value {
+    let spec = &task.spec;
+    let secrets: BTreeSet<&Name> = spec.secrets.values().collect();
+    json!({
+        "id": task.id,
+        "revision": task.revision,
+        "paused": task.paused.is_some(),
+        "spec": {
+            "component": spec.component,
+            "allow_http": spec.allow_http,
+            "secrets": secrets,
+            "scratch": spec.scratch,
+        },
+        OMITTED: bytes,
+    })
 }
 
 /// Without its input, which may be large.

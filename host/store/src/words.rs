@@ -97,9 +97,10 @@ pub(crate) fn may_become(
     if growth == OnGrowth::Accept || grown.is_empty() {
         return Ok(());
     }
+    // What to do comes first: a list of many may be cut.
     Err(StoreError::Conflict(format!(
-        "task `{name}` would be granted more than its revision {revision} is, now also: {}; accept it with \
-         accept_permissions (--accept-permissions)",
+        "task `{name}` would be granted more than its revision {revision} is; accept it with accept_permissions \
+         (--accept-permissions). It would have now also: {}",
         grants::words(&grown)
     )))
 }

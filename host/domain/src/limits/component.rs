@@ -31,7 +31,9 @@ pub const ARTIFACT_BYTES_MAX: u64 = 512 * MIB;
 /// Bytes of the words that a request or an upload is refused with. They are sent as a header, escaped, which may make them
 /// three times as long; clients take headers of 16 KiB.
 pub const REFUSAL_BYTES_MAX: usize = 4 * 1024;
-/// Compilations at one time; others wait.
+/// Bytes of all that is kept on a host's disk of what it makes of components; what is unused for longest makes room.
+pub const ARTIFACTS_BYTES_MAX: u64 = 8 * 1024 * MIB;
+/// Compilations of uploads at one time, and as many of components that runs wait for; others wait.
 pub const COMPILATIONS_MAX: usize = 1;
 /// Compiled components that are read and checked at one time; others wait.
 pub const ARTIFACTS_READ_MAX: usize = 2;

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub const HTTP_CONNECTIONS_MAX: usize = 16;
 /// Connections of one tenant's attempts on one host at one time.
 pub const HTTP_CONNECTIONS_PER_TENANT_MAX: usize = 64;
-/// Connections of one host's attempts at one time. Together with those that the host takes itself, fewer than the
-/// files that it may have open where the system lets it have more than the usual 1,024.
+/// Connections of one host's attempts at one time. A tenant gets none that would leave it with more than are left for
+/// all: however many want all they can have, the next one finds some.
 pub const HTTP_CONNECTIONS_PER_HOST_MAX: usize = 512;
 /// Names that are looked up at one time for one tenant's attempts on one host; others wait. A lookup can't be
 /// interrupted, and counts until the system answers, whether or not somebody still wants to know.
@@ -23,8 +23,8 @@ pub const HTTP_REQUESTS_MAX: u64 = 10_000;
 pub const HTTP_REQUEST_BYTES_MAX: u64 = 1024 * MIB;
 /// Bytes of the bodies of the responses to them, all together.
 pub const HTTP_RESPONSE_BYTES_MAX: u64 = 1024 * MIB;
-/// Bytes of the headers of one request or response.
-pub const HTTP_HEADERS_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of the headers of one response.
+pub const HTTP_HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of headers that a guest puts together, for one request.
 pub const HTTP_FIELDS_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a method's name, of an authority, and of a path with its query, that a guest gives to a request.

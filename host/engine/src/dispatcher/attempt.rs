@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::executor::AttemptPort;
 use async_trait::async_trait;
+use innkeeper_domain::limits::{LOG_WRITE_BYTES, LOG_WRITE_LINES};
 use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress};
 use innkeeper_store::AttemptNews;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,20 +46,32 @@ impl RunningAttempt {
         }
     }
 
-    /// What isn't stored yet; none if all is. It stays here until [`RunningAttempt::stored`].
+    /// The first of what isn't stored yet, as much as one write takes; none if all is. It stays here until
+    /// [`RunningAttempt::stored`].
     pub fn news(&self) -> Option<AttemptNews> {
         let said = self.said();
         if said.lines.is_empty() && said.progress.is_none() {
             return None;
         }
-        Some(AttemptNews { lease: self.lease, lines: said.lines.clone(), progress: said.progress.clone() })
+        let lines = said.lines[..one_write(&said.lines)].to_vec();
+        Some(AttemptNews { lease: self.lease, lines, progress: said.progress.clone() })
+    }
+
+    /// The same, if it has said more than one write takes.
+    pub fn more_than_a_write(&self) -> Option<AttemptNews> {
+        let is_more = {
+            let said = self.said();
+            one_write(&said.lines) < said.lines.len()
+        };
+        if is_more { self.news() } else { None }
     }
 
     /// The store has these news.
     pub fn stored(&self, news: &AttemptNews) {
         let mut said = self.said();
         if let Some(last) = news.lines.last() {
-            said.lines.retain(|line| line.sequence > last.sequence);
+            let stored = said.lines.partition_point(|line| line.sequence <= last.sequence);
+            said.lines.drain(..stored);
         }
         if said.progress == news.progress {
             said.progress = None;
@@ -73,6 +86,16 @@ impl RunningAttempt {
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many of these lines one write takes: a store that takes one write after another is soon ready for others'.
+fn one_write(lines: &[LogLine]) -> usize {
+    let mut bytes = 0;
+    let fits = |line: &&LogLine| {
+        bytes += line.text.len();
+        bytes <= LOG_WRITE_BYTES
+    };
+    lines.iter().take(LOG_WRITE_LINES).take_while(fits).count().max(lines.len().min(1))
 }
 
 #[async_trait]

@@ -5,12 +5,13 @@ mod execution;
 use super::Dispatcher;
 use super::attempt::RunningAttempt;
 use crate::secret::SecretOpener;
+use futures::future::join_all;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::RUNS_PER_STEP_MAX;
+use innkeeper_domain::limits::{LOG_WRITE_LINES, RUNS_PER_STEP_MAX};
 use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::{Timestamp, time};
-use innkeeper_store::StoreError;
+use innkeeper_store::{AttemptNews, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -280,19 +281,22 @@ impl Shared {
             self.news.notified().await;
             self.clock.sleep_until(time::after(self.clock.now(), NEWS_DELAY)).await;
             let attempts: Vec<Arc<RunningAttempt>> = self.running().values().cloned().collect();
-            let news: Vec<_> = attempts.iter().filter_map(|a| Some((a, a.news()?))).collect();
-            if news.is_empty() {
-                continue;
-            }
-            match self.store.runs_news(news.iter().map(|(_, news)| news.clone()).collect()).await {
-                Ok(()) => news.iter().for_each(|(attempt, news)| attempt.stored(news)),
-                Err(error) => {
-                    tracing::warn!(%error, "what attempts say can't be stored; it tries again");
-                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
-                    self.news.notify_one();
-                }
+            let writes = in_writes(attempts.iter().filter_map(|attempt| Some((attempt, attempt.news()?))));
+            let stored = join_all(writes.into_iter().map(|write| self.store_write(write))).await;
+            if let Some(error) = stored.into_iter().find_map(Result::err) {
+                tracing::warn!(%error, "what attempts say can't be stored; it tries again");
+                self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
+                self.news.notify_one();
+            } else if attempts.iter().any(|attempt| attempt.news().is_some()) {
+                self.news.notify_one();
             }
         }
+    }
+
+    async fn store_write(&self, write: Vec<(&Arc<RunningAttempt>, AttemptNews)>) -> Result<(), StoreError> {
+        self.store.runs_news(write.iter().map(|(_, news)| news.clone()).collect()).await?;
+        write.iter().for_each(|(attempt, news)| attempt.stored(news));
+        Ok(())
     }
 
     /// Takes up the runs of hosts that are lost.
@@ -398,4 +402,24 @@ impl Shared {
     fn running(&self) -> MutexGuard<'_, BTreeMap<Lease, Arc<RunningAttempt>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The news of some attempts, in writes of as many lines as one takes, so that those of many attempts that say little
+/// are stored together.
+fn in_writes<'a>(
+    news: impl Iterator<Item = (&'a Arc<RunningAttempt>, AttemptNews)>,
+) -> Vec<Vec<(&'a Arc<RunningAttempt>, AttemptNews)>> {
+    let mut writes: Vec<Vec<_>> = Vec::new();
+    let mut lines = 0;
+    for one in news {
+        lines += one.1.lines.len();
+        match writes.last_mut() {
+            Some(write) if lines <= LOG_WRITE_LINES => write.push(one),
+            _ => {
+                lines = one.1.lines.len();
+                writes.push(vec![one]);
+            }
+        }
+    }
+    writes
 }

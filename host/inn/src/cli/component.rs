@@ -88,7 +88,7 @@ fn show(format: Format, component: &Component) -> Result<()> {
         ("size", output::bytes(component.size)),
         ("shape", shape(component)),
         ("imports", component.imports.join("\n")),
-        ("needs", task_grants::needs(&component.imports).join("\n")),
+        ("could ask for", task_grants::could_ask_for(&component.imports).join("\n")),
         ("created", output::instant(component.created_at)),
     ];
     output::facts(format, &facts, || json::component(component))

@@ -27,7 +27,7 @@ pub fn component(component: &Component) -> Value {
         "shape": shape(component),
         "adapted": component.adapted,
         "imports": component.imports,
-        "needs": task_grants::needs(&component.imports),
+        "could_ask_for": task_grants::could_ask_for(&component.imports),
         "created_at": instant(component.created_at),
     })
 }

@@ -10,6 +10,7 @@ use innkeeper_domain::name::Name;
 use innkeeper_engine::retention::Kept;
 use innkeeper_runtime::network::Network;
 use innkeeper_store::postgres::DatabaseUrl;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,8 +109,25 @@ enum LogFormat {
     Json,
 }
 
+/// Files that a host has open when it has all the connections that it takes and makes, and some more.
+const OPEN_FILES: u64 = 2_048;
+
+/// As many open files as the system lets it have: the usual bound is for programs that don't serve.
+fn raise_open_files() {
+    let bound = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: bound.maximum, maximum: bound.maximum });
+    let open_files = if raised.is_ok() { bound.maximum } else { bound.current };
+    if let Some(open_files) = open_files.filter(|files| *files < OPEN_FILES) {
+        tracing::warn!(
+            open_files,
+            "the host may have few files open (ulimit -n): it could need {OPEN_FILES}"
+        );
+    }
+}
+
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
+    raise_open_files();
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (kept, oidc) = (args.kept()?, args.access.oidc()?);
@@ -197,15 +215,53 @@ fn within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> 
     Ok(duration)
 }
 
-/// What the host logs if nobody says. wasmtime warns of what guests do wrong at the network, as often as they do.
-const LOGGED: &str = "info,wasmtime_wasi=error,wasmtime_wasi_http=error";
+/// What the host logs if nobody says.
+const LOGGED: &str = "info";
 
-/// Logs to stderr. `RUST_LOG` chooses what; `info` by default.
+/// Those that warn of what guests do wrong at the network, as often as they do. Of these only errors are logged, unless
+/// they are asked for by name.
+const FLOODED: [&str; 2] = ["wasmtime_wasi", "wasmtime_wasi_http"];
+
+/// What is logged if this is asked for.
+fn filter(asked: &str) -> String {
+    let asked = if asked.trim().is_empty() { LOGGED } else { asked };
+    let target =
+        |directive: &str| directive.split(['=', '[', ':']).next().unwrap_or_default().trim().to_string();
+    let targets: Vec<String> = asked.split(',').map(target).collect();
+    let mut filter = asked.to_string();
+    for quiet in FLOODED.iter().filter(|flooded| !targets.iter().any(|t| t == *flooded || t == "off")) {
+        filter += &format!(",{quiet}=error");
+    }
+    filter
+}
+
+/// Logs to stderr. `RUST_LOG` chooses what; see [`filter`] for what is always quiet.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = EnvFilter::try_new(filter(&asked)).unwrap_or_else(|_| EnvFilter::new(filter("")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(console::colors_enabled_stderr()).init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_do_not_flood_the_log_unless_somebody_asks_for_it() {
+        const QUIET: &str = "wasmtime_wasi=error,wasmtime_wasi_http=error";
+        for (asked, most) in
+            [("", "info"), (" ", "info"), ("warn", "warn"), ("info,wasmtime=debug", "info,wasmtime=debug")]
+        {
+            assert_eq!(filter(asked), format!("{most},{QUIET}"));
+        }
+        assert_eq!(filter("info,wasmtime_wasi=warn"), "info,wasmtime_wasi=warn,wasmtime_wasi_http=error");
+        for named in ["wasmtime_wasi, wasmtime_wasi_http::body=debug", "off"] {
+            assert_eq!(filter(named), named);
+        }
+        assert!(EnvFilter::try_new(filter("warn")).is_ok());
     }
 }

@@ -224,14 +224,11 @@ impl Options {
             || !self.retry_on.is_empty()
     }
 
-    /// Puts what was given into a definition.
-    async fn apply(self, client: &Client, spec: &mut TaskSpec) -> Result<()> {
+    /// Puts what was given into a definition, the component aside: that one is uploaded when all else is known.
+    fn apply(self, spec: &mut TaskSpec) -> Result<()> {
         let change_retry = self.change_retry();
         if self.record == Record::Always {
             output::note("warning: runs can't be recorded yet; nothing will be (--record always)");
-        }
-        if let Some(component) = &self.component {
-            spec.component = component::resolve(client, component).await?;
         }
         if let Some(timeout) = self.timeout {
             spec.timeout = Some(wire(timeout)?);
@@ -297,15 +294,24 @@ pub fn on_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Whether the person at the terminal says yes; without one, nobody is asked.
-pub fn agreed(question: &str) -> Result<bool> {
+/// What the person at the terminal answers; none without one.
+pub fn answer(question: &str) -> Result<Option<String>> {
     if !on_terminal() {
-        return Ok(true);
+        return Ok(None);
     }
     write!(io::stderr().lock(), "{question} [y/N] ")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(Some(answer))
+}
+
+pub fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// Whether the person at the terminal says yes; without one, nobody is asked.
+pub fn agreed(question: &str) -> Result<bool> {
+    Ok(answer(question)?.is_none_or(|answer| is_yes(&answer)))
 }
 
 /// A duration as the protocol has it.
@@ -316,19 +322,20 @@ pub fn wire(duration: Duration) -> Result<prost_types::Duration> {
 pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
     let client = Client::connect(global).await?;
     match command {
-        Command::Create { name, options } => {
-            if options.component.is_none() {
+        Command::Create { name, mut options } => {
+            let Some(component) = options.component.take() else {
                 return Err(Usage("a task needs a component (--component FILE|DIGEST)".into()).into());
-            }
+            };
             let mut spec = TaskSpec::default();
-            options.apply(&client, &mut spec).await?;
+            options.apply(&mut spec)?;
+            spec.component = component::resolve(&client, &component).await?;
             let task = client.tasks().create_task(call(CreateTaskRequest { name, spec: Some(spec) })).await?;
             show(global.output, task.get_ref())?;
             task_grants::tell(&client, task.get_ref()).await;
         }
         Command::Update {
             name,
-            options,
+            mut options,
             unset_config,
             unset_secret,
             clear_allow_http,
@@ -371,10 +378,14 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                 spec.arguments.clear();
             }
             clear.apply(&mut spec);
-            options.apply(&client, &mut spec).await?;
+            let component = options.component.take();
+            options.apply(&mut spec)?;
             let Decision::Send(accept_permissions) = accept.decide(&name, &old, &spec)? else {
                 return Ok(declined());
             };
+            if let Some(component) = component {
+                spec.component = component::resolve(&client, &component).await?;
+            }
             let expected_revision = task.revision;
             let request = UpdateTaskRequest { name, spec: Some(spec), expected_revision, accept_permissions };
             let task = client.tasks().update_task(call(request)).await?;

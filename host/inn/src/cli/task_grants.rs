@@ -1,4 +1,4 @@
-//! What tasks are granted: asking before it grows, telling it, and what imports would need.
+//! What tasks are granted: asking before it grows, telling it, and what imports could ask for.
 
 use super::client::{Client, call};
 use super::{Usage, output, task};
@@ -25,15 +25,33 @@ pub enum Decision {
 impl Accept {
     /// Asks the person at the terminal, if there is something to ask. Without a terminal the host refuses, in words.
     pub fn decide(self, name: &str, old: &TaskSpec, new: &TaskSpec) -> Result<Decision> {
-        if self.accept_permissions || !task::on_terminal() {
-            return Ok(Decision::Send(self.accept_permissions));
+        self.decide_by(task::answer, name, old, new)
+    }
+
+    /// By the answer to a question; none if there is nobody to ask.
+    fn decide_by(
+        self,
+        ask: impl FnOnce(&str) -> Result<Option<String>>,
+        name: &str,
+        old: &TaskSpec,
+        new: &TaskSpec,
+    ) -> Result<Decision> {
+        if self.accept_permissions {
+            return Ok(Decision::Send(true));
         }
-        let grown = grants::grown(&of(old)?, &of(new)?);
+        let (Ok(old), Ok(new)) = (of(old), of(new)) else {
+            // What can't be is the host's to refuse.
+            return Ok(Decision::Send(false));
+        };
+        let grown = grants::grown(&old, &new);
         if grown.is_empty() {
             return Ok(Decision::Send(false));
         }
-        let accepted = task::agreed(&format!("grant `{name}` also {}?", grants::words(&grown)))?;
-        Ok(if accepted { Decision::Send(true) } else { Decision::Declined })
+        Ok(match ask(&format!("grant `{name}` also {}?", grants::words(&grown)))? {
+            Some(answer) if task::is_yes(&answer) => Decision::Send(true),
+            Some(_) => Decision::Declined,
+            None => Decision::Send(false),
+        })
     }
 
     /// The same before a rollback, and the revision that was looked at; 0 if none was.
@@ -90,15 +108,15 @@ pub async fn imports(client: &Client, digest: String) -> Option<Vec<String>> {
     }
 }
 
-/// What a component with these imports would need, in words. What a task is given anyway is left out.
-pub fn needs(imports: &[String]) -> Vec<&'static str> {
+/// What a component with these imports could ask for, in words. What a task is given anyway is left out.
+pub fn could_ask_for(imports: &[String]) -> Vec<&'static str> {
     let from = |package: &str| imports.iter().any(|import| import.starts_with(package));
-    let needs = [
+    let all = [
         (has_http(imports), "outbound HTTP: grant the task its hosts (--allow-http)"),
         (from("wasi:sockets/"), "sockets: never given, opening one fails"),
         (from("wasi:filesystem/"), "files: a task has none but a scratch of its own (--scratch)"),
     ];
-    needs.into_iter().filter(|(needed, _)| *needed).map(|(_, words)| words).collect()
+    all.into_iter().filter(|(asks, _)| *asks).map(|(_, words)| words).collect()
 }
 
 /// Of requests that go out; the types alone ask for nothing.
@@ -123,12 +141,40 @@ mod tests {
     }
 
     #[test]
-    fn imports_need_what_they_are_for() {
-        let needed = needs(&imports(&["wasi:io/poll@0.2.6", "wasi:http/outgoing-handler@0.2.6"]));
-        assert!(needed.len() == 1 && needed[0].contains("--allow-http"), "{needed:?}");
-        assert!(needs(&imports(&["wasi:http/types@0.2.6", "wasi:cli/stdout@0.2.6"])).is_empty());
-        let needed = needs(&imports(&["wasi:filesystem/types@0.2.6", "wasi:sockets/tcp@0.2.6"]));
-        assert!(needed.len() == 2 && needed[0].contains("sockets") && needed[1].contains("files"));
+    fn imports_ask_for_what_they_are_for() {
+        let asked = could_ask_for(&imports(&["wasi:io/poll@0.2.6", "wasi:http/outgoing-handler@0.2.6"]));
+        assert!(asked.len() == 1 && asked[0].contains("--allow-http"), "{asked:?}");
+        assert!(could_ask_for(&imports(&["wasi:http/types@0.2.6", "wasi:cli/stdout@0.2.6"])).is_empty());
+        let asked = could_ask_for(&imports(&["wasi:filesystem/types@0.2.6", "wasi:sockets/tcp@0.2.6"]));
+        assert!(asked.len() == 2 && asked[0].contains("sockets") && asked[1].contains("files"));
+    }
+
+    #[test]
+    fn what_grows_is_asked_for_and_only_a_yes_accepts_it() {
+        let (old, more) =
+            (TaskSpec::default(), TaskSpec { allow_http: vec!["a.example".into()], ..TaskSpec::default() });
+        let (asks, accepts) = (Accept { accept_permissions: false }, Accept { accept_permissions: true });
+        let answered = |answer: Option<&str>| {
+            let ask = |question: &str| {
+                assert_eq!(question, "grant `check` also outbound HTTP to a.example?");
+                Ok(answer.map(Into::into))
+            };
+            asks.decide_by(ask, "check", &old, &more).unwrap()
+        };
+        for yes in ["y\n", "YES\n", " yes "] {
+            assert_eq!(answered(Some(yes)), Decision::Send(true), "{yes}");
+        }
+        for no in ["", "\n", "n\n", "no\n", "yes please\n"] {
+            assert_eq!(answered(Some(no)), Decision::Declined, "{no}");
+        }
+        assert_eq!(answered(None), Decision::Send(false), "without a terminal the host refuses it");
+
+        let nobody = |question: &str| -> Result<Option<String>> { panic!("asked: {question}") };
+        let unasked = |accept: Accept, old, new| accept.decide_by(nobody, "check", old, new).unwrap();
+        assert_eq!(unasked(accepts, &old, &more), Decision::Send(true));
+        assert_eq!(unasked(asks, &more, &old), Decision::Send(false));
+        let mistaken = TaskSpec { allow_http: vec!["http://x/".into()], ..TaskSpec::default() };
+        assert_eq!(unasked(asks, &old, &mistaken), Decision::Send(false));
     }
 
     #[test]

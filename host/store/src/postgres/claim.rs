@@ -49,7 +49,8 @@ const CLAIM: &str = "
         RETURNING id, attempt, interruptions, tenant_id, task_id, revision, trigger_id, nominal_at,
             last_success_nominal, idempotency_key, input_type, input, available_at, end_by)
     SELECT r.id, r.attempt, r.interruptions, n.name, r.task_id, t.name, r.revision, g.id, g.name, r.nominal_at,
-        r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id, r.end_by
+        r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id, r.end_by,
+        t.revision
     FROM taken r JOIN ready y ON y.id = r.id JOIN tenant n ON n.id = r.tenant_id JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id
     ORDER BY y.place, r.available_at, r.id";
@@ -229,6 +230,7 @@ impl Asked {
             task_id: TaskId(row.try_get(4)?),
             task: row.try_get::<_, Word<_>>(5)?.0,
             revision: row.try_get::<_, Small>(6)?.0,
+            current_revision: row.try_get::<_, Small>(16)?.0,
             trigger,
             nominal_at: row.try_get::<_, At>(9)?.0,
             last_success_nominal: row.try_get::<_, Option<At>>(10)?.map(|at| at.0),

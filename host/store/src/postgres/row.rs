@@ -20,6 +20,10 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 /// What a transaction is answered with that got in the way of another.
 const IN_THE_WAY: &str = "it got in the way of another transaction; try again";
 
+/// What to do about a right that is missing.
+const PRIVILEGES: &str = "the user that Innkeeper connects as must own its tables and may create more of them; grant it \
+    that (GRANT USAGE, CREATE ON SCHEMA public TO the user), or make it the database's owner";
+
 /// How that begins which waited too long for a lock, or took too long.
 const TOO_LONG: &str = "it took too long";
 
@@ -46,6 +50,7 @@ pub(super) fn from_postgres(error: tokio_postgres::Error) -> StoreError {
             StoreError::Unavailable(format!("{words}. {POOLER}"))
         }
         &SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED => too_long(&words),
+        &SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Unavailable(format!("{words}; {PRIVILEGES}")),
         &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
             StoreError::Unavailable(words)
         }

@@ -73,16 +73,19 @@ impl TenantStore for PostgresStore {
         let updated = in_transaction!(&self.shared.pool, |c| {
             let before = lock(c, name).await?;
             let after = update.clone().apply(before.clone());
+            // Quotas that only another version knows stay.
             execute(
                 c,
-                "UPDATE tenant SET state = $2, note = $3, weight = $4, quotas = $5, paused_at = $6, pause_note = $7
+                "UPDATE tenant SET state = $2, note = $3, weight = $4,
+                     quotas = jsonb_strip_nulls(quotas::jsonb || $5::text::jsonb)::text, paused_at = $6,
+                     pause_note = $7
                  WHERE id = $1",
                 &[
                     &after.id.0,
                     &after.state.as_str(),
                     &text(&after.note),
                     &Small(after.weight),
-                    &Json(&after.quotas),
+                    &Json(&update.quotas),
                     &after.pause.as_ref().map(|pause| At(pause.at)),
                     &after.pause.as_ref().map_or("".into(), |pause| text(&pause.note)),
                 ],

@@ -69,11 +69,11 @@ async fn export_table(c: &Transaction<'_>, name: &str, to: &Sender) -> Result<()
 pub(crate) async fn import(url: &DatabaseUrl, mut parts: Parts) -> Result<Summary, StoreError> {
     let mut connection = connection(&url.pool(1)?).await?;
     let c = connection.transaction().await?;
-    begin(&c).await?;
-    clear(&c).await?;
+    begin(&c).await.map_err(not_ready)?;
+    clear(&c).await.map_err(not_ready)?;
     let header = parts.header().await?;
     header.check(MIGRATIONS.len())?;
-    apply(&c, 0, header.schema).await?;
+    apply(&c, 0, header.schema).await.map_err(not_ready)?;
     let mut part = parts.next().await?;
     loop {
         part = match part {
@@ -89,6 +89,16 @@ pub(crate) async fn import(url: &DatabaseUrl, mut parts: Parts) -> Result<Summar
     apply(&c, header.schema, MIGRATIONS.len()).await?;
     c.commit().await?;
     parts.summary()
+}
+
+/// What goes wrong before there are rows is not the rows' fault.
+fn not_ready(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt(words) => {
+            StoreError::Conflict(format!("the database can't take a store: {words}"))
+        }
+        error => error,
+    }
 }
 
 /// Clears away a schema without rows, which may be of another version. `Conflict` if there are rows.

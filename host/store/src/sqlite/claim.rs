@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 const COLUMNS: &str = "SELECT r.id, r.state, r.attempt, r.interruptions, n.name, r.task_id, t.name,
         r.revision, g.id, g.name, r.nominal_at, r.last_success_nominal, r.idempotency_key, r.input_type, r.input, r.tenant_id,
-        r.end_by
+        r.end_by, t.revision
     FROM run r CROSS JOIN tenant n ON n.id = r.tenant_id CROSS JOIN task t ON t.id = r.task_id
         LEFT JOIN trigger g ON g.id = r.trigger_id";
 
@@ -280,6 +280,7 @@ fn read_ready(
         task_id: TaskId(row.get::<_, Id>(5)?.0),
         task: row.get::<_, Word<_>>(6)?.0,
         revision: row.get(7)?,
+        current_revision: row.get(17)?,
         trigger,
         nominal_at: row.get::<_, At>(10)?.0,
         last_success_nominal: row.get::<_, Option<At>>(11)?.map(|at| at.0),

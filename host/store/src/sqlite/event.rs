@@ -42,8 +42,9 @@ impl EventStore for SqliteStore {
         change: Change,
     ) -> Result<Vec<Result<Published, PublishError>>, StoreError> {
         let hints = Arc::clone(&self.hints);
+        let bytes = events.iter().map(|event| event.data.bytes.len()).sum();
         let publish = move |c: &Connection| publish(c, tenant, &events, &change);
-        self.writer.write(publish, move |_| hints.events_changed()).await
+        self.writer.write_sized(bytes, publish, move |_| hints.events_changed()).await
     }
 
     async fn events_after(

@@ -14,6 +14,7 @@ mod audit;
 mod backfill;
 mod backfill_advance;
 mod cancel;
+mod checkpoint;
 mod claim;
 mod component;
 mod event;
@@ -116,7 +117,8 @@ impl SqliteStore {
         let readers = (0..READERS).map(|_| connect(&path, read_only)).collect::<Result<_, _>>()?;
         let files = ComponentFiles::open(&folder.join("components"))?;
         files.remove_unfinished()?;
-        Ok(Self::new(Writer::start(connection)?, Readers::new(readers), files, Some(lock)))
+        let copier = connect(&path, OpenFlags::default())?;
+        Ok(Self::new(Writer::start(connection, copier)?, Readers::new(readers), files, Some(lock)))
     }
 
     fn new(writer: Writer, readers: Readers, files: ComponentFiles, lock: Option<FolderLock>) -> Self {
@@ -156,7 +158,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     set_up(&connection)?;
     connection.execute_batch("PRAGMA synchronous = FULL;")?;
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;")?;
+        connection.execute_batch("PRAGMA journal_mode = WAL;")?;
     }
     Ok(connection)
 }
@@ -166,7 +168,9 @@ fn set_up(connection: &Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(128);
     // Otherwise a statement is planned anew whenever a bound of a range in it changes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;")?)
+    // 8 MiB: a commit goes through all pages that are kept if a row of it has split one of them, which takes longer than
+    // to read some again from the system's cache.
+    Ok(connection.execute_batch("PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;")?)
 }
 
 /// The version of the schema; 0 if there is none.

@@ -18,7 +18,7 @@ use crate::{
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::failure::{Failure, RetryAdvice, Usage};
+use innkeeper_domain::failure::{Failure, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::gate::Passage;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
@@ -28,6 +28,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, typ
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// A row more costs so many bytes more.
+const WRITE_BYTES_PER_LINE: usize = 1024;
 
 #[async_trait]
 impl RunStore for SqliteStore {
@@ -39,6 +42,7 @@ impl RunStore for SqliteStore {
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
         let now = change.now;
         let hints = Arc::clone(&self.hints);
+        let bytes = starts.iter().map(|one| one.input.bytes.len()).sum();
         let start = move |c: &Connection| {
             let results = start::start_all(c, tenant, &starts, now)?;
             if let Some((object, difference)) = record::starts(&starts, &results) {
@@ -46,7 +50,7 @@ impl RunStore for SqliteStore {
             }
             Ok(results)
         };
-        self.writer.write(start, move |_| hints.runs_ready.notify_one()).await
+        self.writer.write_sized(bytes, start, move |_| hints.runs_ready.notify_one()).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -215,7 +219,8 @@ impl RunStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let runs: Vec<RunId> = all.iter().map(|news| news.lease.run).collect();
         let wake = move |(): &()| runs.iter().for_each(|run| hints.run_changed(*run));
-        self.writer.write(move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
+        let bytes = all.iter().map(|news| bytes_of_lines(&news.lines)).sum();
+        self.writer.write_sized(bytes, move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
     }
 
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
@@ -233,9 +238,19 @@ impl RunStore for SqliteStore {
                 hints.events_changed();
             }
         };
+        let output = match &finish.end.outcome {
+            Outcome::Output(output) => output.bytes.len(),
+            Outcome::Failure(_) => 0,
+        };
+        let bytes = output + bytes_of_lines(&finish.lines);
         let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
-        self.writer.write(end, wake).await.map(|after| after.state)
+        self.writer.write_sized(bytes, end, wake).await.map(|after| after.state)
     }
+}
+
+/// What writing lines of a log costs, in bytes of one value that would take as long.
+fn bytes_of_lines(lines: &[LogLine]) -> usize {
+    lines.iter().map(|line| WRITE_BYTES_PER_LINE + line.text.len()).sum()
 }
 
 impl SqliteStore {

@@ -80,16 +80,19 @@ impl TenantStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let change_it = move |c: &Connection| {
             let before = get(c, &name)?;
+            let quotas = Json(update.quotas.clone());
             let after = update.apply(before.clone());
+            // Quotas that only another version knows stay.
             c.execute(
-                "UPDATE tenant SET state = ?2, note = ?3, weight = ?4, quotas = ?5, paused_at = ?6, pause_note = ?7
+                "UPDATE tenant SET state = ?2, note = ?3, weight = ?4, quotas = json_patch(quotas, ?5), paused_at = ?6,
+                     pause_note = ?7
                  WHERE id = ?1",
                 params![
                     Id(after.id.0),
                     after.state.as_str(),
                     after.note,
                     after.weight,
-                    Json(&after.quotas),
+                    quotas,
                     after.pause.as_ref().map(|pause| At(pause.at)),
                     after.pause.as_ref().map_or("", |pause| &pause.note),
                 ],
@@ -218,4 +221,27 @@ pub(super) fn by_id(c: &Connection, id: TenantId) -> Result<Tenant, StoreError> 
     let mut get = c.prepare_cached(&format!("{} WHERE n.id = ?1 AND n.deleted_at IS NULL", select()))?;
     let tenant = get.query_row([Id(id.0)], |row| read_tenant(row, 0)).optional()?;
     tenant.ok_or_else(|| StoreError::NotFound(format!("tenant {id}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_quota_that_only_another_version_knows_outlives_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (name, now) = ("acme".parse().unwrap(), Timestamp::UNIX_EPOCH);
+        store.tenant_ensure(&name, now).await.unwrap();
+        let later = r#"UPDATE tenant SET quotas = '{"later": 9, "triggers": 3}'"#;
+        store.write(move |c| Ok(c.execute(later, [])?)).await.unwrap();
+        let quotas = [(Quota::Triggers, None), (Quota::FanOut, Some(2))].into();
+        let update = TenantUpdate { quotas, ..TenantUpdate::default() };
+        let changed = store.tenant_update(&name, update, now.into()).await.unwrap();
+        assert_eq!(changed.quotas, Quotas([(Quota::FanOut, 2)].into()));
+        let get = "SELECT quotas FROM tenant";
+        let kept = store.read(move |c| Ok(c.query_row(get, [], |row| row.get::<_, Json<Value>>(0))?.0));
+        assert_eq!(kept.await.unwrap(), json!({"later": 9, "fan-out": 2}));
+    }
 }

@@ -1,15 +1,24 @@
 //! The one thread that writes. It takes what has queued up, runs each write in a savepoint of its own,
 //! commits all together, and only then answers. Under simulated time there is no such thread: then each write is
 //! committed where it is asked for.
+//!
+//! Large writes have a commit to themselves, and at most half of the time while there are small ones: those of a
+//! tenant whose runs have a lot to say would be in the way of everybody's else.
 
+use super::checkpoint;
 use super::row::from_sqlite;
 use crate::StoreError;
-use innkeeper_domain::limits::{WRITES_PER_COMMIT_MAX, WRITES_WAITING_MAX};
+use innkeeper_domain::limits::{
+    LARGE_WRITE_BYTES, LARGE_WRITES_PER_COMMIT_BYTES, WRITES_PER_COMMIT_MAX, WRITES_WAITING_MAX,
+};
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Runs in the transaction and gives what to do once it is known whether that was committed.
 type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
@@ -18,21 +27,34 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 #[derive(Debug)]
 pub(super) enum Writer {
     Thread {
-        jobs: Option<mpsc::Sender<Job>>,
-        thread: Mutex<Option<JoinHandle<()>>>,
+        jobs: Option<Sender<Queued>>,
+        /// A permit for each write that waits.
+        room: Arc<Semaphore>,
+        threads: Mutex<Vec<JoinHandle<()>>>,
     },
     /// Whoever asks waits for the commit, with all else that its thread does.
     Inline(Arc<Mutex<Connection>>),
 }
 
+/// A write that waits.
+pub(super) struct Queued {
+    job: Job,
+    /// About how much it writes.
+    bytes: usize,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 impl Writer {
-    pub fn start(connection: Connection) -> Result<Self, StoreError> {
-        let (jobs, queue) = mpsc::channel(WRITES_WAITING_MAX);
-        let thread = thread::Builder::new()
+    /// Writes through `connection`, whose log is copied through `copier`.
+    pub fn start(mut connection: Connection, copier: Connection) -> Result<Self, StoreError> {
+        let copier = checkpoint::start(&mut connection, copier)?;
+        let (jobs, queue) = channel();
+        let writer = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_all(&connection, queue))
+            .spawn(move || Queue::new(queue).write_all(&connection))
             .map_err(|e| StoreError::Unavailable(format!("can't start a thread: {e}")))?;
-        Ok(Self::Thread { jobs: Some(jobs), thread: Mutex::new(Some(thread)) })
+        let room = Arc::new(Semaphore::new(WRITES_WAITING_MAX));
+        Ok(Self::Thread { jobs: Some(jobs), room, threads: Mutex::new(vec![writer, copier]) })
     }
 
     /// Runs `write` in a transaction and answers when it is on disk. An error of it undoes it alone.
@@ -40,6 +62,16 @@ impl Writer {
     /// the place for wake-ups.
     pub async fn write<T: Send + 'static>(
         &self,
+        write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write_sized(0, write, after).await
+    }
+
+    /// The same with a write of about so many bytes, which waits for smaller ones if they are many.
+    pub async fn write_sized<T: Send + 'static>(
+        &self,
+        bytes: usize,
         write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -59,13 +91,14 @@ impl Writer {
         });
         let stopped = || StoreError::Unavailable("it is closing".into());
         match self {
-            Self::Thread { jobs, .. } => {
+            Self::Thread { jobs, room, .. } => {
                 let jobs = jobs.as_ref().ok_or_else(stopped)?;
-                jobs.send(job).await.map_err(|_| stopped())?;
+                let room = Arc::clone(room).acquire_owned().await.map_err(|_| stopped())?;
+                jobs.send(Queued { job, bytes, _room: Some(room) }).map_err(|_| stopped())?;
             }
             Self::Inline(connection) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                commit_together(&connection, &mut vec![job]);
+                commit_together(&connection, [Queued { job, bytes, _room: None }]);
             }
         }
         answered.await.map_err(|_| stopped())?
@@ -74,26 +107,103 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let Self::Thread { jobs, thread } = self else { return };
+        let Self::Thread { jobs, threads, .. } = self else { return };
         *jobs = None;
-        let thread = thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let threads = threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
             // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
     }
 }
 
-fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    while queue.blocking_recv_many(&mut jobs, WRITES_PER_COMMIT_MAX) > 0 {
-        commit_together(connection, &mut jobs);
+/// What waits to be written.
+struct Queue {
+    come: Receiver<Queued>,
+    small: Vec<Queued>,
+    /// As they came, but a larger one as if it had come later: by the time that counts, and a number.
+    large: BTreeMap<(Instant, u64), Queued>,
+    numbers: u64,
+    /// Whether small ones were written since the last large ones.
+    shares: bool,
+    /// When the next large one has its turn.
+    large_at: Instant,
+}
+
+/// How much later a large write counts as come, for each of its bytes: a second for 1 MiB.
+const LATER: Duration = Duration::from_micros(1);
+
+impl Queue {
+    fn new(come: Receiver<Queued>) -> Self {
+        let (small, large) = (Vec::new(), BTreeMap::new());
+        Self { come, small, large, numbers: 0, shares: false, large_at: Instant::now() }
+    }
+
+    /// Until nobody can ask for more, and nothing waits.
+    fn write_all(mut self, connection: &Connection) {
+        while self.wait() {
+            if !self.small.is_empty() {
+                commit_together(connection, self.small.drain(..));
+                self.shares = true;
+            }
+            let begun = Instant::now();
+            if begun >= self.large_at && !self.large.is_empty() {
+                commit_together(connection, self.take_large());
+                let shares = std::mem::take(&mut self.shares);
+                self.large_at = begun + if shares { begun.elapsed() * 2 } else { Duration::ZERO };
+            }
+        }
+    }
+
+    /// Waits for something to do, and takes in what has come. Whether there is anything.
+    fn wait(&mut self) -> bool {
+        let large_in = self.large_at.saturating_duration_since(Instant::now());
+        let first = match self.large.is_empty() {
+            true => self.come.recv().ok(),
+            false => match self.come.recv_timeout(large_in) {
+                Ok(one) => Some(one),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.large_at = Instant::now();
+                    None
+                }
+            },
+        };
+        first.into_iter().for_each(|one| self.put(one));
+        while self.small.len() < WRITES_PER_COMMIT_MAX
+            && let Ok(one) = self.come.try_recv()
+        {
+            self.put(one);
+        }
+        !self.small.is_empty() || !self.large.is_empty()
+    }
+
+    fn put(&mut self, one: Queued) {
+        if one.bytes < LARGE_WRITE_BYTES {
+            self.small.push(one);
+        } else {
+            self.numbers += 1;
+            let later = LATER * u32::try_from(one.bytes).unwrap_or(u32::MAX);
+            self.large.insert((Instant::now() + later, self.numbers), one);
+        }
+    }
+
+    /// The next large ones, as many as one commit takes.
+    fn take_large(&mut self) -> Vec<Queued> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while bytes < LARGE_WRITES_PER_COMMIT_BYTES
+            && let Some((_, one)) = self.large.pop_first()
+        {
+            bytes += one.bytes;
+            taken.push(one);
+        }
+        taken
     }
 }
 
-fn commit_together(connection: &Connection, jobs: &mut Vec<Job>) {
+fn commit_together(connection: &Connection, writes: impl IntoIterator<Item = Queued>) {
     let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(from_sqlite);
-    let answers: Vec<Answer> = jobs.drain(..).map(|job| job(connection)).collect();
+    let answers: Vec<Answer> = writes.into_iter().map(|one| (one.job)(connection)).collect();
     let committed = begun.and_then(|()| commit(connection));
     if let Err(error) = &committed {
         tracing::error!(%error, "the store can't commit");
@@ -147,7 +257,7 @@ mod tests {
     fn writer() -> Writer {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY)").unwrap();
-        Writer::start(connection).unwrap()
+        Writer::start(connection, Connection::open_in_memory().unwrap()).unwrap()
     }
 
     fn insert(x: i64) -> impl FnOnce(&Connection) -> Result<(), StoreError> + Send {

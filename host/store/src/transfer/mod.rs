@@ -115,7 +115,7 @@ pub async fn restore(
     let (sender, parts) = part::way(seen);
     let read = blocking(move || file::read(from, &sender));
     joined(tokio::join!(read, to.import(parts))).map_err(|error| match error {
-        // Of the backup, which isn't this host's.
+        // Of the backup's rows, which aren't this host's: what is wrong with the target has other words.
         StoreError::Corrupt(words) => unfit(&words),
         error => error,
     })

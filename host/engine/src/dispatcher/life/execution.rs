@@ -6,6 +6,7 @@ use crate::executor::Invocation;
 use crate::secret;
 use futures::FutureExt;
 use innkeeper_domain::failure::{AttemptEnd, Failure, FailureKind, Outcome, Usage};
+use innkeeper_domain::grants;
 use innkeeper_domain::ids::RunId;
 use innkeeper_domain::run::Claimed;
 use innkeeper_domain::secret::{SealedSecret, SecretText};
@@ -24,8 +25,7 @@ impl Shared {
     /// Executes an attempt and commits its end.
     pub(super) async fn attempt(&self, claimed: Claimed, attempt: Arc<RunningAttempt>) {
         let (run, try_number, end_by) = (claimed.lease.run, claimed.try_number, claimed.end_by);
-        let spec = self.patiently(run, || self.store.task_spec(claimed.task_id, claimed.revision)).await;
-        let (end, spec) = match spec {
+        let (end, spec) = match self.spec(&claimed).await {
             Ok(spec) => {
                 let end = match self.secrets(&claimed, &spec).await {
                     Ok(secrets) => self.execute(claimed, &spec, secrets, &attempt).await,
@@ -44,8 +44,20 @@ impl Shared {
             }
             _ => None,
         };
+        self.store_long_log(&attempt).await;
         let lines = attempt.remaining_lines();
         self.commit(Finish { lease: attempt.lease, end, again_at, lines }).await;
+    }
+
+    /// What the run is pinned to, with only those grants that the task has still.
+    async fn spec(&self, claimed: &Claimed) -> Result<Arc<TaskSpec>, StoreError> {
+        let (run, task, current) = (claimed.lease.run, claimed.task_id, claimed.current_revision);
+        let pinned = self.patiently(run, || self.store.task_spec(task, claimed.revision)).await?;
+        if current == claimed.revision {
+            return Ok(pinned);
+        }
+        let current = self.patiently(run, || self.store.task_spec(task, current)).await?;
+        Ok(Arc::new(grants::still_granted(&pinned, &current)))
     }
 
     /// The secrets that the task names, as they are now.
@@ -131,6 +143,19 @@ impl Shared {
     async fn overdue_cancel(&self, attempt: &RunningAttempt, grace: Duration) {
         attempt.cancel.cancelled().await;
         self.clock.sleep_until(time::after(self.clock.now(), grace + OVERDUE)).await;
+    }
+
+    /// Stores so much of what the attempt has said that the rest is one write's.
+    async fn store_long_log(&self, attempt: &RunningAttempt) {
+        while let Some(news) = attempt.more_than_a_write() {
+            match self.store.runs_news(vec![news.clone()]).await {
+                Ok(()) => attempt.stored(&news),
+                Err(error) => {
+                    tracing::warn!(run = %news.lease.run, %error, "a log can't be stored; it tries again");
+                    self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
+                }
+            }
+        }
     }
 
     /// Commits until the store takes it, or says that it is void.

@@ -68,7 +68,7 @@ async fn attack(global: &Global, name: &str) -> Result<()> {
     client.tasks().create_task(call(request)).await?;
     let starts = (0..QUEUED).map(|number| StartRunRequest {
         task: "attack".into(),
-        input: Some(Payload { content_type: "text/plain".into(), bytes: vec![std::env::var("KINDS").map_or(KINDS[number % KINDS.len()], |k| k.as_bytes()[number % k.len()])] }),
+        input: Some(Payload { content_type: "text/plain".into(), bytes: vec![KINDS[number % KINDS.len()]] }),
         ..StartRunRequest::default()
     });
     let started = client.runs().start_runs(call(StartRunsRequest { starts: starts.collect() })).await?;

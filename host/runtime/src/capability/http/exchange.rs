@@ -5,6 +5,7 @@ use super::client::Stream;
 use super::share::Connection;
 use super::{Sent, of_hyper};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
@@ -55,8 +56,10 @@ pub(super) async fn exchange(
     let (mut sender, connection) = handshake.await?;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
+    let room = Arc::new(room);
+    let of_connection = Arc::clone(&room);
     let mut connection: BoxFuture<'static, Result<(), Error>> = Box::pin(async move {
-        let _room = room;
+        let _room = of_connection;
         connection.await.map_err(of_hyper)
     });
     let response = async {
@@ -66,12 +69,17 @@ pub(super) async fn exchange(
     tokio::pin!(response);
     let (response, rest): (Result<Response<Incoming>, Error>, BoxFuture<'static, _>) = tokio::select! {
         response = &mut response => (response, connection),
-        ended = &mut connection => {
-            ended?;
-            (response.await, Box::pin(std::future::ready(Ok(()))))
-        }
+        ended = &mut connection => match (&mut response).now_or_never() {
+            // The answer came before the end, which may be a reset.
+            Some(response) => (response, Box::pin(std::future::ready(ended))),
+            None => {
+                ended?;
+                (response.await, Box::pin(std::future::ready(Ok(()))))
+            }
+        },
     };
-    let response = response?.map(|body| of_response(Timed::new(body, times.between_bytes), response_bytes));
+    let response =
+        response?.map(|body| of_response(Timed::new(body, times.between_bytes, room), response_bytes));
     Ok((response, Box::new(rest)))
 }
 
@@ -80,11 +88,13 @@ struct Timed {
     body: Incoming,
     silence: Duration,
     ends: Pin<Box<Sleep>>,
+    /// What is kept unread takes up room, though its connection may be over.
+    _room: Arc<Connection>,
 }
 
 impl Timed {
-    fn new(body: Incoming, silence: Duration) -> Self {
-        Self { body, silence, ends: Box::pin(tokio::time::sleep(silence)) }
+    fn new(body: Incoming, silence: Duration, room: Arc<Connection>) -> Self {
+        Self { body, silence, ends: Box::pin(tokio::time::sleep(silence)), _room: room }
     }
 }
 

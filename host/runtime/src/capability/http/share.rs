@@ -49,7 +49,8 @@ pub(super) enum Full {
     )]
     Tenant(usize),
     #[error(
-        "all attempts on this host have {0} connections open, which is the most at one time; try again later"
+        "of the {0} connections that all attempts on this host may have open at one time, no more are left than the tenant has \
+         already; try again later"
     )]
     Host(usize),
 }
@@ -86,6 +87,10 @@ impl Share {
     /// Room for a connection of an attempt that has so much for itself; at once or not at all.
     pub fn connection(self: &Arc<Self>, attempt: &Arc<Semaphore>) -> Result<Connection, Full> {
         let take = |of: &Arc<Semaphore>, full| Arc::clone(of).try_acquire_owned().map_err(|_| full);
+        let has = self.bounds.tenant_connections - self.tenant.connections.available_permits();
+        if has >= self.host.connections.available_permits() {
+            return Err(Full::Host(self.bounds.host_connections));
+        }
         let permits = [
             take(attempt, Full::Attempt(self.bounds.connections))?,
             take(&self.tenant.connections, Full::Tenant(self.bounds.tenant_connections))?,

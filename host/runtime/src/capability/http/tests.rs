@@ -55,6 +55,7 @@ fn attempt(client: &Arc<Client>, tenant: TenantId, grants: &[String], open: &str
         task_id: TaskId::new(now),
         task: "guest".parse().unwrap(),
         revision: 1,
+        current_revision: 1,
         trigger: None,
         nominal_at: now,
         last_success_nominal: None,
