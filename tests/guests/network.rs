@@ -78,7 +78,7 @@ const UNRESOLVABLE: &[u8] = &[120];
 const SAYS_RESULT: &str = "(call $say (i32.add
     (i32.mul (i32.load8_u (i32.const 1024)) (i32.const 100)) (i32.load8_u (i32.const 1028))))";
 
-fn speaks_with(authority: &str, body: &str) -> Vec<u8> {
+pub fn speaks_with(authority: &str, body: &str) -> Vec<u8> {
     let data = format!(r#"(data (i32.const 3072) "{authority}")"#);
     let make = format!("(call $make (i32.const {}))", authority.len());
     let text = handler_text(IMPORTS, &body.replace("$MADE", &make));
@@ -109,7 +109,7 @@ async fn server(tasks: &TaskTracker, beginning: Vec<u8>, again: &'static [u8], w
     address
 }
 
-const SENDS: &str = "(call $say (call $send $MADE))";
+pub const SENDS: &str = "(call $say (call $send $MADE))";
 const READS_ALL: &str = "(local $body i32) (drop (call $send $MADE)) (local.set $body (call $incoming))
     (loop
         (global.set $free (i32.const 4096))

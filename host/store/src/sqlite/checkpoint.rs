@@ -73,3 +73,35 @@ fn copy(connection: &Connection, woken: &Receiver<()>, copied: &AtomicUsize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn connection(path: &Path) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").unwrap();
+        connection
+    }
+
+    #[test]
+    fn the_log_is_copied_and_begins_anew_while_writes_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let mut writer = connection(&path);
+        let copier = start(&mut writer, connection(&path)).unwrap();
+        writer.execute_batch("CREATE TABLE t (x BLOB)").unwrap();
+        for _ in 0..80 {
+            writer.execute("INSERT INTO t VALUES (zeroblob(2 * 1024 * 1024))", []).unwrap();
+        }
+        let size = |name: &str| fs::metadata(folder.path().join(name)).unwrap().len();
+        let (database, log) = (size("db"), size("db-wal"));
+        assert!(database > 50 * MIB && log < 150 * MIB, "database {database}, log {log}");
+        drop(writer);
+        copier.join().unwrap();
+    }
+}

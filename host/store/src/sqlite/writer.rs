@@ -284,6 +284,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn large_writes_wait_for_small_ones_and_the_larger_for_longest() {
+        let writer = writer();
+        let (go, gate) = channel::<()>();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |what: &'static str| {
+            let order = Arc::clone(&order);
+            move |_: &Connection| {
+                order.lock().unwrap().push(what);
+                Ok(())
+            }
+        };
+        let all = tokio::join!(
+            writer.write(move |_| Ok(gate.recv().unwrap()), |()| ()),
+            writer.write_sized(2 * LARGE_WRITE_BYTES, note("larger"), |()| ()),
+            writer.write_sized(LARGE_WRITE_BYTES, note("large"), |()| ()),
+            writer.write(note("small"), |()| ()),
+            async { go.send(()).unwrap() },
+        );
+        assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok() && all.3.is_ok());
+        assert_eq!(*order.lock().unwrap(), ["small", "large", "larger"]);
+    }
+
+    #[tokio::test]
     async fn a_panic_is_undone_and_the_writer_goes_on() {
         let writer = writer();
         let panicking = |c: &Connection| -> Result<(), StoreError> {

@@ -87,16 +87,16 @@ impl Share {
     /// Room for a connection of an attempt that has so much for itself; at once or not at all.
     pub fn connection(self: &Arc<Self>, attempt: &Arc<Semaphore>) -> Result<Connection, Full> {
         let take = |of: &Arc<Semaphore>, full| Arc::clone(of).try_acquire_owned().map_err(|_| full);
+        let of_attempt = take(attempt, Full::Attempt(self.bounds.connections))?;
+        let of_tenant = take(&self.tenant.connections, Full::Tenant(self.bounds.tenant_connections))?;
+        let full = Full::Host(self.bounds.host_connections);
+        // With this one. However many tenants take all that they get, some is left for the next.
         let has = self.bounds.tenant_connections - self.tenant.connections.available_permits();
-        if has >= self.host.connections.available_permits() {
-            return Err(Full::Host(self.bounds.host_connections));
+        if has > self.host.connections.available_permits() {
+            return Err(full);
         }
-        let permits = [
-            take(attempt, Full::Attempt(self.bounds.connections))?,
-            take(&self.tenant.connections, Full::Tenant(self.bounds.tenant_connections))?,
-            take(&self.host.connections, Full::Host(self.bounds.host_connections))?,
-        ];
-        Ok(Connection { _permits: permits, _of: Arc::clone(self) })
+        let of_host = take(&self.host.connections, full)?;
+        Ok(Connection { _permits: [of_attempt, of_tenant, of_host], _of: Arc::clone(self) })
     }
 
     /// Waits for room for a lookup: first for the tenant's, so that who has used that up keeps nobody else waiting.
