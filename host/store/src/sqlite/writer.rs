@@ -296,7 +296,7 @@ mod tests {
             }
         };
         let all = tokio::join!(
-            writer.write(move |_| Ok(gate.recv().unwrap()), |()| ()),
+            writer.write(move |_| gate.recv().map_err(|e| StoreError::Corrupt(e.to_string())), |()| ()),
             writer.write_sized(2 * LARGE_WRITE_BYTES, note("larger"), |()| ()),
             writer.write_sized(LARGE_WRITE_BYTES, note("large"), |()| ()),
             writer.write(note("small"), |()| ()),

@@ -92,16 +92,15 @@ fn dns(words: String) -> Error {
 /// What is wrong with an address, and both ways to set it right.
 fn denied(of: &Asker, host: &str, at: IpAddr, closed: Closed) -> String {
     let Closed { address, name } = closed;
-    // Of a name its address isn't said: the system may know names that are none of the tenant's business.
-    let (place, all) = match bare(host).parse::<IpAddr>() {
-        Err(_) => (String::new(), "its address".to_string()),
-        Ok(_) if address == at => (String::new(), address.to_string()),
-        Ok(_) => (format!("which stands for {address}, "), address.to_string()),
+    let (form, all) = match bare(host).parse::<IpAddr>() {
+        Ok(_) if address == at => ("".into(), address.to_string()),
+        Ok(_) => (format!(", which stands for {address},"), address.to_string()),
+        // The address of a name isn't said: the system may know names that are none of the tenant's business.
+        Err(_) => ("".into(), "ADDRESS".into()),
     };
     format!(
-        "denied: {host}, {place}is in the network `{name}`, which is closed to tasks; the host's admin can open it to the \
-         tenant (`inn quota set --tenant {} open-networks={}`), or the address to all (`inn serve --open-network ADDRESS`, here \
-         {all})",
+        "denied: {host}{form} is in the network `{name}`, which is closed to tasks; the host's admin can open it to the tenant \
+         (`inn quota set --tenant {} open-networks={}`), or the address to all (`inn serve --open-network {all}`)",
         of.tenant,
         of.open.with(name),
     )
