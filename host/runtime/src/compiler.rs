@@ -51,6 +51,8 @@ pub(crate) struct Compiler {
     /// Of what runs wait for, which uploads can't keep waiting.
     compiling: Semaphore,
     reading: Semaphore,
+    /// Of what goes to other hosts, and comes from them, which may take long.
+    sharing: Semaphore,
     /// What runs wait for. It is made though they are over meanwhile: the next one has it.
     making: Mutex<HashMap<Digest, Making>>,
     tasks: TaskTracker,
@@ -73,6 +75,7 @@ impl Compiler {
             inspecting: Semaphore::new(COMPILATIONS_MAX),
             compiling: Semaphore::new(COMPILATIONS_MAX),
             reading: Semaphore::new(ARTIFACTS_READ_MAX),
+            sharing: Semaphore::new(ARTIFACTS_READ_MAX),
             making: Mutex::default(),
             tasks: TaskTracker::new(),
             compilations: AtomicU64::new(0),
@@ -143,7 +146,7 @@ impl Compiler {
         if self.artifacts.contains(digest) {
             return;
         }
-        let Ok(_permit) = permit(&self.reading).await else { return };
+        let Ok(_permit) = permit(&self.sharing).await else { return };
         match self.components.artifact(digest, &self.artifacts.variant()).await {
             Ok(None) => {}
             Ok(Some(file)) => {
@@ -159,7 +162,7 @@ impl Compiler {
 
     /// Lets other hosts have what this one has compiled.
     async fn share(self: &Arc<Self>, digest: Digest) {
-        let Ok(_permit) = permit(&self.reading).await else { return };
+        let Ok(_permit) = permit(&self.sharing).await else { return };
         let compiler = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || compiler.artifacts.read(digest)).await;
         let Ok(Some(file)) = read else { return };

@@ -35,7 +35,7 @@ pub const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 pub const ARTIFACTS_BYTES_MAX: u64 = 8 * 1024 * MIB;
 /// Compilations of uploads at one time, and as many of components that runs wait for; others wait.
 pub const COMPILATIONS_MAX: usize = 1;
-/// Compiled components that are read and checked at one time; others wait.
+/// Compiled components that are read and checked at one time, and as many that are shared; others wait.
 pub const ARTIFACTS_READ_MAX: usize = 2;
 /// Components kept ready to run in memory.
 pub const COMPONENTS_READY_MAX: usize = 1_000;

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub const HTTP_CONNECTIONS_MAX: usize = 16;
 /// Connections of one tenant's attempts on one host at one time.
 pub const HTTP_CONNECTIONS_PER_TENANT_MAX: usize = 64;
-/// Connections of one host's attempts at one time. A tenant gets none that would leave it with more than are left for
-/// all: however many want all they can have, the next one finds some.
+/// Connections of one host's attempts at one time. A tenant that has as many as are left for all gets no more, so that
+/// it takes more than a dozen that want all they can have until another finds none.
 pub const HTTP_CONNECTIONS_PER_HOST_MAX: usize = 512;
 /// Names that are looked up at one time for one tenant's attempts on one host; others wait. A lookup can't be
 /// interrupted, and counts until the system answers, whether or not somebody still wants to know.

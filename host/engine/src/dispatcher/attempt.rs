@@ -18,6 +18,8 @@ pub(super) struct RunningAttempt {
     pub abandon: CancellationToken,
     /// It executes no more, and what it had to commit is committed.
     pub ended: CancellationToken,
+    /// Locked while something of it is being stored, for the older mustn't come after the newer.
+    pub storing: tokio::sync::Mutex<()>,
     clock: Arc<dyn Clock>,
     /// Told when there is something new to be stored.
     news: Arc<Notify>,
@@ -40,6 +42,7 @@ impl RunningAttempt {
             cancel: CancellationToken::new(),
             abandon: CancellationToken::new(),
             ended: CancellationToken::new(),
+            storing: tokio::sync::Mutex::default(),
             clock,
             news,
             said: Mutex::default(),

@@ -8,7 +8,7 @@ use crate::secret::SecretOpener;
 use futures::future::join_all;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::{LOG_WRITE_LINES, RUNS_PER_STEP_MAX};
+use innkeeper_domain::limits::{LARGE_WRITE_BYTES, LOG_LINE_COST, RUNS_PER_STEP_MAX};
 use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{AttemptNews, StoreError};
@@ -25,6 +25,9 @@ const CLAIM_BATCH: usize = 256;
 
 /// How long an attempt's first news wait for more, to be stored together.
 const NEWS_DELAY: Duration = Duration::from_millis(50);
+
+/// Writes of news that the store is asked for at one time, small ones and large ones.
+const NEWS_WRITES: usize = 3;
 
 /// After how many polls' time it looks for runs that are leased to it and that it doesn't know: a claim whose answer
 /// was lost leaves such.
@@ -60,6 +63,9 @@ struct Shared {
     /// By lease: while an attempt is put away, the next one of the same run may be there already.
     running: Mutex<BTreeMap<Lease, Arc<RunningAttempt>>>,
     news: Arc<Notify>,
+    /// Permits of the writes of news that the store is asked for at one time.
+    small_news: Semaphore,
+    large_news: Semaphore,
     tasks: TaskTracker,
     /// Ends every attempt at once, with nothing committed.
     abandon: CancellationToken,
@@ -84,6 +90,8 @@ impl Life {
             slots: Arc::new(Semaphore::new(usize::try_from(host.capacity).unwrap_or(usize::MAX))),
             running: Mutex::default(),
             news: Arc::default(),
+            small_news: Semaphore::new(NEWS_WRITES),
+            large_news: Semaphore::new(NEWS_WRITES),
             tasks: TaskTracker::new(),
             abandon: CancellationToken::new(),
             poll: config.poll,
@@ -281,8 +289,12 @@ impl Shared {
             self.news.notified().await;
             self.clock.sleep_until(time::after(self.clock.now(), NEWS_DELAY)).await;
             let attempts: Vec<Arc<RunningAttempt>> = self.running().values().cloned().collect();
-            let writes = in_writes(attempts.iter().filter_map(|attempt| Some((attempt, attempt.news()?))));
-            let stored = join_all(writes.into_iter().map(|write| self.store_write(write))).await;
+            // One that ends stores what it has said by itself.
+            let news = attempts.iter().filter_map(|attempt| {
+                let storing = attempt.storing.try_lock().ok()?;
+                Some(Said { attempt, news: attempt.news()?, _storing: storing })
+            });
+            let stored = join_all(in_writes(news).into_iter().map(|write| self.store_said(write))).await;
             if let Some(error) = stored.into_iter().find_map(Result::err) {
                 tracing::warn!(%error, "what attempts say can't be stored; it tries again");
                 self.clock.sleep_until(time::after(self.clock.now(), self.poll)).await;
@@ -293,10 +305,18 @@ impl Shared {
         }
     }
 
-    async fn store_write(&self, write: Vec<(&Arc<RunningAttempt>, AttemptNews)>) -> Result<(), StoreError> {
-        self.store.runs_news(write.iter().map(|(_, news)| news.clone()).collect()).await?;
-        write.iter().for_each(|(attempt, news)| attempt.stored(news));
+    async fn store_said(&self, write: Vec<Said<'_>>) -> Result<(), StoreError> {
+        self.store_news_of(write.iter().map(|said| said.news.clone()).collect()).await?;
+        write.iter().for_each(|said| said.attempt.stored(&said.news));
         Ok(())
+    }
+
+    /// A few at one time: whatever they say, a store has more to do. Those that are much don't keep others waiting.
+    async fn store_news_of(&self, news: Vec<AttemptNews>) -> Result<(), StoreError> {
+        let is_much = news.iter().map(bytes).sum::<usize>() >= LARGE_WRITE_BYTES;
+        let writes = if is_much { &self.large_news } else { &self.small_news };
+        let _permit = writes.acquire().await;
+        self.store.runs_news(news).await
     }
 
     /// Takes up the runs of hosts that are lost.
@@ -404,22 +424,36 @@ impl Shared {
     }
 }
 
-/// The news of some attempts, in writes of as many lines as one takes, so that those of many attempts that say little
-/// are stored together.
-fn in_writes<'a>(
-    news: impl Iterator<Item = (&'a Arc<RunningAttempt>, AttemptNews)>,
-) -> Vec<Vec<(&'a Arc<RunningAttempt>, AttemptNews)>> {
-    let mut writes: Vec<Vec<_>> = Vec::new();
-    let mut lines = 0;
-    for one in news {
-        lines += one.1.lines.len();
-        match writes.last_mut() {
-            Some(write) if lines <= LOG_WRITE_LINES => write.push(one),
-            _ => {
-                lines = one.1.lines.len();
-                writes.push(vec![one]);
-            }
+/// What an attempt has said, on its way to the store.
+struct Said<'a> {
+    attempt: &'a Arc<RunningAttempt>,
+    news: AttemptNews,
+    _storing: tokio::sync::MutexGuard<'a, ()>,
+}
+
+/// About what it is to write news, in bytes.
+fn bytes(news: &AttemptNews) -> usize {
+    news.lines.iter().map(|line| LOG_LINE_COST + line.text.len()).sum()
+}
+
+/// What some attempts have said, in writes: what many say that say little together, so that nobody's few lines wait for
+/// another's many.
+fn in_writes<'a>(news: impl Iterator<Item = Said<'a>>) -> Vec<Vec<Said<'a>>> {
+    let (mut writes, mut together, mut all) = (Vec::new(), Vec::new(), 0);
+    for said in news {
+        let more = bytes(&said.news);
+        if more >= LARGE_WRITE_BYTES {
+            writes.push(vec![said]);
+            continue;
         }
+        if all + more >= LARGE_WRITE_BYTES {
+            writes.push(std::mem::take(&mut together));
+            all = 0;
+        }
+        all += more;
+        together.push(said);
     }
+    writes.push(together);
+    writes.retain(|write| !write.is_empty());
     writes
 }

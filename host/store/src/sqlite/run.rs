@@ -22,15 +22,13 @@ use innkeeper_domain::failure::{Failure, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::gate::Passage;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::limits::LOG_LINE_COST;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-
-/// A row more costs so many bytes more.
-const WRITE_BYTES_PER_LINE: usize = 1024;
 
 #[async_trait]
 impl RunStore for SqliteStore {
@@ -250,7 +248,7 @@ impl RunStore for SqliteStore {
 
 /// What writing lines of a log costs, in bytes of one value that would take as long.
 fn bytes_of_lines(lines: &[LogLine]) -> usize {
-    lines.iter().map(|line| WRITE_BYTES_PER_LINE + line.text.len()).sum()
+    lines.iter().map(|line| LOG_LINE_COST + line.text.len()).sum()
 }
 
 impl SqliteStore {

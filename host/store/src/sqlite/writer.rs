@@ -194,7 +194,7 @@ impl Queue {
         while bytes < LARGE_WRITES_PER_COMMIT_BYTES
             && let Some((_, one)) = self.large.pop_first()
         {
-            bytes += one.bytes;
+            bytes = one.bytes.saturating_add(bytes);
             taken.push(one);
         }
         taken
@@ -286,6 +286,7 @@ mod tests {
     #[tokio::test]
     async fn large_writes_wait_for_small_ones_and_the_larger_for_longest() {
         let writer = writer();
+        let (enter, entered) = channel();
         let (go, gate) = channel::<()>();
         let order = Arc::new(Mutex::new(Vec::new()));
         let note = |what: &'static str| {
@@ -295,14 +296,22 @@ mod tests {
                 Ok(())
             }
         };
-        let all = tokio::join!(
-            writer.write(move |_| gate.recv().map_err(|e| StoreError::Corrupt(e.to_string())), |()| ()),
-            writer.write_sized(2 * LARGE_WRITE_BYTES, note("larger"), |()| ()),
-            writer.write_sized(LARGE_WRITE_BYTES, note("large"), |()| ()),
-            writer.write(note("small"), |()| ()),
-            async { go.send(()).unwrap() },
-        );
-        assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok() && all.3.is_ok());
+        let first = move |_: &Connection| {
+            enter.send(()).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+            gate.recv().map_err(|e| StoreError::Corrupt(e.to_string()))
+        };
+        // The others come while the writer is at the first one.
+        let others = async {
+            entered.recv().unwrap();
+            tokio::join!(
+                writer.write_sized(2 * LARGE_WRITE_BYTES, note("larger"), |()| ()),
+                writer.write_sized(LARGE_WRITE_BYTES, note("large"), |()| ()),
+                writer.write(note("small"), |()| ()),
+                async { go.send(()).unwrap() },
+            )
+        };
+        let (first, (larger, large, small, ())) = tokio::join!(writer.write(first, |()| ()), others);
+        assert!([first, larger, large, small].iter().all(Result::is_ok));
         assert_eq!(*order.lock().unwrap(), ["small", "large", "larger"]);
     }
 

@@ -44,6 +44,7 @@ impl Shared {
             }
             _ => None,
         };
+        let _storing = attempt.storing.lock().await;
         self.store_long_log(&attempt).await;
         let lines = attempt.remaining_lines();
         self.commit(Finish { lease: attempt.lease, end, again_at, lines }).await;
@@ -148,7 +149,7 @@ impl Shared {
     /// Stores so much of what the attempt has said that the rest is one write's.
     async fn store_long_log(&self, attempt: &RunningAttempt) {
         while let Some(news) = attempt.more_than_a_write() {
-            match self.store.runs_news(vec![news.clone()]).await {
+            match self.store_news_of(vec![news.clone()]).await {
                 Ok(()) => attempt.stored(&news),
                 Err(error) => {
                     tracing::warn!(run = %news.lease.run, %error, "a log can't be stored; it tries again");

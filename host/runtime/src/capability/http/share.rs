@@ -90,7 +90,7 @@ impl Share {
         let of_attempt = take(attempt, Full::Attempt(self.bounds.connections))?;
         let of_tenant = take(&self.tenant.connections, Full::Tenant(self.bounds.tenant_connections))?;
         let full = Full::Host(self.bounds.host_connections);
-        // With this one. However many tenants take all that they get, some is left for the next.
+        // With this one.
         let has = self.bounds.tenant_connections - self.tenant.connections.available_permits();
         if has > self.host.connections.available_permits() {
             return Err(full);
