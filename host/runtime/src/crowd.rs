@@ -138,7 +138,7 @@ impl Drop for Crowd {
 }
 
 /// Lets others have all the time that they want. On Linux that is each thread's own affair; elsewhere it isn't done.
-pub(crate) fn give_way() {
+fn give_way() {
     #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
     {

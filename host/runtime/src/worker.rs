@@ -7,15 +7,18 @@
 //! end.
 
 use crate::admission::{self, Admitted};
-use crate::crowd::give_way;
 use crate::engine;
 use innkeeper_domain::component::{Inspected, Refusal};
 use innkeeper_domain::limits::{COMPILE_STACK_BYTES, COMPONENT_BYTES_MAX};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
+
+/// How much the process gives way to others. Not altogether, as long guests do: on a machine that has other work too, an
+/// upload would wait for the end of that.
+const NICENESS: i32 = 10;
 
 /// The bounds of a compilation, as the process is told them.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +51,8 @@ impl Bounds {
         setrlimit(Resource::Nofile, most(16))?;
         // When the machine has no memory left, this is what to end. Where that can't be said, the bound must do.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-        // As long guests do: whoever uploads much is in the way of nobody's runs.
-        give_way();
+        // More it would like than it needs.
+        let _ = nice(NICENESS);
         Ok(())
     }
 }
