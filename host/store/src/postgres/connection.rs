@@ -83,6 +83,12 @@ impl FromStr for DatabaseUrl {
                 "a second `@`: in a name or a password it is written %40, and `/` %2F".into(),
             ));
         }
+        if parameters.split('&').any(|one| one.contains('@') && !one.starts_with("sslrootcert=")) {
+            // What is before the `?` may be a part of the password.
+            return Err(DatabaseUrlError(
+                "an `@` after a `?`: in a name or a password `?` is written %3F, in a parameter `@` is written %40".into(),
+            ));
+        }
         let (mut roots, mut rest) = (None, Vec::new());
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
@@ -358,6 +364,8 @@ mod tests {
             ("postgres://a@b/c?nonsense=1", "nonsense"),
             ("postgres://a:top@secret@b/c", "%40"),
             ("postgres://a:top@sec/secret@b/c", "%40"),
+            ("postgres://a:secret?top@b/c", "%3F"),
+            ("postgres://a:top@secret?top@b/c", "%3F"),
         ] {
             let error = url.parse::<DatabaseUrl>().unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");
