@@ -4,6 +4,7 @@ use crate::failure::{Failure, FailureKind, Outcome, Usage};
 use crate::gate::{Passage, WaitsFor};
 use crate::host::Labels;
 use crate::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TriggerId};
+use crate::limits::LOG_LINE_COST;
 use crate::name::Name;
 use crate::payload::Payload;
 use crate::quota::AttemptBounds;
@@ -290,6 +291,13 @@ pub struct LogLine {
     pub at: Timestamp,
     pub level: LogLevel,
     pub text: String,
+}
+
+impl LogLine {
+    /// What writing it costs, in bytes of one value that would take as long.
+    pub fn cost(&self) -> usize {
+        LOG_LINE_COST + self.text.len()
+    }
 }
 
 #[cfg(test)]

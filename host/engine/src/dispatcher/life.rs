@@ -8,8 +8,8 @@ use crate::secret::SecretOpener;
 use futures::future::join_all;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
-use innkeeper_domain::limits::{LARGE_WRITE_BYTES, LOG_LINE_COST, RUNS_PER_STEP_MAX};
-use innkeeper_domain::run::{Claimed, Lease};
+use innkeeper_domain::limits::{LARGE_WRITE_BYTES, RUNS_PER_STEP_MAX};
+use innkeeper_domain::run::{Claimed, Lease, LogLine};
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{AttemptNews, StoreError};
 use std::collections::BTreeMap;
@@ -433,7 +433,7 @@ struct Said<'a> {
 
 /// About what it is to write news, in bytes.
 fn bytes(news: &AttemptNews) -> usize {
-    news.lines.iter().map(|line| LOG_LINE_COST + line.text.len()).sum()
+    news.lines.iter().map(LogLine::cost).sum()
 }
 
 /// What some attempts have said, in writes: what many say that say little together, so that nobody's few lines wait for

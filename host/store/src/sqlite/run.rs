@@ -22,7 +22,6 @@ use innkeeper_domain::failure::{Failure, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::gate::Passage;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
-use innkeeper_domain::limits::LOG_LINE_COST;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
@@ -217,7 +216,7 @@ impl RunStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let runs: Vec<RunId> = all.iter().map(|news| news.lease.run).collect();
         let wake = move |(): &()| runs.iter().for_each(|run| hints.run_changed(*run));
-        let bytes = all.iter().map(|news| bytes_of_lines(&news.lines)).sum();
+        let bytes = all.iter().flat_map(|news| &news.lines).map(LogLine::cost).sum();
         self.writer.write_sized(bytes, move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
     }
 
@@ -240,15 +239,10 @@ impl RunStore for SqliteStore {
             Outcome::Output(output) => output.bytes.len(),
             Outcome::Failure(_) => 0,
         };
-        let bytes = output + bytes_of_lines(&finish.lines);
+        let bytes = output + finish.lines.iter().map(LogLine::cost).sum::<usize>();
         let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
         self.writer.write_sized(bytes, end, wake).await.map(|after| after.state)
     }
-}
-
-/// What writing lines of a log costs, in bytes of one value that would take as long.
-fn bytes_of_lines(lines: &[LogLine]) -> usize {
-    lines.iter().map(|line| LOG_LINE_COST + line.text.len()).sum()
 }
 
 impl SqliteStore {
