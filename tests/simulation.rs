@@ -71,6 +71,8 @@ use world::{Report, live_through, simulate};
 const TIME: Duration = Duration::from_secs(60);
 /// Seeds in which a bug must be found.
 const BUG_SEEDS: u64 = 60;
+/// Seeds among which there must be something to spoil in every way.
+const SPOILT_SEEDS: u64 = 20;
 
 /// What came of many seeds.
 #[derive(Default)]
@@ -164,16 +166,27 @@ fn a_seed_repeats_to_the_letter() {
 #[test]
 fn whatever_is_bad_is_found() {
     let first = random::first_seed();
-    let lived = live_through(first, Bug::None);
-    let (plan, entries) = (&lived.plan, lived.record.entries().clone());
-    let good = Seed { plan, entries, state: lived.state.clone() };
-    assert!(checker::check(plan, &good.entries, &good.state).is_empty(), "INN_SEED={first}");
-    for (number, (rule, spoil)) in spoil::WAYS.into_iter().enumerate() {
-        let mut bad = good.clone();
-        assert!(spoil(&mut bad), "way {number} has nothing to spoil: INN_SEED={first}");
-        let found = checker::check(plan, &bad.entries, &bad.state);
-        assert!(found.iter().any(|found| found.rule == rule), "way {number}, {rule:?}: INN_SEED={first}");
+    let mut left: Vec<_> = spoil::WAYS.into_iter().enumerate().collect();
+    for seed in first..first + SPOILT_SEEDS {
+        if left.is_empty() {
+            break;
+        }
+        let lived = live_through(seed, Bug::None);
+        let (plan, entries) = (&lived.plan, lived.record.entries().clone());
+        let good = Seed { plan, entries, state: lived.state.clone() };
+        assert!(checker::check(plan, &good.entries, &good.state).is_empty(), "INN_SEED={seed}");
+        left.retain(|(number, (rule, spoil))| {
+            let mut bad = good.clone();
+            if !spoil(&mut bad) {
+                return true;
+            }
+            let found = checker::check(plan, &bad.entries, &bad.state);
+            assert!(found.iter().any(|found| found.rule == *rule), "way {number}, {rule:?}: INN_SEED={seed}");
+            false
+        });
     }
+    let left: Vec<usize> = left.into_iter().map(|(number, _)| number).collect();
+    assert!(left.is_empty(), "ways {left:?} have nothing to spoil: INN_SEED={first}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A good seed, spoilt: every way in which it can be bad must be found.
 
 use crate::checker::Rule;
-use crate::observer::Standing;
 use crate::plan::{Plan, Times};
 use crate::record::{Entry, Event};
 use crate::state::State;
@@ -9,11 +8,12 @@ use crate::tasks::TaskLimits;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::failure::FailureKind;
 use innkeeper_domain::ids::RunId;
+use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Run, RunState};
 use innkeeper_domain::time::{after, before};
 use innkeeper_domain::trigger::{OverlapPolicy, SkipReason};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// A seed that can be changed.
@@ -91,7 +91,7 @@ pub const WAYS: [(Rule, Spoil); 35] = [
     (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::BufferOne)),
     (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::BufferAll)),
     (Rule::Overlap, |seed| seed.never_end(OverlapPolicy::CancelOther)),
-    (Rule::Overlap, |seed| seed.standings(|standing| standing.is_cancelled = false)),
+    (Rule::Overlap, |seed| seed.never_cancel()),
     (Rule::Limit, |seed| seed.limit(|limits| limits.concurrency = limits.concurrency.map(|_| 0))),
     (Rule::Limit, |seed| seed.limit(|limits| limits.key_concurrency = limits.key_concurrency.map(|_| 0))),
     (Rule::Limit, |seed| seed.limit(|limits| limits.is_paused = true)),
@@ -234,13 +234,27 @@ impl Seed<'_> {
         all.into_iter().filter(|(_, run)| run.trigger == first).map(|(place, _)| place).collect()
     }
 
-    fn standings(&mut self, change: impl Fn(&mut Standing)) -> bool {
-        self.entries.iter_mut().for_each(|entry| {
-            if let Event::Runs(standings) = &mut entry.event {
-                standings.iter_mut().for_each(&change);
-            }
-        });
-        true
+    /// No run was ever to be cancelled, though the one that came with it took its place.
+    fn never_cancel(&mut self) -> bool {
+        let triggers = self.plan.triggers.iter();
+        let cancel_others: HashSet<&Name> = triggers
+            .filter(|one| one.spec.overlap == OverlapPolicy::CancelOther)
+            .map(|one| &one.name)
+            .collect();
+        let runs = self.state.runs.iter();
+        let of_them: HashMap<RunId, &Name> =
+            runs.filter_map(|run| Some((run.id, *cancel_others.get(run.trigger.as_ref()?)?))).collect();
+        let mut are_cancelled = false;
+        for entry in &mut self.entries {
+            let Event::Runs(standings) = &mut entry.event else { continue };
+            let live = standings.iter().filter(|standing| !standing.state.is_final());
+            let live: Vec<(&Name, bool)> =
+                live.filter_map(|one| Some((*of_them.get(&one.run)?, one.is_cancelled))).collect();
+            are_cancelled |=
+                live.iter().any(|(trigger, is_cancelled)| *is_cancelled && live.contains(&(*trigger, false)));
+            standings.iter_mut().for_each(|standing| standing.is_cancelled = false);
+        }
+        are_cancelled
     }
 
     fn limit(&mut self, change: impl Fn(&mut TaskLimits)) -> bool {
