@@ -54,6 +54,8 @@ fn keyring() -> Arc<Keyring> {
 struct Stub {
     executing: AtomicUsize,
     most: AtomicUsize,
+    /// Ends what ends late.
+    late: CancellationToken,
 }
 
 #[async_trait]
@@ -61,14 +63,14 @@ impl Executor for Stub {
     async fn execute(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let executing = self.executing.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(executing, Ordering::SeqCst);
-        let end = Self::end(invocation, port).await;
+        let end = self.end(invocation, port).await;
         self.executing.fetch_sub(1, Ordering::SeqCst);
         end
     }
 }
 
 impl Stub {
-    async fn end(invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
+    async fn end(&self, invocation: Invocation, port: Arc<dyn AttemptPort>) -> AttemptEnd {
         let input = String::from_utf8(invocation.claimed.input.bytes).unwrap();
         let failure = |kind| Outcome::Failure(Failure::new(kind, "on purpose"));
         let is_newest = invocation.claimed.revision == invocation.claimed.current_revision;
@@ -89,6 +91,10 @@ impl Stub {
                 failure(FailureKind::Cancelled)
             }
             "hangs" => std::future::pending().await,
+            "ends late, with much" => {
+                self.late.cancelled().await;
+                Outcome::Output(Payload::json("x".repeat(1 << 20)))
+            }
             "is late" => {
                 SystemClock.sleep_until(invocation.deadline).await;
                 failure(FailureKind::Timeout)
@@ -302,6 +308,23 @@ async fn a_host_that_stops_hands_back_what_does_not_end() {
     tasks.wait().await;
     let run = engine.store.run_get(engine.tenant.id, id).await.unwrap();
     assert_eq!((run.state, run.attempts.len()), (RunState::Queued, 0));
+}
+
+#[tokio::test]
+async fn what_has_ended_is_committed_though_the_host_ends_its_attempts() {
+    let engine = Engine::new(SystemClock.now()).await;
+    let (stop, tasks) = engine.dispatch(Duration::ZERO);
+    let runs = engine.flood(8, "ends late, with much").await;
+    for id in &runs {
+        engine.until(*id, |run| run.state == RunState::Running).await;
+    }
+    engine.stub.late.cancel();
+    stop.cancel();
+    tasks.wait().await;
+    for id in runs {
+        let run = engine.store.run_get(engine.tenant.id, id).await.unwrap();
+        assert_eq!((run.state, run.attempts.len()), (RunState::Succeeded, 1));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use innkeeper_domain::limits::{LOG_WRITE_BYTES, LOG_WRITE_LINES};
 use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress};
 use innkeeper_store::AttemptNews;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct RunningAttempt {
     pub lease: Lease,
     pub cancel: CancellationToken,
-    /// Ends it at once, with nothing committed.
+    /// Ends it at once, with nothing committed; what has its end already has some time to commit that.
     pub abandon: CancellationToken,
+    /// It executes no more.
+    pub executed: AtomicBool,
     /// It executes no more, and what it had to commit is committed.
     pub ended: CancellationToken,
     /// Locked while something of it is being stored, for the older mustn't come after the newer.
@@ -41,6 +44,7 @@ impl RunningAttempt {
             lease,
             cancel: CancellationToken::new(),
             abandon: CancellationToken::new(),
+            executed: AtomicBool::new(false),
             ended: CancellationToken::new(),
             storing: tokio::sync::Mutex::default(),
             clock,

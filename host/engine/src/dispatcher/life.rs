@@ -37,6 +37,10 @@ const RECONCILE_POLLS: u32 = 10;
 const HAND_BACK: Duration = Duration::from_secs(3);
 const HAND_BACK_AGAIN: Duration = Duration::from_millis(200);
 
+/// How long the end of an attempt may take to be committed when the host ends its attempts: what has been done isn't
+/// done again because a store is slow.
+const COMMIT_GRACE: Duration = Duration::from_secs(3);
+
 /// Why an incarnation ended.
 pub(super) enum Ending {
     Stopped,
@@ -67,7 +71,7 @@ struct Shared {
     small_news: Semaphore,
     large_news: Semaphore,
     tasks: TaskTracker,
-    /// Ends every attempt at once, with nothing committed.
+    /// Ends every attempt as its own token does.
     abandon: CancellationToken,
     /// The longest wait between two looks at the store.
     poll: Duration,
@@ -273,14 +277,25 @@ impl Shared {
             let lease = claimed.lease;
             tokio::select! {
                 biased;
-                () = shared.abandon.cancelled() => {}
-                () = attempt.abandon.cancelled() => {}
+                () = shared.abandoned(&attempt) => {}
                 () = shared.attempt(claimed, Arc::clone(&attempt)) => {}
             }
             shared.running().remove(&lease);
             drop(permit);
             attempt.ended.cancel();
         });
+    }
+
+    /// Waits until the attempt is to be ended, whatever it does.
+    async fn abandoned(&self, attempt: &RunningAttempt) {
+        tokio::select! {
+            biased;
+            () = self.abandon.cancelled() => {}
+            () = attempt.abandon.cancelled() => {}
+        }
+        if attempt.executed.load(Ordering::Relaxed) {
+            self.clock.sleep_until(time::after(self.clock.now(), COMMIT_GRACE)).await;
+        }
     }
 
     /// Stores what attempts say, soon after they say it.

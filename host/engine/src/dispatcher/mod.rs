@@ -2,7 +2,8 @@
 //!
 //! A host process works under an incarnation, whose leases it renews; should it lose them, it ends all it
 //! executes, without a word to the store, and begins a new one. It stops in two stages: first it claims no
-//! more and lets attempts end, then it ends them itself and hands their runs back.
+//! more and lets attempts end, then it ends them itself and hands their runs back. Attempts that have only to be
+//! committed have a few seconds more for that.
 
 mod attempt;
 mod life;

@@ -16,6 +16,7 @@ use innkeeper_store::{Finish, StoreError};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long after its time, or after its grace to a cancel, an attempt is ended that the executor should have ended.
@@ -35,6 +36,7 @@ impl Shared {
             }
             Err(error) => (internal(format!("the task's definition can't be read: {error}")), None),
         };
+        attempt.executed.store(true, Ordering::Relaxed);
         let now = self.clock.now();
         let again_at = match (&end.outcome, spec) {
             // What can't begin before the run's deadline is no try.
