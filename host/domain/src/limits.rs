@@ -449,8 +449,14 @@ pub const EXPRESSION_CHARS_MAX: usize = 1_000;
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
 /// Bytes of JSON that one evaluation looks at.
 pub const EXPRESSION_INPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of JSON times how often an evaluation goes through them at the most: one that does so often looks at fewer.
+pub const EXPRESSION_WORK_MAX: usize = 1024 * 1024;
+/// The same of all that is evaluated in one decision about events: others wait for it.
+pub const EVALUATIONS_WORK_MAX: usize = 16 * 1024 * 1024;
+/// The same of the lists and objects that a key goes through, which is made where runs are inserted.
+pub const EXPRESSION_KEY_WORK_MAX: usize = 8 * 1024;
 /// Bytes that it looks at where each round of a loop may look at all of them.
-pub const EXPRESSION_JOIN_BYTES_MAX: usize = 4 * 1024;
+pub const EXPRESSION_JOIN_BYTES_MAX: usize = 2 * 1024;
 /// How often loops may do so.
 pub const EXPRESSION_JOINS_MAX: usize = 8;
 

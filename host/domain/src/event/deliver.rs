@@ -4,7 +4,7 @@
 use super::{Event, HostTopic, input};
 use crate::expression::{Compiled, Expression, ExpressionError};
 use crate::ids::{RunId, TaskId};
-use crate::limits::{CAUSE_DEPTH_MAX, EVENT_BATCH_BYTES_MAX, RUNS_PER_DECISION_MAX};
+use crate::limits::{CAUSE_DEPTH_MAX, EVALUATIONS_WORK_MAX, EVENT_BATCH_BYTES_MAX, RUNS_PER_DECISION_MAX};
 use crate::payload::Payload;
 use crate::rule::{EventRule, Gather, Rule};
 use crate::run::RunState;
@@ -119,6 +119,7 @@ pub fn deliver(waiting: Waiting<'_>, deciders: &Deciders, now: Timestamp) -> Del
         cursor: waiting.cursor,
         open: Vec::new(),
         open_bytes: 0,
+        work: 0,
     };
     let until = first.map_or(waiting.head, |first| first.sequence - 1);
     let gap = until.saturating_sub(waiting.cursor);
@@ -139,6 +140,8 @@ struct Delivering<'a> {
     /// What is gathered.
     open: Vec<&'a Event>,
     open_bytes: usize,
+    /// See [`Expression::work`].
+    work: usize,
 }
 
 impl<'a> Delivering<'a> {
@@ -147,8 +150,15 @@ impl<'a> Delivering<'a> {
             Rule::Event(rule) => rule.gather,
             Rule::Schedule(_) | Rule::After(_) | Rule::Webhook(_) => None,
         };
-        let events = self.waiting.events;
-        for event in events {
+        let mut events = self.waiting.events;
+        for (place, event) in events.iter().enumerate() {
+            if self.work > EVALUATIONS_WORK_MAX {
+                // The next decision goes on with this one.
+                (events, self.waiting.more) = (&events[..place], true);
+                break;
+            }
+            self.work +=
+                self.deciders.filter.as_ref().map_or(0, |filter| filter.work(event.data.bytes.len()));
             let wanted = self.wanted(event);
             if let Some(Ok(())) = wanted
                 && self.ends_before(event, gather)
@@ -274,6 +284,8 @@ impl<'a> Delivering<'a> {
         let occurrence = format!("event/{}", first.sequence);
         let depth = used.iter().map(|event| event.depth).max().unwrap_or_default() + 1;
         let (first, count) = (used.first().copied().unwrap_or(last), used.len() as u64);
+        let bytes = used.iter().map(|event| event.data.bytes.len()).sum();
+        self.work += self.deciders.input.as_ref().map_or(0, |input| input.work(bytes));
         match self.input(used, is_batch) {
             Some(input) => {
                 self.runs += 1;

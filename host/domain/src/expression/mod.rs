@@ -7,11 +7,15 @@
 mod shape;
 mod value;
 
-use crate::limits::{EXPRESSION_CHARS_MAX, EXPRESSION_INPUT_BYTES_MAX, EXPRESSION_JOIN_BYTES_MAX};
+use crate::limits::{
+    EXPRESSION_CHARS_MAX, EXPRESSION_INPUT_BYTES_MAX, EXPRESSION_JOIN_BYTES_MAX, EXPRESSION_KEY_WORK_MAX,
+    EXPRESSION_WORK_MAX,
+};
 use crate::payload::Payload;
 use cel::{Context, Program};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use shape::Joined;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, mem};
@@ -26,7 +30,9 @@ const COMPILED_MAX: usize = 1_000;
 pub struct Expression {
     text: String,
     program: Program,
-    loops: shape::Loops,
+    shape: shape::Shape,
+    /// Bytes of JSON that it looks at.
+    bytes_max: usize,
 }
 
 /// What an expression may look at, by name.
@@ -85,7 +91,15 @@ impl Expression {
             }
         };
         match shape::check(program.expression(), variables) {
-            Ok(loops) => Ok(Self { text, program, loops }),
+            Ok(shape) => {
+                let most = match shape.joined {
+                    Joined::Nothing => EXPRESSION_INPUT_BYTES_MAX,
+                    Joined::Compared => EXPRESSION_JOIN_BYTES_MAX,
+                    Joined::Copied => EXPRESSION_JOIN_BYTES_MAX / 4,
+                };
+                let bytes_max = most.min(EXPRESSION_WORK_MAX / shape.times.max(1));
+                Ok(Self { text, program, shape, bytes_max })
+            }
             Err(shape::Misshapen::Variable(name)) => {
                 Err(ExpressionError::Variable { text, name, known: variables.join(", ") })
             }
@@ -99,12 +113,10 @@ impl Expression {
     /// are inserted.
     pub fn parse_key(text: &str) -> Result<Self, ExpressionError> {
         let expression = Self::parse(text, &["input"])?;
-        match expression.loops {
-            shape::Loops::None => Ok(expression),
-            shape::Loops::OverOwn | shape::Loops::Joined => {
-                Err(ExpressionError::Loop { text: expression.text, why: "a key can't have loops" })
-            }
+        if expression.shape.has_loops {
+            return Err(ExpressionError::Loop { text: expression.text, why: "a key can't have loops" });
         }
+        Ok(expression)
     }
 
     /// As it was written.
@@ -115,12 +127,8 @@ impl Expression {
     /// What it gives.
     pub fn value(&self, variables: &Variables) -> Result<Value, EvaluationError> {
         let bytes = variables.0.iter().map(|(_, value)| value::size(value)).sum();
-        let max = match self.loops {
-            shape::Loops::None | shape::Loops::OverOwn => EXPRESSION_INPUT_BYTES_MAX,
-            shape::Loops::Joined => EXPRESSION_JOIN_BYTES_MAX,
-        };
-        if bytes > max {
-            return Err(EvaluationError::TooLarge { bytes, max });
+        if bytes > self.bytes_max {
+            return Err(EvaluationError::TooLarge { bytes, max: self.bytes_max });
         }
         let mut context = Context::default();
         for (name, value) in &variables.0 {
@@ -130,18 +138,31 @@ impl Expression {
         value::to_json(&given).ok_or_else(|| EvaluationError::Failed("what it gives is no JSON".into()))
     }
 
+    /// About what evaluating it on so many bytes costs: how many it goes through.
+    pub fn work(&self, bytes: usize) -> usize {
+        let bytes = bytes.min(self.bytes_max);
+        let joined = if self.shape.joined == Joined::Nothing { 0 } else { bytes * bytes / 4 };
+        bytes * self.shape.times + joined
+    }
+
     /// Whether it gives `true`; anything else, an error too, is none.
     pub fn matches(&self, variables: &Variables) -> bool {
         self.value(variables) == Ok(Value::Bool(true))
     }
 
     /// The key that it makes of a run's input: what it gives if that is a text, a number or a truth value, told apart
-    /// by kind; none if it is anything else, or an error, or the input isn't JSON.
+    /// by kind; none if it is anything else, or an error, or the input isn't JSON, or if too much of it would be gone
+    /// through: keys are made while others wait.
     pub fn key(&self, input: &Payload) -> Option<String> {
         if input.bytes.len() > EXPRESSION_INPUT_BYTES_MAX {
             return None;
         }
         let input = serde_json::from_slice(&input.bytes).ok()?;
+        let parts: Vec<&[String]> = self.shape.parts.iter().map(Vec::as_slice).collect();
+        let (input, of_many) = value::parts(input, &parts);
+        if of_many * self.shape.times > EXPRESSION_KEY_WORK_MAX {
+            return None;
+        }
         let key = match self.value(&Variables::new().with("input", input)).ok()? {
             Value::String(text) => format!("\"{text}"),
             number @ (Value::Number(_) | Value::Bool(_)) => number.to_string(),
@@ -335,6 +356,63 @@ mod tests {
         assert!(joined.matches(&event(list(100))));
         let too_large = own.value(&event(list(EXPRESSION_INPUT_BYTES_MAX)));
         assert!(matches!(too_large, Err(EvaluationError::TooLarge { .. })), "{too_large:?}");
+    }
+
+    #[test]
+    fn what_makes_much_of_its_input_looks_at_less() {
+        let sum = |of: &str, count| vec![of; count].join("+");
+        for usual in [
+            "data.total > 100 && topic.startsWith('orders.')",
+            "data.items.exists(i, i.sku == 'b')",
+            "{'id': data.id, 'topic': topic}",
+            "topic + '/' + data.kind + '/' + data.id",
+        ] {
+            assert_eq!(read(usual).unwrap().bytes_max, EXPRESSION_INPUT_BYTES_MAX, "{usual}");
+        }
+        // So often is each of a sum copied: the first by all of it.
+        let copies = |count: usize| count * (count + 1) / 2 + count - 1;
+        assert_eq!(read(&sum("data", 100)).unwrap().shape.times, copies(100));
+        assert_eq!(read(&format!("[{}]", vec!["data"; 100].join(","))).unwrap().shape.times, 200);
+        assert_eq!(read("size(data) + size(data) > size(topic)").unwrap().shape.times, 3);
+        let body = read(&format!("data.all(x, {})", vec!["x == x"; 100].join("&&"))).unwrap();
+        assert!(body.bytes_max < EXPRESSION_INPUT_BYTES_MAX / 10, "{}", body.bytes_max);
+        let (compared, copied) = ("data.all(x, x != topic)", "data.all(x, size(data + [x]) > 0)");
+        assert_eq!(read(compared).unwrap().bytes_max, EXPRESSION_JOIN_BYTES_MAX);
+        assert_eq!(read(copied).unwrap().bytes_max, EXPRESSION_JOIN_BYTES_MAX / 4);
+        let many = read(&sum("data", 100)).unwrap().value(&event(json!(vec![1; 5_000])));
+        assert!(matches!(many, Err(EvaluationError::TooLarge { .. })), "{many:?}");
+    }
+
+    #[test]
+    fn a_key_goes_through_what_it_names_and_through_little_that_is_many() {
+        let input = json!({
+            "customer": {"id": "a", "region": "eu", "orders": vec![1; 10_000]},
+            "few": [7, 8, 9],
+            "many": vec![1; 10_000],
+            "text": "x".repeat(20_000),
+        });
+        let input = Payload::json(input.to_string());
+        let key = |text: &str| Expression::parse_key(text).unwrap().key(&input);
+        for (text, given) in [
+            ("input.customer.id", "\"a"),
+            ("input['customer']['region'] + '/' + input.customer.id", "\"eu/a"),
+            ("input.few[1]", "8"),
+            ("size(input.few) + input.few[0]", "10"),
+            ("has(input.customer.id) && !has(input.customer.name) && has(input.many)", "true"),
+            ("size(input.text)", "20000"),
+            ("has(input.many) ? input.customer.id : 'none'", "\"a"),
+        ] {
+            let looks_at_many = text.contains("many");
+            assert_eq!(key(text).as_deref(), Some(given).filter(|_| !looks_at_many), "{text}");
+        }
+        for many in ["size(input)", "input.many[0]", "input == 1", "size(input.customer)"] {
+            assert_eq!(key(many), None, "{many}");
+        }
+        let sum = |of: &str, count| format!("size({})", vec![of; count].join("+"));
+        assert_eq!(key(&sum("input.few", 20)).as_deref(), Some("60"));
+        assert_eq!(key(&sum("input.few", 90)), None);
+        assert_eq!(key(&sum("input.text", 5)).as_deref(), Some("100000"));
+        assert_eq!(key(&sum("input.text", 90)), None);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! A loop goes through something that the input has, or through what another loop has picked of it; one within a
 //! loop, through a part of that one's element. So all loops of one nest together go through each element of the input
 //! once at most. Where a loop's body looks at anything but its own element, each round may cost as much as the whole
-//! input: such expressions look at smaller inputs only.
+//! input: such expressions look at smaller inputs only. So do those with much to do in their loops, and those that make
+//! much of what they look at: a sum copies what it adds up, and a sum of sums copies it again.
 
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_JOINS_MAX};
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
 /// The functions and macros that can be called.
 pub(super) const FUNCTIONS: [&str; 16] = [
@@ -28,15 +29,25 @@ pub(super) const FUNCTIONS: [&str; 16] = [
     "map",
 ];
 
-/// What its loops look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loops {
-    /// There are none.
-    None,
-    /// Each at its own element only.
-    OverOwn,
-    /// Some at more.
-    Joined,
+/// What an expression looks at, and what evaluating it costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub has_loops: bool,
+    /// What its loops look at beside their own elements.
+    pub joined: Joined,
+    /// How often it goes through what it looks at, at the most.
+    pub times: usize,
+    /// The fields, from a variable on, by which it names what it looks at.
+    pub parts: Vec<Vec<String>>,
+}
+
+/// What loops look at beside their own elements, and do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Joined {
+    Nothing,
+    Compared,
+    /// It is copied in each round.
+    Copied,
 }
 
 /// What is wrong with it.
@@ -64,15 +75,14 @@ pub(super) fn is_flat(text: &str) -> bool {
 }
 
 /// Checks an expression that can name these variables.
-pub(super) fn check(expression: &IdedExpr, variables: &[&str]) -> Result<Loops, Misshapen> {
-    let mut walk = Walk { variables, loops: Vec::new(), depth: 0, seen_loop: false, joins: 0 };
+pub(super) fn check(expression: &IdedExpr, variables: &[&str]) -> Result<Shape, Misshapen> {
+    let shape = Shape { has_loops: false, joined: Joined::Nothing, times: 0, parts: Vec::new() };
+    let mut walk = Walk { variables, loops: Vec::new(), depth: 0, copies: 0, joins: 0, shape };
     walk.expression(expression)?;
-    match (walk.seen_loop, walk.joins) {
-        (false, _) => Ok(Loops::None),
-        (true, 0) => Ok(Loops::OverOwn),
-        (true, 1..=EXPRESSION_JOINS_MAX) => Ok(Loops::Joined),
-        _ => Err(Misshapen::Loop("its loops look too often at more than their own elements")),
+    if walk.joins > EXPRESSION_JOINS_MAX {
+        return Err(Misshapen::Loop("its loops look too often at more than their own elements"));
     }
+    Ok(walk.shape)
 }
 
 struct Walk<'a> {
@@ -80,9 +90,11 @@ struct Walk<'a> {
     /// The elements' names of the loops around, and those of what each gathers, the innermost last.
     loops: Vec<(&'a str, &'a str)>,
     depth: usize,
-    seen_loop: bool,
+    /// How often what is named here is copied: by the sums, lists and maps around.
+    copies: usize,
     /// How often a loop's body names something else than its own element.
     joins: usize,
+    shape: Shape,
 }
 
 impl<'a> Walk<'a> {
@@ -92,9 +104,14 @@ impl<'a> Walk<'a> {
             return Err(Misshapen::Nested);
         }
         self.depth += 1;
+        // Each round of a loop takes one step more.
+        self.shape.times += usize::from(!self.loops.is_empty());
+        let copies = self.copies;
+        self.copies = copies_within(&expression.expr, copies);
         match &expression.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
-            Expr::Ident(name) => self.name(name)?,
+            of if let Some((name, fields)) = named(of) => self.name(name, fields)?,
+            Expr::Ident(_) => {}
             Expr::Select(select) => self.expression(&select.operand)?,
             Expr::List(list) => list.elements.iter().try_for_each(|element| self.expression(element))?,
             Expr::Map(map) => {
@@ -109,17 +126,26 @@ impl<'a> Walk<'a> {
             Expr::Call(call) => self.call(call)?,
             Expr::Comprehension(repeated) => self.comprehension(repeated)?,
         }
+        self.copies = copies;
         self.depth -= 1;
         Ok(())
     }
 
-    fn name(&mut self, name: &str) -> Result<(), Misshapen> {
-        match self.loops.iter().rposition(|(element, gathered)| name == *element || name == *gathered) {
-            Some(place) if place + 1 == self.loops.len() => {}
-            Some(_) => self.joins += 1,
-            None if self.variables.contains(&name) => self.joins += usize::from(!self.loops.is_empty()),
-            None => return Err(Misshapen::Variable(name.into())),
+    fn name(&mut self, name: &str, fields: Vec<String>) -> Result<(), Misshapen> {
+        let place = self.loops.iter().rposition(|(element, gathered)| name == *element || name == *gathered);
+        if place.is_none() {
+            if !self.variables.contains(&name) {
+                return Err(Misshapen::Variable(name.into()));
+            }
+            self.shape.parts.push(fields);
         }
+        let is_own = place.is_some_and(|place| place + 1 == self.loops.len());
+        if !self.loops.is_empty() && !is_own {
+            self.joins += 1;
+            let joined = if self.copies > 0 { Joined::Copied } else { Joined::Compared };
+            self.shape.joined = self.shape.joined.max(joined);
+        }
+        self.shape.times += 1 + self.copies;
         Ok(())
     }
 
@@ -134,7 +160,7 @@ impl<'a> Walk<'a> {
     }
 
     fn comprehension(&mut self, repeated: &'a ComprehensionExpr) -> Result<(), Misshapen> {
-        self.seen_loop = true;
+        self.shape.has_loops = true;
         let element = self.loops.last().map(|(element, _)| *element);
         if !goes_through_given(&repeated.iter_range, element) {
             return Err(Misshapen::Loop(match element {
@@ -150,6 +176,45 @@ impl<'a> Walk<'a> {
         }
         self.loops.pop();
         Ok(())
+    }
+}
+
+/// How often the parts of an expression are copied that is itself copied so often.
+fn copies_within(expression: &Expr, copies: usize) -> usize {
+    match expression {
+        Expr::List(_) | Expr::Map(_) => copies + 1,
+        Expr::Call(call) => match call.func_name.as_str() {
+            operators::ADD => copies + 1,
+            operators::CONDITIONAL | operators::INDEX => copies,
+            // What these give is small.
+            _ => 0,
+        },
+        _ => copies,
+    }
+}
+
+/// The variable and the fields that this names, if it does nothing else.
+fn named(mut of: &Expr) -> Option<(&str, Vec<String>)> {
+    let mut fields = Vec::new();
+    loop {
+        of = match of {
+            Expr::Ident(name) => {
+                fields.reverse();
+                return Some((name, fields));
+            }
+            Expr::Select(select) => {
+                fields.push(select.field.clone());
+                &select.operand.expr
+            }
+            Expr::Call(call) if call.func_name == operators::INDEX => match &call.args[..] {
+                [of, IdedExpr { expr: Expr::Literal(LiteralValue::String(field)), .. }] => {
+                    fields.push(field.inner().into());
+                    &of.expr
+                }
+                _ => return None,
+            },
+            _ => return None,
+        }
     }
 }
 

@@ -48,6 +48,32 @@ pub(super) fn to_json(value: &Cel) -> Option<Value> {
     })
 }
 
+/// What is at these paths, with nothing else of the objects on the way; and how many bytes of it are lists' and
+/// objects'.
+pub(super) fn parts(value: Value, paths: &[&[String]]) -> (Value, usize) {
+    let is_whole = paths.iter().any(|path| path.is_empty());
+    match value {
+        Value::Object(mut fields) if !is_whole => {
+            let (mut kept, mut of_many) = (serde_json::Map::new(), 0);
+            for name in paths.iter().filter_map(|path| path.first()) {
+                let Some(field) = fields.remove(name) else { continue };
+                let within = paths.iter().filter(|path| path.first() == Some(name));
+                let (field, many) = parts(field, &within.map(|path| &path[1..]).collect::<Vec<_>>());
+                kept.insert(name.clone(), field);
+                of_many += many;
+            }
+            (Value::Object(kept), of_many)
+        }
+        // Nothing in it has a name.
+        Value::Array(_) if !is_whole => (Value::Array(Vec::new()), 0),
+        Value::Array(_) | Value::Object(_) => {
+            let many = size(&value);
+            (value, many)
+        }
+        plain => (plain, 0),
+    }
+}
+
 /// About how many bytes it has as JSON; at least as many as it has elements and characters.
 pub(super) fn size(value: &Value) -> usize {
     match value {

@@ -208,3 +208,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_decision_evaluates_only_so_much_and_the_next_goes_on() {
+    let events: Vec<Event> = (1..=100)
+        .map(|sequence| Event {
+            data: Payload::json(format!("{{\"list\": [{}]}}", vec!["1"; 20_000].join(","))),
+            ..event(sequence, "a.b", sequence)
+        })
+        .collect();
+    for gather in [None, Some(Gather::Batch { size: 500, wait: Duration::from_secs(60) })] {
+        let filter = Some("size(data.list + data.list) == 40000 && data.list.all(x, x == 1)".into());
+        let spec = TriggerSpec::new(Rule::Event(EventRule { filter, ..rule(gather) }));
+        let deciders = Deciders::read(&spec.rule, &Compiled::default()).unwrap();
+        let (mut cursor, mut decisions, mut counted) = (0, 0, 0);
+        while cursor < 100 {
+            let rest = &events[cursor as usize..];
+            let waiting = Waiting {
+                spec: &spec,
+                after: None,
+                paused_through: None,
+                cursor,
+                events: rest,
+                more: false,
+                head: 100,
+                expired_at: None,
+            };
+            let delivery = deliver(waiting, &deciders, at(100_000));
+            assert!(delivery.cursor > cursor && delivery.cursor < cursor + 40, "{}", delivery.cursor);
+            counted += delivery
+                .items
+                .iter()
+                .map(|item| match item {
+                    Item::Run(run) => run.count,
+                    Item::Skip(skip) => skip.count,
+                })
+                .sum::<u64>();
+            (cursor, decisions) = (delivery.cursor, decisions + 1);
+        }
+        assert_eq!(counted, 100);
+        assert!(decisions > 2, "{decisions}");
+    }
+}
