@@ -92,6 +92,7 @@ impl Stub {
             }
             "hangs" => std::future::pending().await,
             "ends late, with much" => {
+                (0..600).for_each(|line| port.log(LogLevel::Info, format!("line {line}")));
                 self.late.cancelled().await;
                 Outcome::Output(Payload::json("x".repeat(1 << 20)))
             }

@@ -70,6 +70,7 @@ conformance!(
     after_a_pause_nothing_is_created
     a_trigger_without_more_times_has_finished
     a_fixed_delay_goes_on_when_its_run_has_ended
+    what_became_due_last_does_not_wait_for_what_is_due_the_longest
     a_fixed_delay_goes_on_when_its_run_is_cancelled_and_while_it_is_paused
     a_fixed_delay_ends_with_its_window
     a_trigger_starts_no_more_runs_than_it_may

@@ -27,6 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("innkeeper.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".innkeeper.v1.PushComponentRequest").compile_fds(descriptors)?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec knows a request's fields by its name.
+    config.enable_type_names();
+    tonic_prost_build::configure()
+        .bytes(".innkeeper.v1.PushComponentRequest")
+        .codec_path("crate::codec::BoundedCodec")
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -15,7 +15,9 @@ use innkeeper_api::proto::{self, schedule::Kind, tenant::State};
 use innkeeper_domain::access::Role;
 use innkeeper_domain::audit::AuditOutcome;
 use innkeeper_domain::component::Digest;
-use innkeeper_domain::limits::{LOGIN_FAILURES_MAX, STREAMS_PER_TENANT_MAX, UPLOADS_PER_TENANT_MAX};
+use innkeeper_domain::limits::{
+    FIELDS_PER_MESSAGE_MAX, LOGIN_FAILURES_MAX, STREAMS_PER_TENANT_MAX, UPLOADS_PER_TENANT_MAX,
+};
 use innkeeper_store::{AuditFilter, Page};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -360,5 +362,57 @@ async fn a_tenant_has_so_many_streams() {
         }
     };
     timeout(SOON, again).await.expect("one that was closed makes room");
+    host.stop().await;
+}
+
+fn empty_starts(count: usize) -> proto::StartRunsRequest {
+    proto::StartRunsRequest { starts: vec![proto::StartRunRequest::default(); count] }
+}
+
+#[tokio::test]
+async fn a_request_of_very_many_fields_is_refused_before_it_is_decoded() {
+    let host = Host::start().await;
+    let mut runs = RunServiceClient::new(host.connect_from(2).await);
+    let refused = runs.start_runs(owner(empty_starts(FIELDS_PER_MESSAGE_MAX + 1))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("more than 100000 fields"), "{refused:?}");
+    // Within the bound the service itself says what is too many.
+    let refused = runs.start_runs(owner(empty_starts(FIELDS_PER_MESSAGE_MAX))).await.unwrap_err();
+    assert!(refused.message().contains("at most 1000"), "{refused:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_bytes_of_requests_under_way() {
+    let host = Host::start().await;
+    let on = host.connect_from(2).await;
+    // The message, and never the request's end: it stays in memory. Each counts some 45 MB, once it is decoded.
+    let begin = |token: String| {
+        let mut grpc = tonic::client::Grpc::new(on.clone());
+        async move {
+            grpc.ready().await.unwrap();
+            let path = "/innkeeper.v1.RunService/StartRuns".parse().unwrap();
+            let codec = tonic_prost::ProstCodec::<proto::StartRunsRequest, ()>::default();
+            let unended = stream::iter([empty_starts(FIELDS_PER_MESSAGE_MAX)]).chain(stream::pending());
+            grpc.client_streaming(request(unended, Some(&token), None), path, codec).await.unwrap_err()
+        }
+    };
+    let mut calls: FuturesUnordered<_> = (0..7).map(|_| begin(token_of("a"))).collect();
+    let refused = timeout(SOON, calls.next()).await.unwrap().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("the tenant has too many bytes of requests"), "{refused:?}");
+    let mut runs = RunServiceClient::new(on.clone());
+    // There is room for a neighbour's, which is decoded, and refused for what it asks.
+    let theirs = request(empty_starts(FIELDS_PER_MESSAGE_MAX), Some(&token_of("b")), None);
+    assert!(runs.start_runs(theirs).await.unwrap_err().message().contains("at most 1000"));
+    drop(calls);
+    let again = async {
+        while runs.start_runs(owner(empty_starts(FIELDS_PER_MESSAGE_MAX))).await.unwrap_err().code()
+            != Code::InvalidArgument
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, again).await.expect("what was under way is given back");
     host.stop().await;
 }

@@ -105,6 +105,22 @@ pub async fn after_a_pause_nothing_is_created(f: Fixture) {
     assert!(f.claim(10).await.is_empty());
 }
 
+pub async fn what_became_due_last_does_not_wait_for_what_is_due_the_longest(f: Fixture) {
+    let mut all = Vec::new();
+    for next in [20, 30, 40, 50, 60] {
+        let id = f.trigger(OverlapPolicy::Skip).await;
+        f.advance(id, 10, &[], vec![skip(10, 10, 1, SkipReason::Superseded)], Some(next)).await;
+        all.push(id);
+    }
+    for (limit, expected) in
+        [(1, &[0][..]), (2, &[0, 3]), (3, &[0, 1, 3]), (4, &[0, 1, 2, 3]), (9, &[0, 1, 2, 3])]
+    {
+        let due = f.store.triggers_due(at(55), limit).await.unwrap();
+        let places = due.iter().map(|due| all.iter().position(|id| *id == due.id).unwrap());
+        assert_eq!(places.collect::<Vec<_>>(), expected, "{limit}");
+    }
+}
+
 pub async fn a_trigger_without_more_times_has_finished(f: Fixture) {
     let id = f.trigger(OverlapPolicy::Skip).await;
     f.advance(id, 10, &[10], vec![], None).await;

@@ -254,6 +254,9 @@ impl Auth {
     async fn admit(&self, request: &mut Parts) -> Result<(), Status> {
         let path = of_path(request.uri.path());
         if path == Path::Open {
+            if let Some(peer) = request.extensions.get::<Peer>() {
+                peer.standing.asks_health();
+            }
             return Ok(());
         }
         let refused = match self.decide(path, request).await {
@@ -297,6 +300,9 @@ impl Auth {
             let actor = proven.as_ref().map(|proven| actor(proven.name.clone(), token));
             Refused { status, actor, tenant: proven.and_then(|proven| proven.found).and_then(named) }
         })?;
+        if let Some(peer) = peer {
+            peer.standing.becomes_known();
+        }
         let actor = Arc::new(actor(actor_name(&found.token), Some(&found.token)));
         let rule = match path {
             Path::Ruled(rule) => Some(rule),

@@ -29,11 +29,12 @@ impl ComponentService for Api {
             return Err(invalid("an upload begins with its header"));
         };
         let digest = announced(&header.digest, header.size)?;
+        // Whether it is there is known when all of it has been read.
+        let _slot = self.uploads.take(tenant)?;
         if let Some(component) = self.known(tenant, digest).await? {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::PushComponentResponse { component, existed: true }));
         }
-        let _slot = self.uploads.take(tenant)?;
         let mut upload = Upload::begin(self, tenant, digest, &header).await?;
         upload.receive(&mut parts).await?;
         let bytes = Bytes::from(std::mem::take(&mut upload.bytes));
@@ -73,6 +74,7 @@ impl ComponentService for Api {
         let tenant = Caller::of(&request)?.tenant;
         let request = request.into_inner();
         let digest = announced(&request.digest, request.size)?;
+        let _slot = self.uploads.take(tenant)?;
         if let Some(component) = self.known(tenant, digest).await? {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::BeginUploadResponse { received: request.size, component }));

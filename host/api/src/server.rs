@@ -2,6 +2,7 @@
 
 use crate::Api;
 use crate::auth::Auth;
+use crate::budget::{Budget, WithinBudget};
 use crate::gate::Gate;
 use crate::intercept::Before;
 use crate::listen::Listener;
@@ -31,6 +32,9 @@ use tonic::transport::Server;
 /// A sign of life is asked of a silent connection after so long, and must come in as long again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Bytes of a message of somebody who has shown no token.
+const STRANGERS_MESSAGE_BYTES_MAX: usize = 1024;
+
 /// The host can't serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -44,6 +48,8 @@ pub enum ServeError {
 pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<RunServiceServer<Api>>().await;
+    // Strangers may ask for it: they have nothing to say that is long.
+    let health = health.max_decoding_message_size(STRANGERS_MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -67,6 +73,7 @@ pub async fn serve(api: Api, listener: Listener) -> Result<(), ServeError> {
         .accept_http1(true)
         .layer(Before(Webhooks::new(api.clone(), Arc::clone(&gate))))
         .layer(Before(Auth { api: api.clone(), gate: Arc::clone(&gate) }))
+        .layer(WithinBudget(Budget::default()))
         .add_service(health)
         .add_service(reflection)
         .add_service(bounded!(AuditServiceServer))

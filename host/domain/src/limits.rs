@@ -292,6 +292,14 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Calls at one time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// Bytes of one tenant's requests under way on one host, and of what these take when they are decoded. Twice what its
+/// uploads can have.
+pub const CALL_BYTES_PER_TENANT_MAX: usize = 256 * 1024 * 1024;
+/// The same of everybody's: so much memory is left to calls beside runs. Twice what all uploads can have.
+pub const CALL_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Fields of one request, those of the messages in it included: more than as many starts as a call takes have. Few
+/// bytes can be many fields, and each takes memory when it is decoded.
+pub const FIELDS_PER_MESSAGE_MAX: usize = 100_000;
 /// Streams of runs and logs that one tenant may have open on one host.
 pub const STREAMS_PER_TENANT_MAX: usize = 200;
 /// Log-ins of one address that may fail within [`LOGIN_FAILURES_WINDOW`].
@@ -321,6 +329,9 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 pub const HANDSHAKES_MAX: usize = 320;
 /// How long a TLS handshake may take, and after it the beginning of HTTP/2.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/2 may last on which nobody has called whom the host knows. One that asks for health
+/// may last once more as long.
+pub const STRANGER_CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// Bytes of a file with certificates, a key or a list of revoked certificates.
 pub const TLS_FILE_BYTES_MAX: u64 = 16 * MIB;
 /// How often such files are looked at for changes.
@@ -402,15 +413,16 @@ pub const DRAIN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const WRITES_PER_COMMIT_MAX: usize = 512;
 /// From so many bytes on a write of the embedded store waits for smaller ones.
 pub const LARGE_WRITE_BYTES: usize = 32 * 1024;
-/// After so many bytes a commit takes no further large write.
-pub const LARGE_WRITES_PER_COMMIT_BYTES: usize = 256 * 1024;
+/// After so many bytes a commit takes no further write.
+pub const WRITES_PER_COMMIT_BYTES: usize = 256 * 1024;
 /// What a line of a log costs beside its text when it is written, in bytes of one value that would take as long.
 pub const LOG_LINE_COST: usize = 1024;
 /// Lines of logs that one write takes, of one attempt, and bytes of their texts.
 pub const LOG_WRITE_LINES: usize = 250;
 pub const LOG_WRITE_BYTES: usize = 64 * 1024;
-/// Writes that may wait for the embedded store.
+/// Writes that may wait for the embedded store, and large ones beside them.
 pub const WRITES_WAITING_MAX: usize = 8_192;
+pub const LARGE_WRITES_WAITING_MAX: usize = 1_024;
 /// Connections that a host has to a shared database for calls and runs.
 pub const DATABASE_CONNECTIONS: usize = 12;
 /// Connections that it has beside them for its signs of life, which must not wait for calls; one more listens.

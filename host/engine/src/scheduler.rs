@@ -166,7 +166,12 @@ impl Scheduler {
                 continue;
             }
             let found = due.len();
-            let advances: Vec<Advance> = due.into_iter().filter_map(|due| self.decide(&due, now)).collect();
+            let mut advances = Vec::with_capacity(found);
+            for due in due {
+                advances.extend(self.decide(&due, now));
+                // One that has much to catch up on takes a while.
+                tokio::task::yield_now().await;
+            }
             let unreadable = found - advances.len();
             let unfinished = advances.iter().any(|a| a.firing.next.is_some_and(|next| next.due <= now));
             let left_due = unreadable + self.advance(advances, now).await?;

@@ -59,6 +59,24 @@ pub fn private_folder(path: &Path) -> Result<()> {
     make.with_context(|| format!("can't create the folder {}", path.display()))
 }
 
+/// Warns if others than its owner may look into a folder: one that was there already keeps its mode.
+pub fn warn_of_open_folder(path: &Path) {
+    if let Some(mode) = open_mode(path) {
+        tracing::warn!(
+            mode = %format_args!("{mode:03o}"),
+            "others on this machine may look into the data folder, where its store, keys and tokens are: \
+             `chmod 700 {}`",
+            path.display()
+        );
+    }
+}
+
+/// The mode of a folder that others than its owner have any right to.
+fn open_mode(path: &Path) -> Option<u32> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
 /// Whether others than its owner can read a file; not, if it isn't there.
 pub fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o044 != 0)
@@ -92,5 +110,19 @@ mod tests {
         assert!(!is_open(&file));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(is_open(&file));
+    }
+
+    #[test]
+    fn a_folder_that_was_there_keeps_its_mode_and_is_told_of() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        assert_eq!(open_mode(&folder), None, "it isn't there");
+        private_folder(&folder).unwrap();
+        assert_eq!(open_mode(&folder), None);
+        for mode in [0o755, 0o750, 0o701] {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+            private_folder(&folder).unwrap();
+            assert_eq!(open_mode(&folder), Some(mode));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The composition root: the only file that names concrete types of every room.
 
-use crate::data_folder::{ADDRESS_FILE, admin_token, forget, private_folder, write_private};
+use crate::data_folder::{
+    ADDRESS_FILE, admin_token, forget, private_folder, warn_of_open_folder, write_private,
+};
 use crate::keys::keys;
 use crate::oidc::{Oidc, OidcConfig};
 use crate::vault::HostVault;
@@ -48,8 +50,8 @@ use tokio_util::task::TaskTracker;
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How long after its runs' grace a host waits for its clients.
-const STOP_SLACK: Duration = Duration::from_secs(5);
+/// How long after its runs' grace a host waits for its clients, and for the store to take what is left.
+const STOP_SLACK: Duration = Duration::from_secs(8);
 
 /// How a host is to be.
 #[derive(Debug, Clone)]
@@ -183,6 +185,7 @@ impl Host {
             _ => None,
         };
         private_folder(&config.data)?;
+        warn_of_open_folder(&config.data);
         let Opened { store, now, lock } = open(&config).await?;
         let keys = keys(&config.data, config.key_file.as_deref())?;
         let keys = if config.database.is_some() { keys.in_fleet() } else { keys };
@@ -332,7 +335,9 @@ impl Host {
     pub async fn stop(self) {
         self.stop.cancel();
         if tokio::time::timeout(self.drain_grace + STOP_SLACK, self.tasks.wait()).await.is_err() {
-            tracing::warn!("a client keeps its connection busy; the host stops all the same");
+            tracing::warn!(
+                "a client keeps its connection busy, or the store is slow; the host stops all the same"
+            );
         }
         // If it stays, it tells an address where nobody answers, which clients say.
         let _ = forget(&self.address_file);

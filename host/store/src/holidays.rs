@@ -5,7 +5,7 @@ use innkeeper_domain::holiday::{Holiday, HolidayDates, Holidays};
 use innkeeper_domain::ids::{TenantId, TriggerId};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::trigger::TriggerSpec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// What is in the JSON of every trigger that excludes this calendar.
@@ -32,6 +32,12 @@ pub(crate) fn wanted(found: &[Found]) -> Calendars {
 
 pub(crate) fn dates(holidays: &[Holiday]) -> Arc<HolidayDates> {
     Arc::new(HolidayDates::of(holidays))
+}
+
+/// Adds those that became due last to those that are due the longest; they come as they are read, the last first.
+pub(crate) fn add_latest(longest: &mut Vec<Found>, latest: Vec<Found>) {
+    let known: HashSet<TriggerId> = longest.iter().map(|(id, _)| *id).collect();
+    longest.extend(latest.into_iter().rev().filter(|(id, _)| !known.contains(id)));
 }
 
 /// Due triggers with the dates that they exclude.

@@ -1,15 +1,16 @@
 //! One connection, plain or TLS, that knows who is at its other end.
 //!
-//! A client of HTTP/2 must begin in time; from then on HTTP/2's own pings find out whether it is there. HTTP/1 has none,
-//! so that a connection of it has an end.
+//! A client of HTTP/2 must begin in time, and somebody must call in time whom the host knows; from then on HTTP/2's own
+//! pings find out whether it is there. HTTP/1 has none, so that a connection of it has an end.
 
 use super::places::Place;
-use crate::peer::Peer;
-use innkeeper_domain::limits::{HANDSHAKE_TIMEOUT, HTTP1_CONNECTION_LIFE};
+use crate::peer::{Peer, Stay};
+use innkeeper_domain::limits::{HANDSHAKE_TIMEOUT, HTTP1_CONNECTION_LIFE, STRANGER_CONNECTION_LIFE};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
@@ -30,6 +31,8 @@ pub struct Connection {
     stream: Stream,
     peer: Peer,
     phase: Phase,
+    /// How long it may last before somebody calls whom the host knows.
+    stranger_life: Duration,
     _place: Place,
 }
 
@@ -42,13 +45,22 @@ enum Phase {
     Http1 {
         ends: Pin<Box<Sleep>>,
     },
-    Http2,
+    /// HTTP/2, and nobody is known to be there.
+    Stranger {
+        ends: Pin<Box<Sleep>>,
+    },
+    /// HTTP/2, and somebody was known when it was last looked at.
+    Known,
 }
 
 impl Connection {
     pub fn new(stream: Stream, peer: Peer, place: Place) -> Self {
+        Self::lasting(STRANGER_CONNECTION_LIFE, stream, peer, place)
+    }
+
+    fn lasting(stranger_life: Duration, stream: Stream, peer: Peer, place: Place) -> Self {
         let phase = Phase::Beginning { seen: 0, ends: Box::pin(sleep(HANDSHAKE_TIMEOUT)) };
-        Self { stream, peer, phase, _place: place }
+        Self { stream, peer, phase, stranger_life, _place: place }
     }
 
     /// What the client has sent tells what it speaks.
@@ -60,20 +72,35 @@ impl Connection {
         if bytes[..common] != expected[..common] {
             self.phase = Phase::Http1 { ends: Box::pin(sleep(HTTP1_CONNECTION_LIFE)) };
         } else if *seen == PREFACE.len() {
-            self.phase = Phase::Http2;
+            self.phase = Phase::Stranger { ends: Box::pin(sleep(self.stranger_life)) };
         }
     }
 
     fn is_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let (ends, why) = match &mut self.phase {
-            Phase::Beginning { ends, .. } => (ends, "the client doesn't begin"),
-            Phase::Http1 { ends } => (ends, "the connection has lasted long enough"),
-            Phase::Http2 => return Ok(()),
+        let ends = match &mut self.phase {
+            Phase::Beginning { ends, .. } | Phase::Http1 { ends } | Phase::Stranger { ends } => ends,
+            Phase::Known => return Ok(()),
         };
-        match ends.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, why)),
-            Poll::Pending => Ok(()),
+        if ends.as_mut().poll(context).is_pending() {
+            return Ok(());
         }
+        let why = match self.phase {
+            Phase::Beginning { .. } => "the client doesn't begin",
+            Phase::Http1 { .. } => "the connection has lasted long enough",
+            Phase::Stranger { .. } | Phase::Known => match self.peer.standing.stay() {
+                Stay::ForEver => {
+                    self.phase = Phase::Known;
+                    return Ok(());
+                }
+                Stay::OnceMore => {
+                    self.phase = Phase::Stranger { ends: Box::pin(sleep(self.stranger_life)) };
+                    // So that its end wakes this task.
+                    return self.is_in_time(context);
+                }
+                Stay::No => "nobody has called whom the host knows",
+            },
+        };
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 }
 
@@ -152,5 +179,68 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::places::Places;
+    use crate::peer::Standing;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, timeout};
+
+    const LIFE: Duration = Duration::from_millis(150);
+    /// Longer than two lives, and shorter than one that is never ended.
+    const PROMPT: Duration = Duration::from_secs(5);
+
+    /// A connection on which HTTP/2 has begun, and its client.
+    async fn begun(standing: &Standing) -> (Connection, TcpStream) {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let mut client = TcpStream::connect(tcp.local_addr().expect("it has one")).await.expect("connected");
+        let (stream, address) = tcp.accept().await.expect("a connection");
+        let place = Places::default().take(address.ip()).expect("a place");
+        let peer = Peer { address, certificate: Vec::new(), standing: standing.clone() };
+        let mut connection = Connection::lasting(LIFE, Stream::Plain(stream), peer, place);
+        client.write_all(PREFACE).await.expect("sent");
+        let mut preface = vec![0; PREFACE.len()];
+        connection.read_exact(&mut preface).await.expect("the preface");
+        (connection, client)
+    }
+
+    /// How long it was until reading failed.
+    async fn ended(connection: &mut Connection) -> Duration {
+        let begun = Instant::now();
+        let read = timeout(PROMPT, connection.read(&mut [0; 1])).await.expect("it ends");
+        assert_eq!(read.expect_err("nothing was sent").kind(), io::ErrorKind::TimedOut);
+        begun.elapsed()
+    }
+
+    #[tokio::test]
+    async fn a_stranger_has_a_connection_for_a_while() {
+        let (mut connection, _client) = begun(&Standing::default()).await;
+        ended(&mut connection).await;
+        assert!(connection.write(b"more").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_health_has_it_once_more_as_long() {
+        let standing = Standing::default();
+        let (mut connection, _client) = begun(&standing).await;
+        standing.asks_health();
+        assert!(ended(&mut connection).await > LIFE + LIFE / 2);
+    }
+
+    #[tokio::test]
+    async fn who_is_known_keeps_it_though_nothing_more_comes() {
+        let standing = Standing::default();
+        let (mut connection, mut client) = begun(&standing).await;
+        standing.becomes_known();
+        let silent = timeout(LIFE * 3, connection.read(&mut [0; 1])).await;
+        assert!(silent.is_err(), "it was ended: {silent:?}");
+        client.write_all(b"x").await.expect("sent");
+        assert_eq!(connection.read(&mut [0; 1]).await.expect("it is open"), 1);
     }
 }

@@ -10,7 +10,7 @@ mod tls;
 pub use connection::Connection;
 pub use tls::{Tls, TlsError, TlsFiles};
 
-use crate::peer::Peer;
+use crate::peer::{Peer, Standing};
 use connection::Stream;
 use innkeeper_domain::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use places::{Place, Places};
@@ -94,7 +94,7 @@ impl Door {
         // A failure costs some latency and nothing else.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.listener.tls else {
-            let peer = Peer { address, certificate: Vec::new() };
+            let peer = Peer { address, certificate: Vec::new(), standing: Standing::default() };
             return Some(Connection::new(Stream::Plain(stream), peer, place));
         };
         if self.handshakes.len() >= HANDSHAKES_MAX {
@@ -158,7 +158,8 @@ async fn handshake(
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = leaf.map_or(Ok(Vec::new()), |leaf| names::names(leaf));
     let certificate = certificate.map_err(|why| format!("the client's certificate can't be read: {why}"))?;
-    Ok(Connection::new(Stream::Tls(Box::new(stream)), Peer { address, certificate }, place))
+    let peer = Peer { address, certificate, standing: Standing::default() };
+    Ok(Connection::new(Stream::Tls(Box::new(stream)), peer, place))
 }
 
 #[cfg(test)]

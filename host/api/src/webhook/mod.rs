@@ -9,6 +9,7 @@ use crate::auth::peer_address;
 use crate::gate::Gate;
 use crate::intercept::Intercept;
 use crate::login_limit::network;
+use crate::peer::Peer;
 use crate::secret::VaultError;
 use crate::slots::Slots;
 use answer::{Answer, header};
@@ -112,6 +113,9 @@ impl Webhooks {
                 return Err(Answer::error(401, why.to_string()));
             }
         };
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.standing.becomes_known();
+        }
         let begun = self.start(tenant, &trigger, rule, delivery, input).await?;
         // Who waits holds no body any more.
         drop(slots);

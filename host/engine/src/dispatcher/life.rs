@@ -121,25 +121,27 @@ impl Life {
             _ = &mut housekeeping => false,
         };
         shared.tasks.close();
-        if lost {
-            return shared.give_up().await;
-        }
         let grace_over = time::after(shared.clock.now(), self.drain_grace);
-        let lost = tokio::select! {
-            biased;
-            () = shared.tasks.wait() => false,
-            () = self.keep_leases() => true,
-            () = shared.follow_orders() => true,
-            () = shared.clock.sleep_until(grace_over) => false,
-            _ = &mut housekeeping => false,
-        };
-        if lost {
-            return shared.give_up().await;
-        }
+        let lost = lost
+            || tokio::select! {
+                biased;
+                () = shared.tasks.wait() => false,
+                () = self.keep_leases() => true,
+                () = shared.follow_orders() => true,
+                () = shared.clock.sleep_until(grace_over) => false,
+                _ = &mut housekeeping => false,
+            };
+        // Ends what runs, with nothing committed. What has only to be committed may wait for what is being stored of it.
         shared.abandon.cancel();
-        shared.tasks.wait().await;
+        tokio::select! {
+            biased;
+            () = shared.tasks.wait() => {}
+            () = self.keep_leases(), if !lost => shared.tasks.wait().await,
+            _ = &mut housekeeping => {}
+        }
+        // So that what is left need not wait for the end of its lease.
         shared.hand_back().await;
-        Ending::Stopped
+        if lost { Ending::LeaseLost } else { Ending::Stopped }
     }
 
     /// Renews the leases when a third of their time is over; returns when they are lost, or so late that the
@@ -183,15 +185,6 @@ impl Life {
 }
 
 impl Shared {
-    /// Ends what runs, with nothing committed, since the leases end. What they still hold is handed back, so that
-    /// it need not wait for their end.
-    async fn give_up(&self) -> Ending {
-        self.abandon.cancel();
-        self.tasks.wait().await;
-        self.hand_back().await;
-        Ending::LeaseLost
-    }
-
     /// Claims ready runs as long as there is room, and executes them. Returns when the leases are lost.
     async fn claim(self: &Arc<Self>) {
         let mut reconcile_at = time::after(self.clock.now(), self.poll * RECONCILE_POLLS);

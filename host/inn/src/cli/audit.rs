@@ -69,7 +69,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             loop {
                 let request = ListAuditRequest { page_size: PAGE_MAX, page_token, ..filter.clone() };
                 let (lines, next) = page(&client, request).await?;
-                lines.iter().try_for_each(|line| output::line(&json(line).to_string()))?;
+                lines.iter().try_for_each(|line| output::json_line(&json(line)))?;
                 page_token = next;
                 if page_token.is_empty() {
                     break;
@@ -126,11 +126,11 @@ fn list(format: Format, all: bool, lines: &[AuditLine]) -> Result<()> {
         let row = [
             output::instant(line.at),
             line.tenant.clone(),
-            output::harmless(&line.actor),
+            line.actor.clone(),
             line.role.clone(),
-            output::harmless(&line.address),
+            line.address.clone(),
             line.action.clone(),
-            output::harmless(&line.object),
+            line.object.clone(),
             outcome(line).into(),
             line.count.to_string(),
         ];

@@ -204,7 +204,7 @@ async fn tail(
                                     return Ok(());
                                 }
                                 left -= 1;
-                                print(format, event);
+                                print(format, event)?;
                             }
                             if left == 0 {
                                 return Ok(());
@@ -225,10 +225,10 @@ async fn tail(
     Ok(())
 }
 
-fn print(format: Format, event: &Event) {
+fn print(format: Format, event: &Event) -> Result<()> {
     match format {
-        Format::Table => println!("{}", row(event).join("  ")),
-        _ => println!("{}", value(event)),
+        Format::Table => output::line(&output::harmless(&row(event).join("  "))),
+        Format::Json => output::json_line(&value(event)),
     }
 }
 
@@ -239,7 +239,7 @@ fn row(event: &Event) -> Vec<String> {
         output::instant(event.at),
         event.topic.clone(),
         event.id.clone(),
-        output::harmless(&String::from_utf8_lossy(&data.bytes)),
+        String::from_utf8_lossy(&data.bytes).into(),
     ]
 }
 

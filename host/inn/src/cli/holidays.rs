@@ -69,10 +69,8 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
             let request = GetHolidayCalendarRequest { name };
             let calendar = client.holidays().get_holiday_calendar(call(request)).await?.into_inner();
             const COLUMNS: &[Column] = &[text("day"), text("title")];
-            let rows = calendar
-                .holidays
-                .iter()
-                .map(|holiday| vec![holiday.day.clone(), output::harmless(&holiday.title)]);
+            let rows =
+                calendar.holidays.iter().map(|holiday| vec![holiday.day.clone(), holiday.title.clone()]);
             output::rows(format, COLUMNS, rows.collect(), || with_holidays(&calendar))?;
         }
         Command::Rm { name } => {

@@ -117,8 +117,7 @@ fn running(hosts: &[Host]) -> u64 {
 async fn list(client: &Client) -> Result<Vec<Host>> {
     let listed = client.hosts().list_hosts(call(ListHostsRequest {})).await?.into_inner();
     if let Some(pause) = listed.pause {
-        let note = output::harmless(&pause.note);
-        let since = output::instant(pause.at);
+        let (since, note) = (output::instant(pause.at), pause.note);
         output::note(format!("all hosts are paused since {since}: `inn hosts unpause`  {note}").trim_end());
     }
     Ok(listed.hosts)

@@ -235,8 +235,7 @@ pub async fn main() -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let label = console::style("error:").for_stderr().red().bold();
-            output::note(&format!("{label} {}", describe(&error)));
+            output::error(&describe(&error));
             ExitCode::from(exit_code(&error))
         }
     }

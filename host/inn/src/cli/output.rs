@@ -1,4 +1,5 @@
-//! Printing: data on stdout and nothing else there, everything else on stderr.
+//! Printing: data on stdout and nothing else there, everything else on stderr. What others wrote can't steer a terminal:
+//! tables, facts, notes and JSON see to that themselves, and whoever prints a [`line()`] of its own does.
 
 use super::Format;
 use anyhow::Result;
@@ -6,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 use console::{Term, measure_text_width};
 use innkeeper_domain::Timestamp;
 use serde_json::Value;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// The width of a table that doesn't go to a terminal.
 const WIDTH_ELSEWHERE: u16 = 200;
@@ -72,13 +73,19 @@ pub fn facts(format: Format, facts: &[(&str, String)], json: impl FnOnce() -> Va
     }
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-        let value = value.replace('\n', &format!("\n{:width$}  ", ""));
-        line(&format!("{:width$}  {value}", console::style(name).dim()))?;
+        line(&format!("{:width$}  {}", console::style(name).dim(), indented(value, width + 2)))?;
     }
     Ok(())
 }
 
+/// A value whose further lines begin where the first does.
+fn indented(value: &str, by: usize) -> String {
+    harmless(value).replace('\n', &format!("\n{:by$}", ""))
+}
+
 fn table(columns: &[Column], rows: Vec<Vec<String>>, width: u16) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width);
@@ -129,25 +136,53 @@ pub fn cancelled(runs: u64) -> String {
 
 /// Prints JSON, for people to read too.
 pub fn json(value: &Value) -> Result<()> {
-    line(&serde_json::to_string_pretty(value)?)
+    line(&escaped(&serde_json::to_string_pretty(value)?))
 }
 
-/// Prints a line.
+/// Prints JSON on one line.
+pub fn json_line(value: &Value) -> Result<()> {
+    line(&escaped(&value.to_string()))
+}
+
+/// JSON that means the same, with all control characters escaped: it may have those beyond ASCII as they are.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Prints a line as it is: what others wrote in it has to be [`harmless`] already.
 pub fn line(text: &str) -> Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
-/// Prints bytes as they are; on a terminal with a line's end after them.
+/// Prints bytes as they are.
 pub fn raw(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
-    if Term::stdout().is_term() && !bytes.is_empty() && !bytes.ends_with(b"\n") {
-        out.write_all(b"\n")?;
-    }
     Ok(out.flush()?)
 }
 
-/// A guest's text without what could steer a terminal.
+/// Prints what a guest gave: as it is to a file or a program, and to a terminal what that may have of it.
+pub fn given(bytes: &[u8]) -> Result<()> {
+    if io::stdout().is_terminal() { raw(for_terminal(bytes).as_bytes()) } else { raw(bytes) }
+}
+
+/// Bytes as harmless text, with a line's end after it.
+fn for_terminal(bytes: &[u8]) -> String {
+    let mut text = harmless(&String::from_utf8_lossy(bytes).replace("\r\n", "\n"));
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Text without what could steer a terminal; it keeps its lines and tabs.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
@@ -156,7 +191,13 @@ pub fn harmless(text: &str) -> String {
 ///
 /// Nobody listening any more is no reason to stop: what was asked for is done all the same.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
+}
+
+/// Says what went wrong.
+pub fn error(text: &str) {
+    let label = console::style("error:").for_stderr().red().bold();
+    let _ = writeln!(io::stderr().lock(), "{label} {}", harmless(text));
 }
 
 /// Whether somebody stopped reading what was printed: `inn runs ls | head`.
@@ -220,6 +261,37 @@ mod tests {
             ["850µs", "12.3ms", "4.56s", "2m5s", "2h1m"]
         );
         assert_eq!([12, 2048, 3 << 20].map(bytes), ["12 B", "2.0 KiB", "3.0 MiB"]);
+    }
+
+    /// Clears the screen, names the window, and the same by a character beyond ASCII.
+    const STEERS: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2Ja\tb\nc\r\u{7f}é";
+
+    fn steers(text: &str) -> bool {
+        text.chars().any(|c| c.is_control() && c != '\n' && c != '\t')
+    }
+
+    #[test]
+    fn what_others_wrote_does_not_steer_a_terminal() {
+        assert!(steers(STEERS));
+        let table = table(&[text("note")], vec![vec![STEERS.into()]], WIDTH_ELSEWHERE);
+        assert!(!steers(&table) && table.contains('é'), "{table:?}");
+        let fact = indented(STEERS, 6);
+        assert!(!steers(&fact) && fact.contains("a\tb\n      c"), "{fact:?}");
+        let given = for_terminal(STEERS.as_bytes());
+        assert!(!steers(&given) && given.ends_with("é\n"), "{given:?}");
+        assert_eq!(for_terminal(b"one\r\ntwo\n"), "one\ntwo\n");
+        assert_eq!(for_terminal(b"\xff"), "\u{fffd}\n");
+        assert_eq!(for_terminal(b""), "");
+    }
+
+    #[test]
+    fn json_has_no_control_characters_and_means_the_same() {
+        let value = serde_json::json!({ STEERS: STEERS });
+        for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            assert!(steers(&json), "{json:?}");
+            assert!(!steers(&escaped(&json)), "{json:?}");
+            assert_eq!(serde_json::from_str::<Value>(&escaped(&json)).unwrap(), value);
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn finish(format: Format, run: &Run) -> Result<Verdict> {
         Format::Json => output::json(&json::run(run))?,
         Format::Table => {
             if let Some(payload) = &run.output {
-                output::raw(&payload.bytes)?;
+                output::given(&payload.bytes)?;
             }
         }
     }

@@ -100,10 +100,7 @@ pub async fn run(command: Command, global: &Global) -> Result<Verdict> {
                     Format::Table => lines.lines.iter().try_for_each(|line| output::line(&log_line(line)))?,
                     // While it is followed, a line of JSON each; else one array.
                     Format::Json if follow => {
-                        lines
-                            .lines
-                            .iter()
-                            .try_for_each(|line| output::line(&json::line(line).to_string()))?;
+                        lines.lines.iter().try_for_each(|line| output::json_line(&json::line(line)))?;
                     }
                     Format::Json => all.extend(lines.lines.iter().map(json::line)),
                 }
@@ -235,7 +232,7 @@ fn held(format: Format, run: &Run) -> Result<()> {
 fn show(format: Format, run: &Run) -> Result<()> {
     let payload = |payload: &Option<innkeeper_api::proto::Payload>| match payload {
         Some(payload) if !payload.bytes.is_empty() => match std::str::from_utf8(&payload.bytes) {
-            Ok(text) => output::harmless(text.trim_end()),
+            Ok(text) => text.trim_end().to_string(),
             Err(_) => format!("{} of {}", output::bytes(payload.bytes.len() as u64), payload.content_type),
         },
         _ => String::new(),
@@ -258,7 +255,7 @@ fn show(format: Format, run: &Run) -> Result<()> {
         ("state", json::run_state(run).into()),
         ("waits for", run.waits_for.clone()),
         ("priority", run.priority.to_string()),
-        ("concurrency key", output::harmless(&run.concurrency_key)),
+        ("concurrency key", run.concurrency_key.clone()),
         ("progress", run.progress.as_ref().map(progress).unwrap_or_default()),
         ("key", run.idempotency_key.clone()),
         ("backfill", run.backfill.clone()),
@@ -306,7 +303,7 @@ async fn watch(format: Format, client: &Client, id: String) -> Result<Verdict> {
     let mut verdict = None;
     while let Some(run) = runs.message().await? {
         match format {
-            Format::Json => output::line(&json::run(&run).to_string())?,
+            Format::Json => output::json_line(&json::run(&run))?,
             Format::Table => {
                 let mut words = format!("{} (attempt {})", json::run_state(&run), run.attempt);
                 if let Some(told) = &run.progress {

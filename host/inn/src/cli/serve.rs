@@ -5,7 +5,10 @@ use super::{Global, Usage, Verdict, parse};
 use crate::host::{Host, HostConfig};
 use anyhow::Result;
 use innkeeper_domain::host::{Labels, Role};
-use innkeeper_domain::limits::{DRAIN_GRACE_MAX, KEPT_MAX, KEPT_MIN, LEASE_MAX, LEASE_MIN};
+use innkeeper_domain::limits::{
+    COMPONENTS_READY_MAX, CONNECTIONS_MAX, DRAIN_GRACE_MAX, HTTP_CONNECTIONS_PER_HOST_MAX, KEPT_MAX,
+    KEPT_MIN, LEASE_MAX, LEASE_MIN, MEMORIES_PER_COMPONENT_MAX,
+};
 use innkeeper_domain::name::Name;
 use innkeeper_engine::retention::Kept;
 use innkeeper_runtime::network::Network;
@@ -109,25 +112,31 @@ enum LogFormat {
     Json,
 }
 
-/// Files that a host has open when it has all the connections that it takes and makes, and some more.
-const OPEN_FILES: u64 = 2_048;
+/// Files that a host has open beside its connections and components, and more: of its store, for lookups, for uploads.
+const OPEN_FILES_BESIDE: u64 = 896;
+
+/// Files that a host has open at the most: all the connections that it takes and makes, and what each memory of a
+/// component begins with. Those that execute may be others than those that are kept ready.
+fn open_files_max(capacity: u32) -> u64 {
+    let connections = CONNECTIONS_MAX as u64 + HTTP_CONNECTIONS_PER_HOST_MAX as u64;
+    let components = COMPONENTS_READY_MAX as u64 + u64::from(capacity);
+    connections + components * u64::from(MEMORIES_PER_COMPONENT_MAX) + OPEN_FILES_BESIDE
+}
 
 /// As many open files as the system lets it have: the usual bound is for programs that don't serve.
-fn raise_open_files() {
+fn raise_open_files(capacity: u32) {
+    let needed = open_files_max(capacity);
     let bound = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: bound.maximum, maximum: bound.maximum });
     let open_files = if raised.is_ok() { bound.maximum } else { bound.current };
-    if let Some(open_files) = open_files.filter(|files| *files < OPEN_FILES) {
-        tracing::warn!(
-            open_files,
-            "the host may have few files open (ulimit -n): it could need {OPEN_FILES}"
-        );
+    if let Some(open_files) = open_files.filter(|files| *files < needed) {
+        tracing::warn!(open_files, "the host may have few files open (ulimit -n): it could need {needed}");
     }
 }
 
 pub async fn run(args: Args, global: &Global) -> Result<Verdict> {
     start_log(args.log_format);
-    raise_open_files();
+    raise_open_files(args.capacity);
     let data = global.data_folder()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (kept, oidc) = (args.kept()?, args.access.oidc()?);
@@ -249,6 +258,12 @@ fn start_log(format: LogFormat) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_memory_of_a_component_may_keep_a_file_open() {
+        assert_eq!(open_files_max(64), 640 + 512 + 4 * (1_000 + 64) + 896);
+        assert_eq!(open_files_max(1_000) - open_files_max(64), 4 * 936);
+    }
 
     #[test]
     fn guests_do_not_flood_the_log_unless_somebody_asks_for_it() {

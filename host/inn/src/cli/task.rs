@@ -444,8 +444,8 @@ fn show(format: Format, task: &Task) -> Result<()> {
     let spec = task.spec.clone().unwrap_or_default();
     let mut facts = vec![("name", task.name.clone()), ("revision", task.revision.to_string())];
     if task.paused_at.is_some() {
-        let note = output::harmless(&task.pause_note);
-        facts.push(("paused", format!("since {} {note}", output::instant(task.paused_at))));
+        let since = output::instant(task.paused_at);
+        facts.push(("paused", format!("since {since} {}", task.pause_note)));
     }
     facts.extend(task_facts::spec_facts(&spec));
     facts.extend([

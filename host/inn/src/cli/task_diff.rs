@@ -62,10 +62,10 @@ fn show(
 
 fn section(name: &str, removed: Vec<String>, added: Vec<String>) -> Result<()> {
     output::line(name)?;
-    for line in removed {
+    for line in removed.iter().map(|line| output::harmless(line)) {
         output::line(&console::style(format!("  - {line}")).red().to_string())?;
     }
-    for line in added {
+    for line in added.iter().map(|line| output::harmless(line)) {
         output::line(&console::style(format!("  + {line}")).green().to_string())?;
     }
     Ok(())
@@ -113,7 +113,7 @@ fn lines(value: &Value) -> Vec<String> {
         Value::Null => Vec::new(),
         Value::Object(fields) => fields.iter().map(|(name, value)| format!("{name} = {value}")).collect(),
         Value::Array(items) => items.iter().map(ToString::to_string).collect(),
-        Value::String(text) => vec![output::harmless(text)],
+        Value::String(text) => vec![text.clone()],
         other => vec![other.to_string()],
     }
 }

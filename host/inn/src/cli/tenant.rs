@@ -169,7 +169,7 @@ async fn list(format: Format, client: &Client) -> Result<()> {
             state(tenant).into(),
             tenant.weight.to_string(),
             output::instant(tenant.created_at),
-            output::harmless(note(tenant)),
+            note(tenant).into(),
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(tenants.iter().map(json).collect()))
@@ -179,7 +179,7 @@ fn show(format: Format, tenant: &Tenant) -> Result<()> {
     let facts = [
         ("name", tenant.name.clone()),
         ("state", state(tenant).into()),
-        ("note", output::harmless(&tenant.note)),
+        ("note", tenant.note.clone()),
         ("paused", tenant.pause.as_ref().map(paused).unwrap_or_default()),
         ("weight", tenant.weight.to_string()),
         ("id", tenant.id.clone()),
@@ -190,8 +190,7 @@ fn show(format: Format, tenant: &Tenant) -> Result<()> {
 
 /// Since when, and why.
 pub fn paused(pause: &TenantPause) -> String {
-    let note = output::harmless(&pause.note);
-    format!("since {}  {note}", output::instant(pause.at)).trim_end().to_string()
+    format!("since {}  {}", output::instant(pause.at), pause.note).trim_end().to_string()
 }
 
 /// Why nothing of it begins.

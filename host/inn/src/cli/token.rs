@@ -147,7 +147,7 @@ fn list(format: Format, tokens: &[Token]) -> Result<()> {
             state(token).into(),
             expires(token),
             output::instant(token.created_at),
-            output::harmless(&token.note),
+            token.note.clone(),
         ]
     });
     output::rows(format, COLUMNS, rows.collect(), || Value::Array(tokens.iter().map(json).collect()))
@@ -162,8 +162,8 @@ pub fn tasks(token: &Token) -> String {
 pub fn proof(token: &Token) -> String {
     match (token.certificate.as_str(), token.subject.as_str()) {
         ("", "") => "token".into(),
-        (certificate, "") => format!("certificate {}", output::harmless(certificate)),
-        (_, subject) => format!("subject {}", output::harmless(subject)),
+        (certificate, "") => format!("certificate {certificate}"),
+        (_, subject) => format!("subject {subject}"),
     }
 }
 

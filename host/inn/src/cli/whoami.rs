@@ -26,7 +26,7 @@ pub async fn run(_args: Args, global: &Global) -> Result<Verdict> {
         ("tasks", token::tasks(&token)),
         ("id", token.id.clone()),
         ("shown as", token::proof(&token)),
-        ("note", output::harmless(&token.note)),
+        ("note", token.note.clone()),
         ("expires", token::expires(&token)),
         ("host", who.host.clone()),
         ("version", who.version.clone()),

@@ -176,8 +176,9 @@ pub trait TriggerStore: Send + Sync + 'static {
         name: &Name,
     ) -> Result<BTreeMap<SkipReason, u64>, StoreError>;
 
-    /// Active triggers whose time has come, their jitter included, the longest due first, of every tenant. One that
-    /// can't be read is logged and left out.
+    /// Active triggers whose time has come, their jitter included, of every tenant, the longest due first. Of more than
+    /// `limit` one half are those that are due the longest, the other those that became due last: whose triggers have much
+    /// to catch up on doesn't keep others' waiting. One that can't be read is logged and left out.
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError>;
 
     /// When the next active trigger is due, those aside that were found to be unreadable; none if there is none.

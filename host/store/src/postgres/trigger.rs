@@ -10,7 +10,7 @@ use super::{
     PostgresStore, audit, backfill, event_deliver, holiday, secret, task, tenant, trigger_advance,
     trigger_fire, trigger_retime,
 };
-use crate::holidays::{Found, wanted, with_holidays};
+use crate::holidays::{wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{
@@ -242,11 +242,9 @@ impl TriggerStore for PostgresStore {
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
         let unreadable = &self.shared.unreadable;
-        let most = signed(limit.saturating_add(unreadable.count()) as u64);
+        let most = limit.saturating_add(unreadable.count());
         let due = reading!(&self.shared.pool, |c| {
-            let found = rows(c, trigger_advance::DUE, &[&At(now), &most]).await?;
-            let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), trigger_advance::read_due(row)));
-            let found: Vec<Found> = found.iter().map(read).collect::<Result<_, StoreError>>()?;
+            let found = trigger_advance::due(c, now, most).await?;
             let mut calendars = wanted(&found);
             holiday::look(c, &mut calendars).await?;
             with_holidays(found, &calendars)

@@ -7,6 +7,7 @@ use super::start::{NewRow, NewRows, count_up};
 use super::trigger_retime::read_covered;
 use super::{Shard, Shared, quota};
 use crate::gates::{WaitsForOwn, begin, task_gates};
+use crate::holidays::{Found, add_latest};
 use crate::terms::Terms;
 use crate::{Advance, DueTrigger, StoreError};
 use deadpool_postgres::GenericClient;
@@ -27,19 +28,45 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str =
-    "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
-    FROM trigger g
-    WHERE state = 'active' AND due_at <= $1
-        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY due_at LIMIT $2";
+macro_rules! due {
+    ($order:literal) => {
+        concat!(
+            "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
+             FROM trigger g
+             WHERE state = 'active' AND due_at <= $1
+                 AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+             ORDER BY due_at ",
+            $order,
+            " LIMIT $2"
+        )
+    };
+}
 
 pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
     WHERE state = 'active' AND due_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT $1";
 
-pub(super) fn read_due(row: &Row) -> Result<(TenantId, DueTrigger), StoreError> {
+/// Triggers that are due: one half are due the longest, the other became due last.
+pub(super) async fn due(
+    c: &impl GenericClient,
+    now: Timestamp,
+    most: usize,
+) -> Result<Vec<Found>, StoreError> {
+    let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), read_due(row)));
+    let list = async |sql: &str, most: usize| -> Result<Vec<Found>, StoreError> {
+        let found = rows(c, sql, &[&At(now), &signed(most as u64)]).await?;
+        found.iter().map(read).collect()
+    };
+    let longest = most.div_ceil(2);
+    let mut found = list(due!("ASC"), longest).await?;
+    if found.len() == longest {
+        add_latest(&mut found, list(due!("DESC"), most - longest).await?);
+    }
+    Ok(found)
+}
+
+fn read_due(row: &Row) -> Result<(TenantId, DueTrigger), StoreError> {
     let due = DueTrigger {
         id: TriggerId(row.try_get(0)?),
         spec: row.try_get::<_, Json<_>>(1)?.0,

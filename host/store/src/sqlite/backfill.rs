@@ -3,6 +3,7 @@
 use super::backfill_advance::{advance, read_due};
 use super::cancel::{OF_BACKFILL, cancel_unbegun};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
+use super::writer::ROW;
 use super::{SqliteStore, audit, backfill_advance, trigger};
 use crate::record;
 use crate::words::{hidden, no_backfill, too_many_backfills};
@@ -162,7 +163,8 @@ impl BackfillStore for SqliteStore {
                 hints.runs_ready.notify_one();
             }
         };
-        self.writer.write(move |c| advance(c, &step, now), wake).await
+        let bytes = ROW * step.run_ids.len();
+        self.writer.write_sized(bytes, move |c| advance(c, &step, now), wake).await
     }
 }
 

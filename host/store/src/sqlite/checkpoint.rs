@@ -11,6 +11,7 @@ use rusqlite::wal::CheckpointMode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Pages of the log after which they are copied: 1 MiB, whose sync holds up those of commits for least.
 const STEP: usize = 250;
@@ -18,6 +19,14 @@ const STEP: usize = 250;
 const LONG: usize = 16_000;
 /// Pages after which it tries that again, if a reader was in the way.
 const AGAIN: usize = 4_000;
+/// Pages after which it waits for readers, so that readers who always overlap can't make the log grow without an end:
+/// those who come meanwhile are in nobody's way. It waits for `READERS`, at the most.
+const ENDLESS: usize = 2 * LONG;
+const READERS: Duration = Duration::from_millis(200);
+/// How often it is told that it can't be copied.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// What of a log stays on disk that has begun anew.
+const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
 /// Has the log of `writer` copied through `own`, until `writer` is closed.
 pub(super) fn start(writer: &mut Connection, own: Connection) -> Result<JoinHandle<()>, StoreError> {
@@ -35,6 +44,8 @@ type Copied = Arc<Mutex<usize>>;
 /// Looks at the log after each commit, and wakes the thread.
 fn watch(writer: &mut Connection, wake: SyncSender<()>) -> Result<Copied, StoreError> {
     let copied = Copied::default();
+    writer.busy_timeout(READERS)?;
+    writer.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     let mut log = Log { copied: Arc::clone(&copied), pages: 0, look_at: LONG, seen: 0, wake };
     writer.wal_hook(Some(move |wal: &mut Wal, pages| {
         log.grown(wal, usize::try_from(pages).unwrap_or(0));
@@ -65,10 +76,11 @@ impl Log {
         }
         self.pages = pages;
         if pages >= self.look_at {
-            self.look_at = pages + AGAIN;
+            let mode = if pages < ENDLESS { CheckpointMode::PASSIVE } else { CheckpointMode::RESTART };
+            self.look_at = pages + AGAIN.max(pages / 8);
             let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
             // That it can't is no error of the commit's.
-            if let Ok((_, done)) = wal.checkpoint_v2(CheckpointMode::PASSIVE) {
+            if let Ok((_, done)) = wal.checkpoint_v2(mode) {
                 *copied = usize::try_from(done).unwrap_or(0);
             }
             return;
@@ -86,11 +98,16 @@ impl Log {
 }
 
 fn copy(connection: &Connection, woken: &Receiver<()>, copied: &Mutex<usize>) {
+    let mut told_at: Option<Instant> = None;
     while woken.recv().is_ok() {
         let mut copied = copied.lock().unwrap_or_else(PoisonError::into_inner);
         match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
             Ok((_, pages)) => *copied = usize::try_from(pages).unwrap_or(0),
-            Err(error) => tracing::warn!(%error, "the store's log can't be copied into its database now"),
+            Err(error) if told_at.is_none_or(|at| at.elapsed() > TELL_AGAIN) => {
+                told_at = Some(Instant::now());
+                tracing::warn!(%error, "the store's log can't be copied into its database now");
+            }
+            Err(_) => {}
         }
     }
 }
@@ -100,7 +117,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -151,5 +168,39 @@ mod tests {
         let (database, log) = (size(&path), size(&folder.path().join("db-wal")));
         assert!(database > 60 * MIB && log < 70 * MIB, "database {database}, log {log}");
         drop((writer, asleep));
+    }
+
+    #[test]
+    fn readers_that_always_overlap_do_not_make_the_log_grow_without_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let mut writer = connection(&path);
+        let copier = start(&mut writer, connection(&path)).unwrap();
+        write(&writer, 1);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (stop, path) = (&stop, &path);
+            scope.spawn(move || {
+                let (one, other) = (connection(path), connection(path));
+                let begin =
+                    |reader: &Connection| reader.execute_batch("BEGIN; SELECT 1 FROM t LIMIT 1").unwrap();
+                begin(&one);
+                // One begins while the other reads.
+                for (next, last) in [(&other, &one), (&one, &other)].into_iter().cycle() {
+                    begin(next);
+                    last.execute_batch("COMMIT").unwrap();
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            write(&writer, 400);
+            stop.store(true, Ordering::Relaxed);
+        });
+        let log = size(&folder.path().join("db-wal"));
+        assert!(log < 200 * MIB, "{log}");
+        drop(writer);
+        copier.join().unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::trigger_advance::Advanced;
+use super::writer::ROW;
 use super::{SqliteStore, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
 use crate::standing::Account;
@@ -9,7 +10,7 @@ use crate::{Deliver, EventStore, Look, NewEvent, Pending, PublishError, Publishe
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::audit::Change;
-use innkeeper_domain::event::{Ended, Event, HostTopic, Topic};
+use innkeeper_domain::event::{Delivered, Ended, Event, Given, HostTopic, Item, Topic};
 use innkeeper_domain::ids::{RunId, TaskId, TenantId, TriggerId};
 use innkeeper_domain::limits::{EVENT_BYTES_PER_DECISION, EVENTS_PER_DECISION, STORED_BYTES_PER_EVENT};
 use innkeeper_domain::payload::Payload;
@@ -42,7 +43,7 @@ impl EventStore for SqliteStore {
         change: Change,
     ) -> Result<Vec<Result<Published, PublishError>>, StoreError> {
         let hints = Arc::clone(&self.hints);
-        let bytes = events.iter().map(|event| event.data.bytes.len()).sum();
+        let bytes = events.iter().map(|event| ROW + event.data.bytes.len()).sum();
         let publish = move |c: &Connection| publish(c, tenant, &events, &change);
         self.writer.write_sized(bytes, publish, move |_| hints.events_changed()).await
     }
@@ -82,6 +83,11 @@ impl EventStore for SqliteStore {
 
     async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {
         let hints = Arc::clone(&self.hints);
+        let input = |item: &Item| match item {
+            Item::Run(Delivered { input: Given::Payload(payload), .. }) => ROW + payload.bytes.len(),
+            Item::Run(_) | Item::Skip(_) => ROW,
+        };
+        let bytes = deliver.delivery.items.iter().map(input).sum();
         let apply = move |c: &Connection| event_deliver::deliver(c, &deliver, now);
         let wake = move |all: &Advanced| {
             if all.created > 0 {
@@ -92,7 +98,7 @@ impl EventStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write(apply, wake).await?.created)
+        Ok(self.writer.write_sized(bytes, apply, wake).await?.created)
     }
 
     async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError> {

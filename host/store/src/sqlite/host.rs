@@ -54,14 +54,22 @@ impl HostStore for SqliteStore {
     }
 
     async fn host_renew(&self, host: HostId, lease_until: Timestamp) -> Result<(), StoreError> {
-        self.write(move |c| {
+        let renewed = self.write(move |c| {
             let mut renew = c.prepare_cached("UPDATE host SET lease_until = ?2 WHERE id = ?1")?;
             match renew.execute(params![Id(host.0), At(lease_until)])? {
                 0 => Err(StoreError::LeaseLost),
                 _ => Ok(()),
             }
-        })
-        .await
+        });
+        if let Some(renewed) = self.writer.soon(renewed).await {
+            return renewed;
+        }
+        // Nobody else can take up what this host has while it holds the folder's lock, however late that is written: its
+        // attempts needn't end because others have a lot to write.
+        let is_there = move |c: &Connection| {
+            Ok(c.prepare_cached("SELECT 1 FROM host WHERE id = ?1")?.exists([Id(host.0)])?)
+        };
+        if self.read(is_there).await? { Ok(()) } else { Err(StoreError::LeaseLost) }
     }
 
     async fn hosts_reap(&self, by: HostId, now: Timestamp) -> Result<u64, StoreError> {
@@ -265,4 +273,43 @@ fn leases(c: &Connection, host: HostId) -> Result<Vec<Lease>, StoreError> {
 
 fn read_lease(row: &Row, host: HostId) -> rusqlite::Result<Lease> {
     Ok(Lease { run: RunId(row.get::<_, Id>(0)?.0), host, attempt: row.get(1)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use innkeeper_domain::host::Labels;
+    use std::sync::mpsc::channel;
+
+    #[tokio::test]
+    async fn a_lease_holds_however_long_somebody_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let host = Host {
+            id: HostId::new(at(1)),
+            name: "one".parse().unwrap(),
+            address: String::new(),
+            version: String::new(),
+            roles: vec![],
+            labels: Labels::default(),
+            capacity: 1,
+        };
+        let id = host.id;
+        store.host_start(host, at(10), at(1)).await.unwrap();
+        let (go, gate) = channel::<()>();
+        let long = store.write(move |_| Ok(gate.recv().is_ok()));
+        let renewals = async {
+            assert_eq!(store.host_renew(id, at(20)).await, Ok(()));
+            assert_eq!(store.host_renew(HostId::new(at(2)), at(20)).await, Err(StoreError::LeaseLost));
+            go.send(()).unwrap();
+        };
+        assert_eq!(tokio::join!(long, renewals).0, Ok(true));
+        let until = |c: &Connection| {
+            Ok(c.query_row("SELECT lease_until FROM host", [], |row| row.get::<_, At>(0))?.0)
+        };
+        // It comes after the renewal.
+        store.write(|_| Ok(())).await.unwrap();
+        assert_eq!(store.read(until).await, Ok(at(20)));
+    }
 }

@@ -277,6 +277,7 @@ mod tests {
             (gate_grant::open_sql().as_str(), "gate_open"),
             (retention::BILLS, "usage_day"),
             (trigger_advance::DUE, "trigger_due"),
+            (trigger_advance::DUE_LAST, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
             (trigger_retime::OUTDATED, "trigger_edition"),
         ] {

@@ -6,6 +6,7 @@ use super::expire::{self, Expired};
 use super::finish::{end, news};
 use super::retry::retry;
 use super::row::{At, Id, Json, Word, bad_token, in_states, labels, limit, of_kinds, paged, unsigned};
+use super::writer::ROW;
 use super::{SqliteStore, audit, gate, start, task, trigger};
 use crate::ending::{AfterLease, LeaseEnd};
 use crate::record;
@@ -39,7 +40,7 @@ impl RunStore for SqliteStore {
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
         let now = change.now;
         let hints = Arc::clone(&self.hints);
-        let bytes = starts.iter().map(|one| one.input.bytes.len()).sum();
+        let bytes = starts.iter().map(|one| ROW + one.input.bytes.len()).sum();
         let start = move |c: &Connection| {
             let results = start::start_all(c, tenant, &starts, now)?;
             if let Some((object, difference)) = record::starts(&starts, &results) {

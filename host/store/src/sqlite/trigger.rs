@@ -3,12 +3,13 @@
 use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
-use super::trigger_advance::{Advanced, Due, advance, read_due};
+use super::trigger_advance::{Advanced, Due, advance};
+use super::writer::ROW;
 use super::{
     SqliteStore, audit, backfill, event_deliver, holiday, secret, task, trigger_advance, trigger_fire,
     trigger_retime,
 };
-use crate::holidays::{Found, wanted, with_holidays};
+use crate::holidays::{wanted, with_holidays};
 use crate::record;
 use crate::words::{has_finished, hidden, numbered_names, too_many_unnamed};
 use crate::{
@@ -257,13 +258,9 @@ impl TriggerStore for SqliteStore {
     }
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
-        let most = signed(limit.saturating_add(self.unreadable.count()) as u64);
+        let most = limit.saturating_add(self.unreadable.count());
         let find = move |c: &Connection| {
-            let mut list = c.prepare_cached(trigger_advance::DUE)?;
-            let rows = list.query_map(params![At(now), most], |row| {
-                Ok((TriggerId(row.get::<_, Id>(0)?.0), read_due(row).map_err(StoreError::from)))
-            })?;
-            let found: Vec<Found> = rows.collect::<Result<_, _>>()?;
+            let found = trigger_advance::due(c, now, most)?;
             let mut calendars = wanted(&found);
             holiday::look(c, &mut calendars)?;
             Ok(with_holidays(found, &calendars))
@@ -284,6 +281,7 @@ impl TriggerStore for SqliteStore {
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
         let hints = Arc::clone(&self.hints);
+        let bytes = advances.iter().map(|advance| ROW * advance.run_ids.len()).sum();
         let apply = move |c: &Connection| {
             let mut all = Advanced::default();
             for decision in &advances {
@@ -304,7 +302,7 @@ impl TriggerStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write(apply, wake).await?.created)
+        Ok(self.writer.write_sized(bytes, apply, wake).await?.created)
     }
 
     async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError> {
@@ -326,6 +324,7 @@ impl TriggerStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Fired, StoreError> {
         let hints = Arc::clone(&self.hints);
+        let bytes = firing.input.bytes.len();
         let fire = move |c: &Connection| trigger_fire::fire(c, tenant, trigger, &firing, now);
         let wake = move |(fired, cancelled): &trigger_fire::FiredNow| {
             if matches!(fired, Fired::Run(_)) {
@@ -336,7 +335,7 @@ impl TriggerStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write(fire, wake).await?.0)
+        Ok(self.writer.write_sized(bytes, fire, wake).await?.0)
     }
 
     async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {

@@ -5,6 +5,7 @@ use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
 use super::{gate, quota};
 use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
+use crate::holidays::{Found, add_latest};
 use crate::terms::Terms;
 use crate::{Advance, DueTrigger, StoreError};
 use innkeeper_domain::Timestamp;
@@ -23,19 +24,46 @@ use innkeeper_domain::trigger::{SkipRange, SkipReason, TriggerSpec};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Not those of deleted tenants, which the retention clears away.
-pub(super) const DUE: &str =
-    "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
-    FROM trigger g
-    WHERE state = 'active' AND due_at <= ?1
-        AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
-    ORDER BY due_at LIMIT ?2";
+macro_rules! due {
+    ($order:literal) => {
+        concat!(
+            "SELECT id, spec, next_at, paused_through, tenant_id, covered_at, covered_offset, zone_edition
+             FROM trigger g
+             WHERE state = 'active' AND due_at <= ?1
+                 AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
+             ORDER BY due_at ",
+            $order,
+            " LIMIT ?2"
+        )
+    };
+}
+
+pub(super) const DUE: &str = due!("ASC");
+pub(super) const DUE_LAST: &str = due!("DESC");
 
 pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
     WHERE state = 'active' AND due_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT ?1";
 
-pub(super) fn read_due(row: &Row) -> rusqlite::Result<(TenantId, DueTrigger)> {
+/// Triggers that are due: one half are due the longest, the other became due last.
+pub(super) fn due(c: &Connection, now: Timestamp, most: usize) -> Result<Vec<Found>, StoreError> {
+    let list = |sql: &str, most: usize| -> Result<Vec<Found>, StoreError> {
+        let mut list = c.prepare_cached(sql)?;
+        let rows = list.query_map(params![At(now), signed(most as u64)], |row| {
+            Ok((TriggerId(row.get::<_, Id>(0)?.0), read_due(row).map_err(StoreError::from)))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    let longest = most.div_ceil(2);
+    let mut found = list(DUE, longest)?;
+    if found.len() == longest {
+        add_latest(&mut found, list(DUE_LAST, most - longest)?);
+    }
+    Ok(found)
+}
+
+fn read_due(row: &Row) -> rusqlite::Result<(TenantId, DueTrigger)> {
     let due = DueTrigger {
         id: TriggerId(row.get::<_, Id>(0)?.0),
         spec: row.get::<_, Json<_>>(1)?.0,

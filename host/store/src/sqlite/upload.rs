@@ -54,7 +54,8 @@ impl UploadStore for SqliteStore {
         bytes: Vec<u8>,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.write(move |c| {
+        let sent = bytes.len();
+        let append = move |c: &Connection| {
             let (size, received) = find(c, tenant, digest)?.ok_or_else(|| missing(digest))?;
             let then = at + bytes.len() as u64;
             if received != at || then > size {
@@ -72,8 +73,8 @@ impl UploadStore for SqliteStore {
                 params![Id(tenant.0), digest.0, signed(then), At(now)],
             )?;
             Ok(then)
-        })
-        .await
+        };
+        self.writer.write_sized(sent, append, |_| ()).await
     }
 
     async fn upload_bytes(&self, tenant: TenantId, digest: Digest) -> Result<Vec<u8>, StoreError> {

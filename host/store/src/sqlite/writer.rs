@@ -9,7 +9,8 @@ use super::checkpoint;
 use super::row::from_sqlite;
 use crate::StoreError;
 use innkeeper_domain::limits::{
-    LARGE_WRITE_BYTES, LARGE_WRITES_PER_COMMIT_BYTES, WRITES_PER_COMMIT_MAX, WRITES_WAITING_MAX,
+    LARGE_WRITE_BYTES, LARGE_WRITES_WAITING_MAX, WRITES_PER_COMMIT_BYTES, WRITES_PER_COMMIT_MAX,
+    WRITES_WAITING_MAX,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -28,8 +29,9 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(super) enum Writer {
     Thread {
         jobs: Option<Sender<Queued>>,
-        /// A permit for each write that waits.
+        /// A permit for each write that waits: large ones take no room of the others.
         room: Arc<Semaphore>,
+        large_room: Arc<Semaphore>,
         threads: Mutex<Vec<JoinHandle<()>>>,
     },
     /// Whoever asks waits for the commit, with all else that its thread does.
@@ -44,6 +46,12 @@ pub(super) struct Queued {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// How long what needn't be on disk is waited for.
+const SOON: Duration = Duration::from_millis(250);
+
+/// About what a row costs beside what is in it, in bytes.
+pub(super) const ROW: usize = 64;
+
 impl Writer {
     /// Writes through `connection`, whose log is copied through `copier`.
     pub fn start(mut connection: Connection, copier: Connection) -> Result<Self, StoreError> {
@@ -54,7 +62,16 @@ impl Writer {
             .spawn(move || Queue::new(queue).write_all(&connection))
             .map_err(|e| StoreError::Unavailable(format!("can't start a thread: {e}")))?;
         let room = Arc::new(Semaphore::new(WRITES_WAITING_MAX));
-        Ok(Self::Thread { jobs: Some(jobs), room, threads: Mutex::new(vec![writer, copier]) })
+        let large_room = Arc::new(Semaphore::new(LARGE_WRITES_WAITING_MAX));
+        Ok(Self::Thread { jobs: Some(jobs), room, large_room, threads: Mutex::new(vec![writer, copier]) })
+    }
+
+    /// What a write has come to, if that is known soon; where it isn't known whether it is on disk, it will be.
+    pub async fn soon<T>(&self, write: impl Future<Output = T>) -> Option<T> {
+        match self {
+            Self::Thread { .. } => tokio::time::timeout(SOON, write).await.ok(),
+            Self::Inline(_) => Some(write.await),
+        }
     }
 
     /// Runs `write` in a transaction and answers when it is on disk. An error of it undoes it alone.
@@ -91,8 +108,9 @@ impl Writer {
         });
         let stopped = || StoreError::Unavailable("it is closing".into());
         match self {
-            Self::Thread { jobs, room, .. } => {
+            Self::Thread { jobs, room, large_room, .. } => {
                 let jobs = jobs.as_ref().ok_or_else(stopped)?;
+                let room = if bytes < LARGE_WRITE_BYTES { room } else { large_room };
                 let room = Arc::clone(room).acquire_owned().await.map_err(|_| stopped())?;
                 jobs.send(Queued { job, bytes, _room: Some(room) }).map_err(|_| stopped())?;
             }
@@ -121,6 +139,7 @@ impl Drop for Writer {
 struct Queue {
     come: Receiver<Queued>,
     small: Vec<Queued>,
+    small_bytes: usize,
     /// As they came, but a larger one as if it had come later: by the time that counts, and a number.
     large: BTreeMap<(Instant, u64), Queued>,
     numbers: u64,
@@ -136,7 +155,7 @@ const LATER: Duration = Duration::from_micros(1);
 impl Queue {
     fn new(come: Receiver<Queued>) -> Self {
         let (small, large) = (Vec::new(), BTreeMap::new());
-        Self { come, small, large, numbers: 0, shares: false, large_at: Instant::now() }
+        Self { come, small, small_bytes: 0, large, numbers: 0, shares: false, large_at: Instant::now() }
     }
 
     /// Until nobody can ask for more, and nothing waits.
@@ -144,7 +163,7 @@ impl Queue {
         while self.wait() {
             if !self.small.is_empty() {
                 commit_together(connection, self.small.drain(..));
-                self.shares = true;
+                (self.small_bytes, self.shares) = (0, true);
             }
             let begun = Instant::now();
             if begun >= self.large_at && !self.large.is_empty() {
@@ -171,6 +190,7 @@ impl Queue {
         };
         first.into_iter().for_each(|one| self.put(one));
         while self.small.len() < WRITES_PER_COMMIT_MAX
+            && self.small_bytes < WRITES_PER_COMMIT_BYTES
             && let Ok(one) = self.come.try_recv()
         {
             self.put(one);
@@ -180,6 +200,7 @@ impl Queue {
 
     fn put(&mut self, one: Queued) {
         if one.bytes < LARGE_WRITE_BYTES {
+            self.small_bytes += one.bytes;
             self.small.push(one);
         } else {
             self.numbers += 1;
@@ -191,7 +212,7 @@ impl Queue {
     /// The next large ones, as many as one commit takes.
     fn take_large(&mut self) -> Vec<Queued> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        while bytes < LARGE_WRITES_PER_COMMIT_BYTES
+        while bytes < WRITES_PER_COMMIT_BYTES
             && let Some((_, one)) = self.large.pop_first()
         {
             bytes = one.bytes.saturating_add(bytes);

@@ -109,7 +109,7 @@ fn show(run: &Run) -> Result<()> {
     };
     let end = match &run.failure {
         Some(failed) if run.state() != State::Succeeded => failure(failed),
-        _ => brief(&json::payload(run.output.as_ref())),
+        _ => output::harmless(&brief(&json::payload(run.output.as_ref()))),
     };
     let late = if run.attempt == 1 {
         format!("late {:>7}", span(run.nominal_at, run.started_at))
