@@ -66,13 +66,13 @@ impl Log {
     /// run's bounds.
     pub fn write(&self, level: LogLevel, text: &str) {
         let text = text.strip_suffix('\n').unwrap_or(text);
-        // More than a log may have are only counted: a message can have millions.
-        let last = text.match_indices('\n').nth(LOG_LINES_MAX - 1).map_or(text.len(), |(at, _)| at);
-        let (kept, rest) = text.split_at(last);
-        for line in kept.split('\n') {
+        let mut lines = text.split('\n');
+        let left = self.state().lines_left;
+        for line in lines.by_ref().take(left) {
             self.line(level, line.strip_suffix('\r').unwrap_or(line));
         }
-        let more = rest.bytes().filter(|byte| *byte == b'\n').count();
+        // More than are left to the log are only counted: a message can have millions.
+        let more = lines.count();
         if more > 0 {
             self.state().drop_for(Bound::Lines, more as u64);
         }
@@ -167,8 +167,17 @@ impl LogStream {
         }
     }
 
-    fn add(&self, bytes: &[u8]) {
+    fn add(&self, mut bytes: &[u8]) {
         let mut partial = self.partial();
+        // When no lines are left to the log, more are only counted, but for the last, which a failure may quote.
+        let is_full = self.log.state().lines_left == 0;
+        if let Some(end) = end_before(bytes, TAIL_LINES).filter(|_| is_full) {
+            let (counted, last) = bytes.split_at(end);
+            let lines = counted.iter().filter(|byte| **byte == b'\n').count();
+            self.log.state().drop_for(Bound::Lines, lines as u64);
+            partial.clear();
+            bytes = last;
+        }
         // Of a line without end only so much is kept as would be shown, or tells that a secret begins there.
         let kept = LOG_LINE_BYTES_MAX + 1 + self.log.mask.longest();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
@@ -200,6 +209,12 @@ impl LogStream {
     fn partial(&self) -> MutexGuard<'_, Vec<u8>> {
         self.partial.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the line ends after which so many more do; none if there aren't as many.
+fn end_before(bytes: &[u8], lines: usize) -> Option<usize> {
+    let ends = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    ends.map(|(at, _)| at + 1).nth(lines)
 }
 
 impl Sink for LogStream {
@@ -283,6 +298,31 @@ pub(crate) mod tests {
         assert_eq!(texts[0].len(), LOG_LINE_BYTES_MAX);
         assert_eq!(texts.len(), LOG_LINES_MAX + 1);
         assert!(texts.last().unwrap().contains("10001 more lines were dropped"), "{}", texts.last().unwrap());
+    }
+
+    #[test]
+    fn what_a_full_log_has_no_lines_for_is_counted_and_its_last_lines_are_told() {
+        let port = Arc::new(Recorded::default());
+        let stream = LogStream::new(log(&port));
+        stream.add(&b"\n".repeat(LOG_LINES_MAX));
+        stream.add(b"begun");
+        let last = (0..TAIL_LINES).map(|n| format!("{n}\n")).collect::<String>();
+        stream.add(&[b"\n".repeat(1_000).as_slice(), last.as_bytes(), b"half"].concat());
+        assert_eq!(stream.log.tail(), last.trim_end());
+        stream.finish();
+        assert_eq!(stream.log.tail().lines().last(), Some("half"));
+        stream.log.write(LogLevel::Info, "one\ntwo\n");
+        stream.log.finish();
+        let texts = texts(&port);
+        assert_eq!(texts.len(), LOG_LINES_MAX + 1);
+        let dropped = 1_000 + TAIL_LINES + 1 + 2;
+        assert!(texts[LOG_LINES_MAX].starts_with(&format!("{dropped} more lines")), "{}", texts[LOG_LINES_MAX]);
+    }
+
+    #[test]
+    fn lines_have_their_ends_counted_from_the_last() {
+        assert_eq!([0, 1, 2, 3].map(|lines| end_before(b"a\nb\nc\nd", lines)), [Some(6), Some(4), Some(2), None]);
+        assert_eq!(end_before(b"no end", 0), None);
     }
 
     #[test]
