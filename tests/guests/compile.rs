@@ -4,7 +4,7 @@ use crate::sandbox::Sandbox;
 use crate::table::{Case, Expect, Goes, Refused, try_all};
 use crate::wat::{bound_module, handler_with};
 use innkeeper_domain::component::Digest;
-use innkeeper_domain::limits::REFUSAL_BYTES_MAX;
+use innkeeper_domain::limits::{MIB, REFUSAL_BYTES_MAX};
 use innkeeper_runtime::CompileWith;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -205,6 +205,42 @@ async fn what_is_hard_to_compile_is_compiled_or_given_up() {
         Case::new(name, guest, expect).set(|spec| spec.timeout = Duration::from_secs(20))
     });
     try_all(&Sandbox::new(), &cases).await;
+}
+
+/// A command with so many modules beside its own, each with a memory of so many pages, and a byte at each end of it.
+fn sparse_memories(modules: usize, pages: usize) -> Vec<u8> {
+    let last = pages * 65536 - 2;
+    let module =
+        format!(r#"(core module (memory {pages}) (data (i32.const 0) "a") (data (i32.const {last}) "z"))"#);
+    component(&format!(
+        r#"{}
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $r (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $r))"#,
+        module.repeat(modules)
+    ))
+}
+
+/// What is between a memory's data is kept on no disk, and in no memory of the host's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_uploads_make_no_large_artifacts() {
+    let sandbox = Sandbox::new();
+    let spec = sandbox.upload(sparse_memories(30, 256));
+    sandbox.compile(&spec).await;
+    let artifacts = std::fs::read_dir(sandbox.folder.path()).unwrap();
+    let bytes: u64 = artifacts.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 4 * MIB, "{bytes} bytes");
+    let cases = [
+        Case::new("thirty memories of a byte at 0 and one below 16 MiB", sparse_memories(30, 256), Goes(b"")),
+        Case::new(
+            "a hundred memories of a byte at 0 and one below 1 MiB",
+            sparse_memories(100, 16),
+            Refused("given up: it makes more than"),
+        ),
+    ];
+    try_all(&sandbox, &cases).await;
 }
 
 /// A module with a large section that means nothing.

@@ -229,6 +229,32 @@ async fn nothing_grows_over_its_bound() {
         )
         .set(|spec| spec.memory = 64 << 20),
         Case::new(
+            "a write of eight million lines to the log",
+            wasi_handler(
+                POLL,
+                "(drop (memory.grow (i32.const 130)))
+                 (memory.fill (i32.const 65536) (i32.const 10) (i32.const 8000000))
+                 (call $write (call $stdout) (i32.const 65536) (i32.const 8000000) (i32.const 1024)) unreachable",
+            ),
+            Fails(Trap, "more than the 65536 bytes that one write may have"),
+        )
+        .set(|spec| spec.memory = 16 << 20),
+        Case::new(
+            "a thousand writes of sixty-five thousand lines to the log",
+            wasi_handler(
+                POLL,
+                "(local $n i32) (local $out i32)
+                 (drop (memory.grow (i32.const 1)))
+                 (memory.fill (i32.const 65536) (i32.const 10) (i32.const 65536))
+                 (local.set $out (call $stdout))
+                 (loop (call $write (local.get $out) (i32.const 65536) (i32.const 65536) (i32.const 1024))
+                    (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000))))
+                 (call $say (i32.const 1))",
+            ),
+            Goes(&[1]),
+        )
+        .set(|spec| spec.timeout = std::time::Duration::from_secs(20)),
+        Case::new(
             "one HTTP header of a mebibyte",
             wasi_handler(
                 HTTP_FIELDS,

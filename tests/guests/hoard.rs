@@ -16,6 +16,8 @@ const GROWTH_MAX: u64 = 128 * MIB;
 const REQUESTS: &str = r#"
     (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
     (import "wasi:http/types@0.2.0" "[method]fields.append" (func $append (param i32 i32 i32 i32 i32 i32)))
+    (import "wasi:http/types@0.2.0" "[static]fields.from-list" (func $from-list (param i32 i32 i32)))
+    (import "wasi:http/types@0.2.0" "[method]fields.clone" (func $clone (param i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-method"
         (func $set-method (param i32 i32 i32 i32) (result i32)))
@@ -24,7 +26,10 @@ const REQUESTS: &str = r#"
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-path-with-query"
         (func $set-path (param i32 i32 i32 i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.body" (func $body (param i32 i32)))
+    (import "wasi:http/types@0.2.0" "[constructor]outgoing-response" (func $response (param i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-body.write" (func $body-stream (param i32 i32)))
+    (import "wasi:http/types@0.2.0" "[resource-drop]outgoing-body" (func $drop-body (param i32)))
+    (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $drop-stream (param i32)))
     (import "wasi:io/streams@0.2.0" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))"#;
 
 /// Does something many times with eight million letters at 65536, and says 0; or 1 once it has answered so.
@@ -61,6 +66,17 @@ async fn alone() {
             (call $write (local.get $request) (i32.const 65536) (i32.const 1048576) (i32.const 1024))
             (i32.load8_u (i32.const 1024)))"
     );
+    let unsent = format!(
+        "(block (result i32) {new} (call $body (local.get $request) (i32.const 1024))
+            (local.set $m (i32.load (i32.const 1028)))
+            (call $body-stream (local.get $m) (i32.const 1024))
+            (local.set $request (i32.load (i32.const 1028)))
+            (call $write (local.get $request) (i32.const 65536) (i32.const 65536) (i32.const 1024))
+            (call $write (local.get $request) (i32.const 65536) (i32.const 65536) (i32.const 1024))
+            (call $drop-stream (local.get $request)) (call $drop-body (local.get $m))
+            (i32.load8_u (i32.const 1024)))"
+    );
+    let responses = "(block (result i32) (drop (call $response (call $fields))) (i32.const 0))";
     let set = |name: &str, kind: u32| {
         format!(
             "(block (result i32) {new}
@@ -75,6 +91,12 @@ async fn alone() {
             (br_if 0 (i32.lt_u (local.tee $m (i32.add (local.get $m) (i32.const 1))) (i32.const 15))))
         (local.set $m (i32.const 0))
         (i32.load8_u (i32.const 1024)))";
+    let clones = "(block (result i32)
+        (if (i32.eqz (local.get $n)) (then (local.set $request (call $fields))))
+        (drop (call $clone (local.get $request))) (i32.const 0))";
+    let lists = "(block (result i32)
+        (call $from-list (i32.const 0) (i32.const 0) (i32.const 1024)) (i32.load8_u (i32.const 1024)))";
+    let too_many = || Fails(Trap, "the guest holds 256 fields and responses");
     let cases = [
         Case::new("methods of eight megabytes", many(REQUESTS, 200, &set("set-method", 9)), Goes(&[1])),
         Case::new(
@@ -84,11 +106,25 @@ async fn alone() {
         ),
         Case::new("paths of eight megabytes", many(REQUESTS, 200, &set("set-path", 1)), Goes(&[1])),
         Case::new(
-            "bodies of requests that are never sent",
+            "bodies of a mebibyte of requests that are never sent",
             many(REQUESTS, 200, &body),
             Fails(Trap, "budget"),
         ),
-        Case::new("as many headers as it may hold", many(REQUESTS, 900, headers), Goes(&[0])),
+        Case::new("as many requests as it may hold", many(REQUESTS, 32, &unsent), Goes(&[0])),
+        Case::new(
+            "bodies that it has done with, of requests that are never sent",
+            many(REQUESTS, 900, &unsent),
+            Fails(Trap, "the guest holds 32 requests that it hasn't sent"),
+        ),
+        Case::new(
+            "responses to nobody",
+            many(REQUESTS, 900, responses),
+            Fails(Trap, "the guest holds 32 requests that it hasn't sent"),
+        ),
+        Case::new("as many headers as it may hold", many(REQUESTS, 256, headers), Goes(&[0])),
+        Case::new("more headers than it may hold", many(REQUESTS, 257, headers), too_many()),
+        Case::new("more lists of headers than it may hold", many(REQUESTS, 900, lists), too_many()),
+        Case::new("more copies of headers than it may hold", many(REQUESTS, 900, clones), too_many()),
     ];
     let cases =
         cases.map(|case| case.set(|spec| (spec.timeout, spec.memory) = (Duration::from_secs(60), 16 << 20)));

@@ -5,7 +5,7 @@
 use hmac::{Hmac, Mac};
 use innkeeper_domain::component::{Digest, Inspected};
 use innkeeper_domain::keyring::{KeyBytes, Keyring};
-use innkeeper_domain::limits::ARTIFACTS_BYTES_MAX;
+use innkeeper_domain::limits::{ARTIFACTS_BYTES_MAX, SPARSE_IMAGE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -43,8 +43,8 @@ pub(crate) struct Loaded {
     pub component: Component,
     /// What was found of the upload that it was made of.
     pub inspected: Inspected,
-    /// How large the machine code is.
-    pub code_bytes: u64,
+    /// How much memory it takes, at the most.
+    pub memory_bytes: u64,
 }
 
 /// Why a file isn't used.
@@ -77,6 +77,8 @@ impl Artifacts {
         fs::create_dir_all(folder)?;
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        // Of no consequence to wasmtime: what was made otherwise can be run, but may be far larger.
+        SPARSE_IMAGE_BYTES_MAX.hash(&mut hasher);
         let engine_hash = hasher.0.finalize().into();
         let current = ArtifactKey::new(keys.current().clone());
         let older = keys.bytes().skip(1).cloned().map(ArtifactKey::new).collect();
@@ -155,7 +157,10 @@ impl Artifacts {
         // alone writes files whose tag fits, and the tag covers engine, component and every byte.
         #[allow(unsafe_code)]
         let component = unsafe { Component::deserialize(&self.engine, code) }?;
-        Ok(Some(Loaded { component, inspected, code_bytes: code.len() as u64 }))
+        // Instances share copies of the images, which are among what isn't machine code.
+        let images = code.len().saturating_sub(component.text().len());
+        let memory_bytes = (code.len() + images) as u64;
+        Ok(Some(Loaded { component, inspected, memory_bytes }))
     }
 
     /// What a file holds of a component, if it is good.

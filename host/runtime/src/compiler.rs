@@ -35,7 +35,7 @@ pub(crate) enum Ready {
 struct Made {
     ready: Ready,
     inspected: Inspected,
-    code_bytes: u64,
+    memory_bytes: u64,
 }
 
 type Making = Shared<BoxFuture<'static, Result<Ready, String>>>;
@@ -97,7 +97,7 @@ impl Compiler {
         };
         // Whatever was there before is as good; the first one stays.
         let _ = self.slot(digest).set(made.ready);
-        self.weigh(digest, made.code_bytes);
+        self.weigh(digest, made.memory_bytes);
         Ok(made.inspected)
     }
 
@@ -136,7 +136,7 @@ impl Compiler {
                 self.compile(digest, bytes.into()).await.map_err(|refusal| refusal.to_string())?
             }
         };
-        self.weigh(digest, made.code_bytes);
+        self.weigh(digest, made.memory_bytes);
         Ok(made.ready)
     }
 
@@ -195,9 +195,9 @@ impl Compiler {
         let compiler = Arc::clone(self);
         let load = move || -> wasmtime::Result<Option<Made>> {
             let made = compiler.artifacts.load(digest).and_then(|loaded| {
-                let Some(Loaded { component, inspected, code_bytes }) = loaded else { return Ok(None) };
+                let Some(Loaded { component, inspected, memory_bytes }) = loaded else { return Ok(None) };
                 let ready = compiler.link(&component, inspected.shape)?;
-                Ok(Some(Made { ready, inspected, code_bytes }))
+                Ok(Some(Made { ready, inspected, memory_bytes }))
             });
             made.inspect_err(|_| compiler.artifacts.remove(digest))
         };
@@ -220,8 +220,8 @@ impl Compiler {
         self.shelf().slot(digest)
     }
 
-    fn weigh(&self, digest: Digest, code_bytes: u64) {
-        self.shelf().weigh(digest, code_bytes);
+    fn weigh(&self, digest: Digest, memory_bytes: u64) {
+        self.shelf().weigh(digest, memory_bytes);
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf<Ready>> {

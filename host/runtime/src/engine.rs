@@ -53,7 +53,10 @@ fn config() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(2 * GUEST_STACK_BYTES)
-        .memory_init_cow(true);
+        .memory_init_cow(true)
+        // By default an image of 16 MiB is made of two bytes that are so far apart: a few KiB of modules would make an
+        // artifact of hundreds of MiB. Without an image a memory's data are copied when it is instantiated.
+        .memory_guaranteed_dense_image_size(SPARSE_IMAGE_BYTES_MAX);
     config
 }
 

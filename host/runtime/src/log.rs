@@ -171,7 +171,7 @@ impl LogStream {
         let mut partial = self.partial();
         // When no lines are left to the log, more are only counted, but for the last, which a failure may quote.
         let is_full = self.log.state().lines_left == 0;
-        if let Some(end) = end_before(bytes, TAIL_LINES).filter(|_| is_full) {
+        if is_full && let Some(end) = end_before(bytes, TAIL_LINES) {
             let (counted, last) = bytes.split_at(end);
             let lines = counted.iter().filter(|byte| **byte == b'\n').count();
             self.log.state().drop_for(Bound::Lines, lines as u64);
@@ -316,12 +316,19 @@ pub(crate) mod tests {
         let texts = texts(&port);
         assert_eq!(texts.len(), LOG_LINES_MAX + 1);
         let dropped = 1_000 + TAIL_LINES + 1 + 2;
-        assert!(texts[LOG_LINES_MAX].starts_with(&format!("{dropped} more lines")), "{}", texts[LOG_LINES_MAX]);
+        assert!(
+            texts[LOG_LINES_MAX].starts_with(&format!("{dropped} more lines")),
+            "{}",
+            texts[LOG_LINES_MAX]
+        );
     }
 
     #[test]
     fn lines_have_their_ends_counted_from_the_last() {
-        assert_eq!([0, 1, 2, 3].map(|lines| end_before(b"a\nb\nc\nd", lines)), [Some(6), Some(4), Some(2), None]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|lines| end_before(b"a\nb\nc\nd", lines)),
+            [Some(6), Some(4), Some(2), None]
+        );
         assert_eq!(end_before(b"no end", 0), None);
     }
 

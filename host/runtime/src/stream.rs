@@ -38,7 +38,8 @@ impl<S: Sink> StdoutStream for GuestStream<S> {
 impl<S: Sink> OutputStream for GuestStream<S> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         if bytes.len() > WRITE_BYTES_MAX {
-            let words = format!("the guest wrote more than the {WRITE_BYTES_MAX} bytes that one write may have");
+            let words =
+                format!("the guest wrote more than the {WRITE_BYTES_MAX} bytes that one write may have");
             return Err(StreamError::trap(&words));
         }
         self.0.take_in(&bytes)

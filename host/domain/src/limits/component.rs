@@ -26,8 +26,15 @@ pub const COMPILE_CPU_MAX: Duration = Duration::from_secs(120);
 pub const COMPILE_MEMORY_MAX: u64 = 2048 * MIB;
 /// Bytes of the stack that it has for it.
 pub const COMPILE_STACK_BYTES: usize = 16 * 1024 * 1024;
-/// Bytes of what it makes of a component.
+/// Bytes of what it makes of a component: machine code, and images of memories.
 pub const ARTIFACT_BYTES_MAX: u64 = 512 * MIB;
+/// Of these, bytes that any component may have, and bytes that it may have more for each of its own: several times what
+/// toolchains' components have.
+pub const ARTIFACT_BYTES_FREE: u64 = 16 * MIB;
+pub const ARTIFACT_BYTES_PER_BYTE: u64 = 64;
+/// Bytes of a memory's image, most of which may be zeros between its data. A larger one is only made if its data are more
+/// than half of it.
+pub const SPARSE_IMAGE_BYTES_MAX: u64 = MIB;
 /// Bytes of the words that a request or an upload is refused with. They are sent as a header, escaped, which may make them
 /// three times as long; clients take headers of 16 KiB.
 pub const REFUSAL_BYTES_MAX: usize = 4 * 1024;
@@ -39,5 +46,5 @@ pub const COMPILATIONS_MAX: usize = 1;
 pub const ARTIFACTS_READ_MAX: usize = 2;
 /// Components kept ready to run in memory.
 pub const COMPONENTS_READY_MAX: usize = 1_000;
-/// Bytes of their machine code, beside that of components that are just running.
+/// Bytes of their machine code and their memories' images, beside those of components that are just running.
 pub const COMPONENTS_READY_BYTES_MAX: u64 = 2048 * MIB;

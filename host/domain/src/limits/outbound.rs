@@ -33,5 +33,9 @@ pub const HTTP_AUTHORITY_BYTES_MAX: usize = 512;
 pub const HTTP_PATH_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a request's body that the host holds for a guest until they are sent, twice: what one write may have.
 pub const HTTP_BODY_WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Requests that a guest may hold at once that it hasn't sent, each with what the host holds of it.
+pub const HTTP_REQUESTS_HELD_MAX: usize = 32;
+/// Headers that it may hold at once, in fields and in responses.
+pub const HTTP_HEADERS_HELD_MAX: usize = 256;
 /// How long it may take until a name's addresses are known, and then until there is a connection.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -128,12 +128,16 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        let admitted = self.admit(request.uri());
+        let admitted = match self.admit(request.uri()) {
+            Ok(admitted) => admitted,
+            // Here the request goes, for nothing bounds how many there are of these.
+            Err(error) => return Box::new(std::future::ready(Err::<Sent, _>(error))),
+        };
         let (client, of) = (Arc::clone(&self.client), self.of.clone());
         let request = request.map(|body| self.budget.of_request(body));
         let response_bytes = self.budget.responses();
         Box::new(async move {
-            let Admitted { host, port, tls, connection, share } = admitted?;
+            let Admitted { host, port, tls, connection, share } = admitted;
             let times = Times::new(options);
             let addresses = client.resolve(&of, &share, &host, port, times.connect).await?;
             let stream = timeout(times.connect, client.connect(&host, &addresses, tls)).await;

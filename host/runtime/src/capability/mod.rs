@@ -4,6 +4,7 @@
 mod context;
 mod control;
 pub(crate) mod filesystem;
+mod held;
 pub(crate) mod http;
 mod log;
 mod request;
@@ -26,6 +27,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
     request::add_to_linker(&mut linker)?;
+    held::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     wasmtime_wasi_config::add_to_linker(&mut linker, |guest: &mut Guest| WasiConfig::new(guest.config()))?;
     task::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;

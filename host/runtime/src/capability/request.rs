@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{HostOutgoingRequest as _, Me
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest as Request;
 
 /// The interface as wasmtime links it; other versions of 0.2 are the same to it.
-const TYPES: &str = "wasi:http/types@0.2.12";
+pub(super) const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// What these answer: an error has nothing to it.
 type Answer = wasmtime::Result<(Result<(), ()>,)>;

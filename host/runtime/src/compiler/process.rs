@@ -4,7 +4,7 @@ use crate::CompileWith;
 use crate::worker::Bounds;
 use bytes::Bytes;
 use innkeeper_domain::component::{Inspected, Refusal};
-use innkeeper_domain::limits::{ARTIFACT_BYTES_MAX, KIB, MIB};
+use innkeeper_domain::limits::{ARTIFACT_BYTES_FREE, ARTIFACT_BYTES_MAX, ARTIFACT_BYTES_PER_BYTE, KIB, MIB};
 use rustix::process::Signal;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -36,12 +36,16 @@ pub(super) async fn compile(with: &CompileWith, bytes: Bytes) -> Result<Compiled
     let unavailable =
         |error: io::Error| Refusal::Unavailable(format!("nothing can be compiled now: {error}"));
     let child = spawn(with).map_err(unavailable)?;
-    let answer = match tokio::time::timeout(with.time, converse(child, &bytes)).await {
+    let most = made_bytes_max(bytes.len());
+    let answer = match tokio::time::timeout(with.time, converse(child, &bytes, most)).await {
         Ok(answer) => answer.map_err(unavailable)?,
         Err(_) => return Err(over(format!("it took longer than {:?}", with.time))),
     };
-    if answer.code.len() as u64 > ARTIFACT_BYTES_MAX {
-        return Err(over(format!("it makes more than {ARTIFACT_BYTES_MAX} bytes of machine code")));
+    if answer.code.len() as u64 > most {
+        let length = bytes.len();
+        return Err(over(format!(
+            "it makes more than {most} bytes of machine code and images of memories, which is the most of {length} bytes"
+        )));
     }
     match (answer.head, answer.status.success()) {
         (Ok(Ok(inspected)), true) => Ok(Compiled { inspected, code: answer.code }),
@@ -64,8 +68,14 @@ fn spawn(with: &CompileWith) -> io::Result<Child> {
         .spawn()
 }
 
-/// Gives the process its bytes, and takes what it answers.
-async fn converse(mut child: Child, bytes: &Bytes) -> io::Result<Answer> {
+/// How many bytes may be made of so many.
+fn made_bytes_max(bytes: usize) -> u64 {
+    let more = (bytes as u64).saturating_mul(ARTIFACT_BYTES_PER_BYTE);
+    ARTIFACT_BYTES_FREE.saturating_add(more).min(ARTIFACT_BYTES_MAX)
+}
+
+/// Gives the process its bytes, and takes what it answers: of what it made, one byte more than `most` at the most.
+async fn converse(mut child: Child, bytes: &Bytes, most: u64) -> io::Result<Answer> {
     let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
@@ -82,7 +92,7 @@ async fn converse(mut child: Child, bytes: &Bytes) -> io::Result<Answer> {
         let head = read_head(&mut stdout).await;
         let mut code = Vec::new();
         if matches!(head, Ok(Ok(_))) {
-            (&mut stdout).take(ARTIFACT_BYTES_MAX + 1).read_to_end(&mut code).await?;
+            (&mut stdout).take(most + 1).read_to_end(&mut code).await?;
         }
         // Or it could write no more, and would wait for ever.
         drop(stdout);
