@@ -8,7 +8,8 @@ use crate::login_limit::network;
 use innkeeper_domain::audit::{Actor, AuditEntry, AuditOutcome};
 use innkeeper_domain::ids::{AuditId, TenantId};
 use innkeeper_domain::limits::{
-    DENIALS_FOLDED, DENIALS_UNKNOWN_FOLDED, DENIALS_UNKNOWN_WAITING_MAX, DENIALS_WAITING_MAX, TENANTS_MAX,
+    DENIALS_FOLDED, DENIALS_LINES_MAX, DENIALS_MINUTE, DENIALS_UNKNOWN_FOLDED, DENIALS_UNKNOWN_LINES_MAX,
+    DENIALS_UNKNOWN_WAITING_MAX, DENIALS_WAITING_MAX, TENANTS_MAX,
 };
 use innkeeper_domain::name::Name;
 use innkeeper_domain::time::Now;
@@ -24,16 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often they are written.
 const FLUSH: Duration = Duration::from_millis(500);
-
-/// Lines that begin in a minute about refusals of one tenant's; what is beyond is one line more.
-const TENANT_LINES_MAX: usize = 60;
-
-/// The same of people whom nobody knows, all together; what is beyond is one line more, and one for each tenant whose
-/// webhooks they tried.
-const STRANGERS_LINES_MAX: usize = 60;
-
-/// How long that minute is, and how long what is beyond is one line.
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Minutes that are kept: one of each tenant, of calls that concern none, and of strangers.
 const MINUTES_MAX: usize = TENANTS_MAX as usize + 2;
@@ -115,8 +106,8 @@ impl Waiting {
     /// Folds a line into the one that has the key; else it is one itself, or folded into what is beyond the minute's.
     fn put(&mut self, whose: Whose, mut key: Key, line: Line) {
         let (lines, waiting_max, lines_max) = match whose {
-            Whose::Tenant(_) => (&mut self.lines, DENIALS_WAITING_MAX, TENANT_LINES_MAX),
-            Whose::Strangers => (&mut self.strangers, DENIALS_UNKNOWN_WAITING_MAX, STRANGERS_LINES_MAX),
+            Whose::Tenant(_) => (&mut self.lines, DENIALS_WAITING_MAX, DENIALS_LINES_MAX),
+            Whose::Strangers => (&mut self.strangers, DENIALS_UNKNOWN_WAITING_MAX, DENIALS_UNKNOWN_LINES_MAX),
         };
         if let Some(same) = lines.get_mut(&key) {
             same.fold(&line);
@@ -146,9 +137,9 @@ impl Waiting {
         let done = |key: &Key, line: &Line| match key {
             Key::Same { .. } => over(line.at, DENIALS_FOLDED),
             Key::Network(..) => over(line.at, DENIALS_UNKNOWN_FOLDED),
-            Key::Rest(_) => over(line.at, MINUTE),
+            Key::Rest(_) => over(line.at, DENIALS_MINUTE),
         };
-        self.minutes.retain(|_, minute| !over(minute.from, MINUTE));
+        self.minutes.retain(|_, minute| !over(minute.from, DENIALS_MINUTE));
         let known = self.lines.extract_if(|key, line| done(key, line));
         let strangers = self.strangers.extract_if(|key, line| done(key, line));
         let mut lines: Vec<Line> = known.chain(strangers).map(|(_, line)| line).collect();
@@ -332,7 +323,7 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said.contains(&("a", 1)) && said.contains(&("b", 1)), "each its own: {said:?}");
         assert!(of_it.iter().all(|line| tenant(&line.what) == tenant(&what)));
-        assert_eq!((of_it.len(), counted(&of_it)), (TENANT_LINES_MAX + 1, 1_000));
+        assert_eq!((of_it.len(), counted(&of_it)), (DENIALS_LINES_MAX + 1, 1_000));
         let rest = of_it.iter().find(|line| line.count > 1).unwrap();
         assert_eq!(
             (&*rest.actor.name, rest.actor.role, &*rest.actor.address, &*rest.actor.action, rest.count),
@@ -350,7 +341,7 @@ mod tests {
     #[test]
     fn the_rest_of_several_roles_is_of_those_who_are_known() {
         let (mut waiting, what) = (Waiting::default(), of_some_tenant());
-        for number in 0..TENANT_LINES_MAX {
+        for number in 0..DENIALS_LINES_MAX {
             waiting.add(&actor(&number.to_string()), what.clone(), at(0));
         }
         waiting.add(&actor("a"), what.clone(), at(1));
@@ -385,7 +376,7 @@ mod tests {
         lines.extend(waiting.take_until(at(61_001)));
         let (at_hook, at_none): (Vec<_>, Vec<_>) =
             lines.into_iter().partition(|line| line.what.tenant.is_some());
-        assert_eq!((at_none.len(), counted(&at_none)), (STRANGERS_LINES_MAX + 1, 1_000));
+        assert_eq!((at_none.len(), counted(&at_none)), (DENIALS_UNKNOWN_LINES_MAX + 1, 1_000));
         let rest = at_none.iter().find(|line| line.count > 1).unwrap();
         assert_eq!((&*rest.actor.address, &*rest.actor.action, rest.count), ("various", "A", 940));
         let said: Vec<_> = at_hook.iter().map(|line| (&*line.actor.address, line.count)).collect();

@@ -11,13 +11,14 @@ use std::sync::Arc;
 /// Who asks, as it goes on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// Such as `token 0198...` or `certificate ci.example.com`; what was shown, if nobody is known by it.
+    /// Such as `token 0198...` or `certificate ci.example.com`; what was shown, if nobody is known by it;
+    /// `various` if that were several, as of what follows.
     pub name: String,
-    /// None for somebody who isn't known.
+    /// None for somebody who isn't known, or several.
     pub role: Option<Role>,
     /// The network address that the call came from; empty for the host's own machine without a call.
     pub address: String,
-    /// What was called, such as `TaskService/CreateTask`; `various` if that were several.
+    /// What was called, such as `TaskService/CreateTask`.
     pub action: String,
 }
 
@@ -62,6 +63,7 @@ pub struct AuditEntry {
     pub before: Value,
     /// How it is then.
     pub after: Value,
-    /// How many of the same this stands for: refusals in quick succession are one line.
+    /// How many this stands for: of refusals, those in quick succession are one line, and all that are beyond the lines
+    /// of a minute.
     pub count: u64,
 }

@@ -1,9 +1,11 @@
 //! Every bound, with its unit. What a user can reach is refused with the bound's value in the error.
 
+mod audit;
 mod component;
 mod outbound;
 mod scratch;
 
+pub use audit::*;
 pub use component::*;
 pub use outbound::*;
 pub use scratch::*;
@@ -42,10 +44,6 @@ pub const ROTATION_STEP: usize = 100;
 pub const STORED_BYTES_PER_RUN: u64 = 1024;
 /// What a line of a log counts among stored bytes, beside its text.
 pub const STORED_BYTES_PER_LINE: u64 = 32;
-/// Bytes of a before or after in the audit log; larger ones are left out.
-pub const AUDIT_VALUE_BYTES_MAX: usize = 16 * 1024;
-/// How long lines of the audit log are kept.
-pub const AUDIT_KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long it is kept what tenants have used.
 pub const USAGE_KEPT: Duration = Duration::from_secs(3 * 366 * 24 * 3600);
 
@@ -312,14 +310,6 @@ pub const LOGIN_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub const LOGIN_ADDRESSES_MAX: usize = 4_096;
 /// Hashes of what somebody has lately logged in with, remembered twice so many at most.
 pub const LOGIN_GOOD_MAX: usize = 4_096;
-/// Lines about refusals that may wait for the audit log; what is over is counted.
-pub const DENIALS_WAITING_MAX: usize = 1_000;
-/// Refusals of the same kind within so long are one line of the audit log.
-pub const DENIALS_FOLDED: Duration = Duration::from_secs(1);
-/// Lines about refusals of people whom nobody knows that may wait beside these.
-pub const DENIALS_UNKNOWN_WAITING_MAX: usize = 1_000;
-/// Refusals of people whom nobody knows, from one address, within so long are one line.
-pub const DENIALS_UNKNOWN_FOLDED: Duration = Duration::from_secs(60);
 /// Connections at one time; more are closed at once. Fewer than the files that a process may usually have open.
 pub const CONNECTIONS_MAX: usize = 640;
 /// Of these, from one address; addresses of one /64 network of IPv6 count as one.
