@@ -7,6 +7,7 @@ use innkeeper_api::listen::Listener;
 use innkeeper_api::proto::{self, DESCRIPTORS};
 use innkeeper_api::secret::{Rotated, Vault, VaultError};
 use innkeeper_api::slots::Slots;
+use innkeeper_api::turns::Turns;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::access::{Proof, Role, Token};
@@ -191,7 +192,7 @@ impl Host {
         tokens(&store, a.tenant).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let api = Api {
             store: Arc::clone(&store),
             inspector: Arc::new(NoInspector),
@@ -203,11 +204,11 @@ impl Host {
             stop: stop.clone(),
             identity: None,
             uploads: Slots::uploads(),
+            reads: Turns::reads(tasks.clone()),
             streams: Slots::streams(),
             forecasts: Slots::forecasts(),
             webhooks: Slots::webhooks(),
         };
-        let tasks = TaskTracker::new();
         tasks.spawn(async move { serve(api, Listener::plain(listener)).await.unwrap() });
         tasks.close();
         Self { store, address, a, b, stop, tasks, _folder: folder }

@@ -1,6 +1,7 @@
 //! What ends, what is limited, and what is on record.
 
 use crate::host::{Host, Who, name, now, request, token_of};
+use futures::future::join_all;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use innkeeper_api::auth::token_hash;
 use innkeeper_api::proto::audit_line::Outcome;
@@ -22,7 +23,7 @@ use innkeeper_store::{AuditFilter, Page};
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 const SOON: Duration = Duration::from_secs(10);
 const ALL: Page = Page { size: 1_000, after: None };
@@ -309,32 +310,62 @@ async fn changes_and_refusals_are_on_record() {
     assert!(host.store.tenant_get(&name("a")).await.is_ok());
 }
 
+fn header(digest: Digest) -> proto::PushComponentRequest {
+    let header =
+        proto::push_component_request::Header { digest: digest.to_string(), size: 100, ..Default::default() };
+    proto::PushComponentRequest { part: Some(proto::push_component_request::Part::Header(header)) }
+}
+
+/// How an upload ends of which the header comes, and then nothing.
+async fn stalled_push(on: &Channel, tenant: &str) -> Status {
+    let stalled = stream::iter([header(Digest([5; 32]))]).chain(stream::pending());
+    let stalled = request(stalled, Some(&token_of(tenant)), None);
+    ComponentServiceClient::new(on.clone()).push_component(stalled).await.unwrap_err()
+}
+
 #[tokio::test]
 async fn a_tenant_uploads_little_at_a_time_and_not_for_ever() {
     let host = Host::start().await;
     let on = host.connect_from(2).await;
-    let header = proto::push_component_request::Header {
-        digest: Digest([5; 32]).to_string(),
-        size: 100,
-        ..Default::default()
-    };
-    let header =
-        proto::PushComponentRequest { part: Some(proto::push_component_request::Part::Header(header)) };
-    // The header, and then nothing.
-    let push = |token: String| {
-        let stalled = stream::iter([header.clone()]).chain(stream::pending());
-        let mut components = ComponentServiceClient::new(on.clone());
-        async move { components.push_component(request(stalled, Some(&token), None)).await.unwrap_err() }
-    };
     let mut pushes: FuturesUnordered<_> =
-        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| push(token_of("a"))).collect();
+        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| stalled_push(&on, "a")).collect();
     let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    let (neighbours, first) = futures::join!(push(token_of("b")), pushes.next());
+    let (neighbours, first) = futures::join!(stalled_push(&on, "b"), pushes.next());
     for ended in [neighbours, first.unwrap()] {
         assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
         assert!(ended.message().contains("nothing of the upload came for 10 s"), "{ended:?}");
     }
+    host.stop().await;
+}
+
+/// Asks where to begin with what the tenant has, and pushes it all the same.
+async fn upload_again(host: &Host, on: &Channel) {
+    let mut components = ComponentServiceClient::new(on.clone());
+    let begin = proto::BeginUploadRequest { digest: host.a.component.to_string(), size: 100 };
+    let begun = components.begin_upload(owner(begin)).await.unwrap().into_inner();
+    assert_eq!((begun.received, begun.component.is_some()), (100, true));
+    let push = owner(stream::iter([header(host.a.component)]));
+    assert!(components.push_component(push).await.unwrap().into_inner().existed);
+}
+
+/// As when one component is deployed for many tasks at once.
+#[tokio::test]
+async fn what_is_there_already_needs_no_room_among_uploads() {
+    let host = Host::start().await;
+    let on = host.connect_from(2).await;
+    let mut pushes: FuturesUnordered<_> =
+        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| stalled_push(&on, "a")).collect();
+    let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    // The others are under way.
+    let again = join_all((0..20).map(|_| upload_again(&host, &on)));
+    timeout(SOON, again).await.expect("they wait for each other alone");
+    // To ask where to begin needs none, either.
+    let begin = proto::BeginUploadRequest { digest: Digest([6; 32]).to_string(), size: 100 };
+    let begun = ComponentServiceClient::new(on.clone()).begin_upload(owner(begin)).await.unwrap();
+    assert_eq!(begun.into_inner(), proto::BeginUploadResponse::default());
+    drop(pushes);
     host.stop().await;
 }
 

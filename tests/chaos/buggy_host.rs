@@ -8,6 +8,7 @@ use innkeeper_api::auth::{TENANT_DEFAULT, token_hash};
 use innkeeper_api::listen::Listener;
 use innkeeper_api::secret::{Rotated, Vault, VaultError};
 use innkeeper_api::slots::Slots;
+use innkeeper_api::turns::Turns;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::audit::Change;
 use innkeeper_domain::calendar::BundledZones;
@@ -89,6 +90,7 @@ pub async fn main(bug: &str, arguments: &[String]) {
         stop: stop.clone(),
         identity: None,
         uploads: Slots::uploads(),
+        reads: Turns::reads(tasks.clone()),
         streams: Slots::streams(),
         forecasts: Slots::forecasts(),
         webhooks: Slots::webhooks(),

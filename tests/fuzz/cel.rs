@@ -169,13 +169,13 @@ impl Target for Expressions {
                 return words(&error.to_string()).map(|()| Seen::Refused);
             }
         };
-        let given = || read.value(&variables).map(|value| value.to_string());
+        let given = || read.value(&variables, &mut 0).map(|value| value.to_string());
         // An error may quote values, and maps in it are in any order; loops go through them in any order too.
         let first = given();
         let told = |given: &Result<String, EvaluationError>| given.clone().ok();
         if !loops_over_maps(&expression, &values) {
             same("evaluating it again", &told(&first), &told(&given()))?;
-            same("whether it matches", &(first.as_deref() == Ok("true")), &read.matches(&variables))?;
+            same("whether it matches", &(first.as_deref() == Ok("true")), &read.matches(&variables, &mut 0))?;
         }
         first.map_or_else(|error| words(&error.to_string()), |_| Ok(())).map(|()| Seen::Taken)
     }

@@ -9,6 +9,9 @@ use innkeeper_domain::limits::{LOG_LINES_MAX, MIB};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 /// What the process of all these guests may take more than before them, at its most.
 const GROWTH_MAX: u64 = 128 * MIB;
@@ -32,6 +35,19 @@ const REQUESTS: &str = r#"
     (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $drop-stream (param i32)))
     (import "wasi:io/streams@0.2.0" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))"#;
 
+const RESPONSES: &str = r#"
+    (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-scheme"
+        (func $set-scheme (param i32 i32 i32 i32 i32) (result i32)))
+    (import "wasi:http/outgoing-handler@0.2.0" "handle" (func $handle (param i32 i32 i32 i32)))
+    (import "wasi:http/types@0.2.0" "[method]future-incoming-response.subscribe"
+        (func $subscribe (param i32) (result i32)))
+    (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+    (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop-pollable (param i32)))
+    (import "wasi:http/types@0.2.0" "[method]future-incoming-response.get" (func $get (param i32 i32)))
+    (import "wasi:http/types@0.2.0" "[resource-drop]future-incoming-response" (func $drop-future (param i32)))
+    (import "wasi:http/types@0.2.0" "[method]incoming-response.consume" (func $consume (param i32 i32)))
+    (import "wasi:http/types@0.2.0" "[resource-drop]incoming-body" (func $drop-incoming (param i32)))"#;
+
 /// Does something many times with eight million letters at 65536, and says 0; or 1 once it has answered so.
 fn many(imports: &str, times: u32, answer: &str) -> Vec<u8> {
     wasi_handler(
@@ -46,6 +62,46 @@ fn many(imports: &str, times: u32, answer: &str) -> Vec<u8> {
              (call $say (i32.const 0))"
         ),
     )
+}
+
+/// Fetches from a server many times and keeps the responses, without their bodies, which take up connections. It
+/// says 0, or 1 once there is no response.
+fn fetches(server: &str, times: u32) -> Vec<u8> {
+    let imports = format!(r#"{REQUESTS} {RESPONSES} (data (i32.const 3071) "/{server}")"#);
+    let fetch = format!(
+        "(block $end (result i32)
+            (local.set $request (call $request (call $fields)))
+            (drop (call $set-scheme (local.get $request)
+                (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
+            (drop (call $set-authority (local.get $request) (i32.const 1) (i32.const 3072) (i32.const {})))
+            (drop (call $set-path (local.get $request) (i32.const 1) (i32.const 3071) (i32.const 1)))
+            (call $handle (local.get $request) (i32.const 0) (i32.const 0) (i32.const 1024))
+            (if (i32.load8_u (i32.const 1024)) (then (br $end (i32.const 1))))
+            (local.set $request (i32.load (i32.const 1032)))
+            (local.set $m (call $subscribe (local.get $request)))
+            (call $block (local.get $m)) (call $drop-pollable (local.get $m))
+            (call $get (local.get $request) (i32.const 1024)) (call $drop-future (local.get $request))
+            (if (i32.load8_u (i32.const 1040)) (then (br $end (i32.const 1))))
+            (call $consume (i32.load (i32.const 1048)) (i32.const 1024))
+            (call $drop-incoming (i32.load (i32.const 1028)))
+            (i32.load8_u (i32.const 1024)))",
+        server.len()
+    );
+    many(&imports, times, &fetch)
+}
+
+/// A server whose responses have a header of so many letters, and no body.
+async fn server(tasks: &TaskTracker, letters: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: {}\r\n\r\n", "y".repeat(letters));
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(response.as_bytes()).await;
+        }
+    });
+    address
 }
 
 fn memory(key: &str) -> u64 {
@@ -96,7 +152,13 @@ async fn alone() {
         (drop (call $clone (local.get $request))) (i32.const 0))";
     let lists = "(block (result i32)
         (call $from-list (i32.const 0) (i32.const 0) (i32.const 1024)) (i32.load8_u (i32.const 1024)))";
-    let too_many = || Fails(Trap, "the guest holds 256 fields and responses");
+    let too_many = || Fails(Trap, "the guest holds 256 fields");
+    let tasks = TaskTracker::new();
+    let (small, large) = (server(&tasks, 1).await, server(&tasks, 48_000).await);
+    let keeps = |name, server: &String, times, expect| Case {
+        grants: vec![server.clone()],
+        ..Case::new(name, fetches(server, times), expect)
+    };
     let cases = [
         Case::new("methods of eight megabytes", many(REQUESTS, 200, &set("set-method", 9)), Goes(&[1])),
         Case::new(
@@ -125,10 +187,17 @@ async fn alone() {
         Case::new("more headers than it may hold", many(REQUESTS, 257, headers), too_many()),
         Case::new("more lists of headers than it may hold", many(REQUESTS, 900, lists), too_many()),
         Case::new("more copies of headers than it may hold", many(REQUESTS, 900, clones), too_many()),
+        keeps("small responses, all of which it keeps", &small, 600, Goes(&[0])),
+        keeps(
+            "large headers of responses, all of which it keeps",
+            &large,
+            900,
+            Fails(Trap, "the guest holds 16777216 bytes of HTTP headers"),
+        ),
     ];
     let cases =
         cases.map(|case| case.set(|spec| (spec.timeout, spec.memory) = (Duration::from_secs(60), 16 << 20)));
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::with(|config| config.open_networks = vec!["127.0.0.0/8".parse().unwrap()]);
     for case in cases {
         let name = case.name;
         let before = memory("VmRSS:");

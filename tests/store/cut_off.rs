@@ -1,5 +1,6 @@
 //! What is wrong with a shared database, or with those who use it, and stays without harm to the others.
 
+use innkeeper_domain::Timestamp;
 use innkeeper_domain::trigger::OverlapPolicy;
 use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::{HostStore, StoreError, TokenStore, TriggerStore};
@@ -47,6 +48,23 @@ async fn a_trigger_that_cannot_be_read_does_not_stop_the_others() {
         .await
         .unwrap();
     assert_eq!(f.due(100).await, [(bad, 0), (good, 10)]);
+    // Nor when there are as many of them as are taken at once, and more.
+    for _ in 0..10 {
+        let bad = f.trigger(OverlapPolicy::Skip).await;
+        database.execute(damage, &[&bad.0]).await.unwrap();
+    }
+    database.execute(damage, &[&bad.0]).await.unwrap();
+    for second in 11..=15i64 {
+        let next = f.trigger(OverlapPolicy::Skip).await;
+        let due = "UPDATE trigger SET next_at = $2, due_at = $2 WHERE id = $1";
+        database.execute(due, &[&next.0, &(second * 1_000_000)]).await.unwrap();
+    }
+    for _ in 0..3 {
+        f.due(100).await;
+    }
+    assert_eq!(f.due(100).await.len(), 6);
+    let some = store.triggers_due(Timestamp::from_second(100).unwrap(), 4).await.unwrap();
+    assert_eq!(some.iter().map(|due| due.due.as_second()).collect::<Vec<_>>(), [10, 11, 14, 15]);
 }
 
 #[tokio::test]

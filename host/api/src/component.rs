@@ -13,6 +13,7 @@ use innkeeper_domain::component::{Component, Digest, Refusal, Shape};
 use innkeeper_domain::ids::TenantId;
 use innkeeper_domain::limits::COMPONENT_BYTES_MAX;
 use innkeeper_store::StoreError;
+use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 #[tonic::async_trait]
@@ -29,12 +30,11 @@ impl ComponentService for Api {
             return Err(invalid("an upload begins with its header"));
         };
         let digest = announced(&header.digest, header.size)?;
-        // Whether it is there is known when all of it has been read.
-        let _slot = self.uploads.take(tenant)?;
         if let Some(component) = self.known(tenant, digest).await? {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::PushComponentResponse { component, existed: true }));
         }
+        let _slot = self.uploads.take(tenant)?;
         let mut upload = Upload::begin(self, tenant, digest, &header).await?;
         upload.receive(&mut parts).await?;
         let bytes = Bytes::from(std::mem::take(&mut upload.bytes));
@@ -74,7 +74,6 @@ impl ComponentService for Api {
         let tenant = Caller::of(&request)?.tenant;
         let request = request.into_inner();
         let digest = announced(&request.digest, request.size)?;
-        let _slot = self.uploads.take(tenant)?;
         if let Some(component) = self.known(tenant, digest).await? {
             let component = Some(from_component(component));
             return Ok(Response::new(proto::BeginUploadResponse { received: request.size, component }));
@@ -135,8 +134,11 @@ impl Api {
             Err(StoreError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(of_store(error)),
         };
-        match self.store.component_bytes(digest).await {
-            Ok(_) => Ok(Some(component)),
+        // In turns, for all of them come into memory to be looked at, once for every call.
+        let store = Arc::clone(&self.store);
+        let read = async move { store.component_bytes(digest).await.map(drop) };
+        match self.reads.take(tenant, read).await? {
+            Ok(()) => Ok(Some(component)),
             // The upload mends it.
             Err(StoreError::NotFound(_) | StoreError::Corrupt(_)) => Ok(None),
             Err(error) => Err(of_store(error)),

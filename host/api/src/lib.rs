@@ -38,6 +38,7 @@ mod token;
 mod trigger;
 mod trigger_convert;
 mod trigger_rule;
+pub mod turns;
 mod upload;
 mod usage;
 pub mod webhook;
@@ -55,6 +56,7 @@ use secret::Vault;
 use slots::Slots;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use turns::Turns;
 
 /// Says of uploaded bytes whether and how they can be run.
 #[async_trait]
@@ -82,6 +84,8 @@ pub struct Api {
     pub identity: Option<Arc<dyn Identity>>,
     /// Uploads that may be under way at one time.
     pub uploads: Slots,
+    /// Components that are read to see whether they are whole.
+    pub reads: Turns,
     /// Streams of runs and logs that may be.
     pub streams: Slots,
     /// Forecasts and planned backfills that may be.

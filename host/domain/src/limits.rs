@@ -449,18 +449,14 @@ pub const BACKUP_TRIES_MAX: usize = 10;
 pub const EXPRESSION_CHARS_MAX: usize = 1_000;
 /// Brackets of an expression within each other.
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
-/// Bytes of JSON that one evaluation looks at.
-pub const EXPRESSION_INPUT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of JSON times how often an evaluation goes through them at the most: one that does so often looks at fewer.
-pub const EXPRESSION_WORK_MAX: usize = 1024 * 1024;
+/// Values that one evaluation goes through, counted each time (see `expression::place`).
+pub const EXPRESSION_WORK_MAX: usize = 768 * 1024;
 /// The same of all that is evaluated in one decision about events: others wait for it.
-pub const EVALUATIONS_WORK_MAX: usize = 16 * 1024 * 1024;
-/// The same of the lists and objects that a key goes through, which is made where runs are inserted.
+pub const EVALUATIONS_WORK_MAX: usize = 8 * 1024 * 1024;
+/// The same of a key, which is made where runs are inserted.
 pub const EXPRESSION_KEY_WORK_MAX: usize = 8 * 1024;
-/// Bytes that it looks at where each round of a loop may look at all of them.
-pub const EXPRESSION_JOIN_BYTES_MAX: usize = 2 * 1024;
-/// How often loops may do so.
-pub const EXPRESSION_JOINS_MAX: usize = 8;
+/// Bytes of JSON of which a key is made.
+pub const EXPRESSION_KEY_INPUT_BYTES_MAX: usize = 64 * 1024;
 
 // Webhooks.
 

@@ -168,7 +168,7 @@ impl EventRule {
             let read = Expression::parse(text, &EVENT_VARIABLES);
             let read = read.map_err(|error| RuleError::Expression { what: "the filter", error })?;
             // What has a value without an event has it for every one.
-            if let Ok(value) = read.value(&Variables::new())
+            if let Ok(value) = read.value(&Variables::new(), &mut 0)
                 && !value.is_boolean()
             {
                 return Err(RuleError::NoTruth(value.to_string()));

@@ -13,6 +13,7 @@ use innkeeper_api::auth::TENANT_DEFAULT;
 use innkeeper_api::listen::{Listener, Tls, TlsFiles};
 use innkeeper_api::peer::Identity;
 use innkeeper_api::slots::Slots;
+use innkeeper_api::turns::Turns;
 use innkeeper_api::{Api, Inspector, serve};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::calendar::BundledZones;
@@ -293,6 +294,7 @@ impl Host {
                 stop: stop.clone(),
                 identity: oidc.map(|oidc| oidc as Arc<dyn Identity>),
                 uploads: Slots::uploads(),
+                reads: Turns::reads(tasks.clone()),
                 streams: Slots::streams(),
                 forecasts: Slots::forecasts(),
                 webhooks: Slots::webhooks(),

@@ -23,7 +23,14 @@ impl Unreadable {
         self.known().len()
     }
 
-    /// Those of the due triggers that could be read, as many as `limit`.
+    /// How many of those that are due the longest are to be read, and how many of those that became due last, for so many
+    /// that can be read.
+    pub fn halves(&self, limit: usize) -> (usize, usize) {
+        (self.count().saturating_add(limit.div_ceil(2)), limit / 2)
+    }
+
+    /// Those of the due triggers that could be read, as many as `limit`: of more, one half are the first of them and the
+    /// other the last.
     pub fn readable(
         &self,
         due: Vec<(TriggerId, Result<DueTrigger, StoreError>)>,
@@ -46,7 +53,11 @@ impl Unreadable {
                 None
             }
         });
-        read.take(limit).collect()
+        let mut read: Vec<_> = read.collect();
+        if read.len() > limit {
+            read.drain(limit.div_ceil(2)..read.len() - limit / 2);
+        }
+        read
     }
 
     /// The first time of a trigger that isn't known as one of these.
@@ -84,7 +95,11 @@ mod tests {
             paused_through: None,
             holidays: Default::default(),
         };
-        assert_eq!(unreadable.readable(vec![(bad, Ok(mended.clone()))], 1), [mended]);
+        assert_eq!(unreadable.readable(vec![(bad, Ok(mended.clone()))], 1), std::slice::from_ref(&mended));
         assert_eq!(unreadable.count(), 0);
+        let ids = [0; 5].map(|_| TriggerId::new(at));
+        let due = ids.map(|id| (id, Ok(DueTrigger { id, ..mended.clone() })));
+        let of_more = unreadable.readable(due.into(), 3);
+        assert_eq!(of_more.iter().map(|trigger| trigger.id).collect::<Vec<_>>(), [ids[0], ids[1], ids[4]]);
     }
 }

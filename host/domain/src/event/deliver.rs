@@ -140,7 +140,7 @@ struct Delivering<'a> {
     /// What is gathered.
     open: Vec<&'a Event>,
     open_bytes: usize,
-    /// See [`Expression::work`].
+    /// What expressions have gone through.
     work: usize,
 }
 
@@ -157,8 +157,6 @@ impl<'a> Delivering<'a> {
                 (events, self.waiting.more) = (&events[..place], true);
                 break;
             }
-            self.work +=
-                self.deciders.filter.as_ref().map_or(0, |filter| filter.work(event.data.bytes.len()));
             let wanted = self.wanted(event);
             if let Some(Ok(())) = wanted
                 && self.ends_before(event, gather)
@@ -208,7 +206,7 @@ impl<'a> Delivering<'a> {
     }
 
     /// Whether the rule wants it, and what keeps it from a run if so.
-    fn wanted(&self, event: &Event) -> Option<Result<(), SkipReason>> {
+    fn wanted(&mut self, event: &Event) -> Option<Result<(), SkipReason>> {
         let Waiting { spec, after, paused_through, .. } = self.waiting;
         let matches = match &spec.rule {
             Rule::Event(rule) => rule.pattern.matches(&event.topic) && self.passes(event),
@@ -230,9 +228,10 @@ impl<'a> Delivering<'a> {
         })
     }
 
-    fn passes(&self, event: &Event) -> bool {
-        let Some(filter) = &self.deciders.filter else { return true };
-        input::variables(event).is_some_and(|variables| filter.matches(&variables))
+    fn passes(&mut self, event: &Event) -> bool {
+        let deciders = self.deciders;
+        let Some(filter) = &deciders.filter else { return true };
+        input::variables(event).is_some_and(|variables| filter.matches(&variables, &mut self.work))
     }
 
     /// When what is open ends by itself; none if nothing is.
@@ -284,8 +283,6 @@ impl<'a> Delivering<'a> {
         let occurrence = format!("event/{}", first.sequence);
         let depth = used.iter().map(|event| event.depth).max().unwrap_or_default() + 1;
         let (first, count) = (used.first().copied().unwrap_or(last), used.len() as u64);
-        let bytes = used.iter().map(|event| event.data.bytes.len()).sum();
-        self.work += self.deciders.input.as_ref().map_or(0, |input| input.work(bytes));
         match self.input(used, is_batch) {
             Some(input) => {
                 self.runs += 1;
@@ -296,8 +293,9 @@ impl<'a> Delivering<'a> {
         }
     }
 
-    fn input(&self, used: &[&Event], is_batch: bool) -> Option<Given> {
-        match &self.waiting.spec.rule {
+    fn input(&mut self, used: &[&Event], is_batch: bool) -> Option<Given> {
+        let spec = self.waiting.spec;
+        match &spec.rule {
             Rule::Event(rule) => self.made(rule, used, is_batch).map(Given::Payload),
             _ => used.last().and_then(|event| {
                 let ended = event.ended?;
@@ -310,8 +308,9 @@ impl<'a> Delivering<'a> {
         }
     }
 
-    fn made(&self, rule: &EventRule, used: &[&Event], is_batch: bool) -> Option<Payload> {
-        input::of(rule, self.deciders.input.as_deref(), used, is_batch)
+    fn made(&mut self, rule: &EventRule, used: &[&Event], is_batch: bool) -> Option<Payload> {
+        let deciders = self.deciders;
+        input::of(rule, deciders.input.as_deref(), used, is_batch, &mut self.work)
     }
 
     fn skip(&mut self, first: &Event, last: &Event, count: u64, reason: SkipReason) {

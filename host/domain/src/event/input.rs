@@ -55,12 +55,14 @@ fn text(event: &Event) -> String {
     }
 }
 
-/// The input of a run of one event, or of those of a batch; none if the expression makes none of them.
+/// The input of a run of one event, or of those of a batch; none if the expression makes none of them. What that goes
+/// through is added to `work`.
 pub(super) fn of(
     rule: &EventRule,
     expression: Option<&Expression>,
     events: &[&Event],
     is_batch: bool,
+    work: &mut usize,
 ) -> Option<Payload> {
     debug_assert_eq!(rule.input_from.is_some(), expression.is_some());
     let payload = match (expression, events) {
@@ -70,12 +72,12 @@ pub(super) fn of(
             Payload::json(format!(r#"{{"events":[{}]}}"#, events.join(",")))
         }
         (Some(expression), [event]) if !is_batch => {
-            Payload::json(expression.value(&variables(event)?).ok()?.to_string())
+            Payload::json(expression.value(&variables(event)?, work).ok()?.to_string())
         }
         (Some(expression), events) => {
             let events: Option<Vec<Value>> = events.iter().map(|event| object(event)).collect();
             let variables = Variables::new().with("events", Value::Array(events?));
-            Payload::json(expression.value(&variables).ok()?.to_string())
+            Payload::json(expression.value(&variables, work).ok()?.to_string())
         }
     };
     payload.check("the input", INPUT_BYTES_MAX).is_ok().then_some(payload)
@@ -120,7 +122,7 @@ mod tests {
         let rule = EventRule { input_from: text.map(Into::into), ..EventRule::new("**".parse().unwrap()) };
         let names: &[&str] = if is_batch { &BATCH_VARIABLES } else { &EVENT_VARIABLES };
         let expression = text.map(|text| Expression::parse(text, names).unwrap());
-        let input = of(&rule, expression.as_ref(), events, is_batch)?;
+        let input = of(&rule, expression.as_ref(), events, is_batch, &mut 0)?;
         Some(String::from_utf8(input.bytes).unwrap())
     }
 

@@ -2,11 +2,13 @@
 //!
 //! A loop goes through something that the input has, or through what another loop has picked of it; one within a
 //! loop, through a part of that one's element. So all loops of one nest together go through each element of the input
-//! once at most. Where a loop's body looks at anything but its own element, each round may cost as much as the whole
-//! input: such expressions look at smaller inputs only. So do those with much to do in their loops, and those that make
-//! much of what they look at: a sum copies what it adds up, and a sum of sums copies it again.
+//! once at most. Where a loop's body looks at anything but its own element, it does so in each round. A sum copies what
+//! it adds up, and a sum of sums copies it again.
+//!
+//! What is gone through (`Look`) is known by its place; how much that is, when there are values.
 
-use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_JOINS_MAX};
+use super::place::{Look, Place, Step};
+use crate::limits::EXPRESSION_DEPTH_MAX;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
 /// The functions and macros that can be called.
@@ -29,25 +31,14 @@ pub(super) const FUNCTIONS: [&str; 16] = [
     "map",
 ];
 
-/// What an expression looks at, and what evaluating it costs.
+/// What an expression looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
     pub has_loops: bool,
-    /// What its loops look at beside their own elements.
-    pub joined: Joined,
-    /// How often it goes through what it looks at, at the most.
-    pub times: usize,
-    /// The fields, from a variable on, by which it names what it looks at.
-    pub parts: Vec<Vec<String>>,
-}
-
-/// What loops look at beside their own elements, and do with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Joined {
-    Nothing,
-    Compared,
-    /// It is copied in each round.
-    Copied,
+    /// The variables that it names, or the fields of them: what it looks at has nothing else.
+    pub named: Vec<Place>,
+    /// What it goes through when it is evaluated, at the most.
+    pub looks: Vec<Look>,
 }
 
 /// What is wrong with it.
@@ -76,25 +67,46 @@ pub(super) fn is_flat(text: &str) -> bool {
 
 /// Checks an expression that can name these variables.
 pub(super) fn check(expression: &IdedExpr, variables: &[&str]) -> Result<Shape, Misshapen> {
-    let shape = Shape { has_loops: false, joined: Joined::Nothing, times: 0, parts: Vec::new() };
-    let mut walk = Walk { variables, loops: Vec::new(), depth: 0, copies: 0, joins: 0, shape };
+    let shape = Shape { has_loops: false, named: Vec::new(), looks: Vec::new() };
+    let mut walk = Walk { variables, loops: Vec::new(), depth: 0, copies: 0, shape };
     walk.expression(expression)?;
-    if walk.joins > EXPRESSION_JOINS_MAX {
-        return Err(Misshapen::Loop("its loops look too often at more than their own elements"));
-    }
     Ok(walk.shape)
 }
 
 struct Walk<'a> {
     variables: &'a [&'a str],
-    /// The elements' names of the loops around, and those of what each gathers, the innermost last.
-    loops: Vec<(&'a str, &'a str)>,
+    /// The loops around, the innermost last.
+    loops: Vec<Loop<'a>>,
     depth: usize,
     /// How often what is named here is copied: by the sums, lists and maps around.
     copies: usize,
-    /// How often a loop's body names something else than its own element.
-    joins: usize,
     shape: Shape,
+}
+
+/// A loop.
+struct Loop<'a> {
+    /// What its body calls its element.
+    element: &'a str,
+    /// And what it has gathered.
+    gathered: &'a str,
+    elements: Elements,
+}
+
+/// What a loop goes through.
+#[derive(Clone)]
+struct Elements {
+    at: Place,
+    /// How many there are of a list that is written out, or of such a one in which they are.
+    written: Option<usize>,
+    /// Whether they are that list's.
+    is_written: bool,
+}
+
+impl Elements {
+    /// Once for each of them.
+    fn rounds(&self) -> (Option<Place>, usize) {
+        ((!self.is_written).then(|| self.at.clone()), self.written.unwrap_or(1))
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -104,13 +116,13 @@ impl<'a> Walk<'a> {
             return Err(Misshapen::Nested);
         }
         self.depth += 1;
-        // Each round of a loop takes one step more.
-        self.shape.times += usize::from(!self.loops.is_empty());
+        let (rounds, times) = self.rounds();
+        self.look(None, rounds, times);
         let copies = self.copies;
         self.copies = copies_within(&expression.expr, copies);
         match &expression.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
-            of if let Some((name, fields)) = named(of) => self.name(name, fields)?,
+            of if let Some(path) = Path::of(of) => self.path(path)?,
             Expr::Ident(_) => {}
             Expr::Select(select) => self.expression(&select.operand)?,
             Expr::List(list) => list.elements.iter().try_for_each(|element| self.expression(element))?,
@@ -131,22 +143,45 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn name(&mut self, name: &str, fields: Vec<String>) -> Result<(), Misshapen> {
-        let place = self.loops.iter().rposition(|(element, gathered)| name == *element || name == *gathered);
-        if place.is_none() {
-            if !self.variables.contains(&name) {
-                return Err(Misshapen::Variable(name.into()));
-            }
-            self.shape.parts.push(fields);
-        }
+    fn path(&mut self, path: Path<'a>) -> Result<(), Misshapen> {
+        let Path { root, steps, indices, .. } = path;
+        let times = 1 + self.copies;
+        let place = self.loops.iter().rposition(|of| root == of.element || root == of.gathered);
+        let what = match place.and_then(|place| self.loops.get(place)) {
+            Some(of) => of.elements.at.then(&steps),
+            None => self.variable(root, &steps)?,
+        };
         let is_own = place.is_some_and(|place| place + 1 == self.loops.len());
-        if !self.loops.is_empty() && !is_own {
-            self.joins += 1;
-            let joined = if self.copies > 0 { Joined::Copied } else { Joined::Compared };
-            self.shape.joined = self.shape.joined.max(joined);
+        let (rounds, repeats) = self.rounds();
+        self.look(Some(what), rounds.filter(|_| !is_own), times * repeats);
+        self.copies = 0;
+        indices.into_iter().try_for_each(|index| self.expression(index))
+    }
+
+    /// Something that a variable has.
+    fn variable(&mut self, name: &str, steps: &[Step]) -> Result<Place, Misshapen> {
+        if !self.variables.contains(&name) {
+            return Err(Misshapen::Variable(name.into()));
         }
-        self.shape.times += 1 + self.copies;
-        Ok(())
+        let of = |steps: &[Step]| Place::Of { variable: name.into(), steps: steps.into() };
+        let fields = steps.iter().take_while(|step| **step != Step::Each).count();
+        let named = of(&steps[..fields]);
+        if !self.shape.named.contains(&named) {
+            self.shape.named.push(named);
+        }
+        Ok(of(steps))
+    }
+
+    /// What is evaluated here is evaluated so often for each of these.
+    fn rounds(&self) -> (Option<Place>, usize) {
+        self.loops.last().map_or((None, 1), |of| of.elements.rounds())
+    }
+
+    fn look(&mut self, what: Option<Place>, rounds: Option<Place>, times: usize) {
+        match self.shape.looks.iter_mut().find(|look| look.what == what && look.rounds == rounds) {
+            Some(look) => look.times = look.times.saturating_add(times),
+            None => self.shape.looks.push(Look { what, rounds, times }),
+        }
     }
 
     fn call(&mut self, call: &'a CallExpr) -> Result<(), Misshapen> {
@@ -161,21 +196,51 @@ impl<'a> Walk<'a> {
 
     fn comprehension(&mut self, repeated: &'a ComprehensionExpr) -> Result<(), Misshapen> {
         self.shape.has_loops = true;
-        let element = self.loops.last().map(|(element, _)| *element);
-        if !goes_through_given(&repeated.iter_range, element) {
-            return Err(Misshapen::Loop(match element {
-                None => "a loop goes through what the input has, or what `filter` or `map` picks of it",
-                Some(_) => "a loop within a loop goes through a part of the outer one's element",
-            }));
-        }
+        let elements = self.elements(&repeated.iter_range);
+        let elements = elements.ok_or(Misshapen::Loop(match self.loops.last() {
+            None => "a loop goes through what the input has, or what `filter` or `map` picks of it",
+            Some(_) => "a loop within a loop goes through a part of the outer one's element",
+        }))?;
         self.expression(&repeated.iter_range)?;
         self.expression(&repeated.accu_init)?;
-        self.loops.push((&repeated.iter_var, &repeated.accu_var));
+        self.look(Some(elements.at.clone()), None, elements.written.unwrap_or(1));
+        self.loops.push(Loop { element: &repeated.iter_var, gathered: &repeated.accu_var, elements });
         for part in [&repeated.loop_cond, &repeated.loop_step, &repeated.result] {
             self.expression(part)?;
         }
         self.loops.pop();
         Ok(())
+    }
+
+    /// What a loop goes through: a part of the input (of the element of the loop around, if there is one), of which
+    /// nothing is there twice; a list that is written out does as well where nothing repeats it.
+    fn elements(&self, range: &'a IdedExpr) -> Option<Elements> {
+        let around = self.loops.last();
+        match &range.expr {
+            Expr::Comprehension(picks) => {
+                let from = self.elements(&picks.iter_range)?;
+                let picked = Path::of(&picked(&picks.loop_step)?.expr)?;
+                let is_part = picked.root == picks.iter_var && picked.is_there();
+                is_part.then(|| Elements { at: from.at.then(&picked.steps), ..from })
+            }
+            Expr::List(list) if around.is_none() => {
+                let written = Some(list.elements.len());
+                Some(Elements { at: Place::Anywhere, written, is_written: true })
+            }
+            of => {
+                let path = Path::of(of).filter(Path::is_there)?;
+                let within = match around {
+                    Some(around) if path.root == around.element => around.elements.clone(),
+                    Some(_) => return None,
+                    None => {
+                        let at = Place::Of { variable: path.root.into(), steps: Vec::new() };
+                        Elements { at, written: None, is_written: false }
+                    }
+                };
+                let at = within.at.then(&path.steps).then(&[Step::Each]);
+                Some(Elements { at, is_written: false, ..within })
+            }
+        }
     }
 }
 
@@ -193,55 +258,51 @@ fn copies_within(expression: &Expr, copies: usize) -> usize {
     }
 }
 
-/// The variable and the fields that this names, if it does nothing else.
-fn named(mut of: &Expr) -> Option<(&str, Vec<String>)> {
-    let mut fields = Vec::new();
-    loop {
-        of = match of {
-            Expr::Ident(name) => {
-                fields.reverse();
-                return Some((name, fields));
-            }
-            Expr::Select(select) => {
-                fields.push(select.field.clone());
-                &select.operand.expr
-            }
-            Expr::Call(call) if call.func_name == operators::INDEX => match &call.args[..] {
-                [of, IdedExpr { expr: Expr::Literal(LiteralValue::String(field)), .. }] => {
-                    fields.push(field.inner().into());
+/// A name with what is picked of it: `data.items[0].sku`.
+struct Path<'a> {
+    root: &'a str,
+    steps: Vec<Step>,
+    /// What is evaluated to pick it.
+    indices: Vec<&'a IdedExpr>,
+    /// Whether it is only asked for, by `has`.
+    is_asked: bool,
+}
+
+impl<'a> Path<'a> {
+    /// The one that this is, if it does nothing else.
+    fn of(mut of: &'a Expr) -> Option<Self> {
+        let (mut steps, mut indices, mut is_asked) = (Vec::new(), Vec::new(), false);
+        loop {
+            of = match of {
+                Expr::Ident(root) => {
+                    steps.reverse();
+                    return Some(Self { root, steps, indices, is_asked });
+                }
+                Expr::Select(select) => {
+                    is_asked |= select.test;
+                    steps.push(Step::Field(select.field.clone()));
+                    &select.operand.expr
+                }
+                Expr::Call(call) if call.func_name == operators::INDEX => {
+                    let [of, index] = &call.args[..] else { return None };
+                    steps.push(match &index.expr {
+                        Expr::Literal(LiteralValue::String(field)) => Step::Field(field.inner().into()),
+                        Expr::Literal(_) => Step::Each,
+                        _ => {
+                            indices.push(index);
+                            Step::Each
+                        }
+                    });
                     &of.expr
                 }
                 _ => return None,
-            },
-            _ => return None,
+            }
         }
     }
-}
 
-/// Whether what a loop goes through is a part of the input (of `element`, if that is given), of which nothing is there
-/// twice; a list that is written out does as well where nothing repeats it.
-fn goes_through_given(range: &IdedExpr, element: Option<&str>) -> bool {
-    match &range.expr {
-        Expr::Comprehension(picks) => {
-            let picked = picked(&picks.loop_step);
-            goes_through_given(&picks.iter_range, element)
-                && picked.is_some_and(|picked| root(picked) == Some(&picks.iter_var))
-        }
-        Expr::List(_) => element.is_none(),
-        _ => root(range).is_some_and(|root| element.is_none_or(|element| root == element)),
-    }
-}
-
-/// The variable that this is a part of, or is.
-fn root(path: &IdedExpr) -> Option<&str> {
-    match &path.expr {
-        Expr::Ident(name) => Some(name),
-        Expr::Select(select) if !select.test => root(&select.operand),
-        Expr::Call(call) if call.func_name == operators::INDEX => match &call.args[..] {
-            [of, IdedExpr { expr: Expr::Literal(_), .. }] => root(of),
-            _ => None,
-        },
-        _ => None,
+    /// Whether it is a part of the input that its text alone tells.
+    fn is_there(&self) -> bool {
+        self.indices.is_empty() && !self.is_asked
     }
 }
 

@@ -1,13 +1,15 @@
 //! JSON as CEL has it, and back.
 
+use super::place::Step;
 use cel::Value as Cel;
 use cel::objects::{Key, Map};
 use serde_json::{Number, Value};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// As CEL has it: whole numbers are `int` where they fit.
-pub(super) fn to_cel(value: &Value) -> Cel {
+fn to_cel(value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(truth) => Cel::Bool(*truth),
@@ -48,40 +50,25 @@ pub(super) fn to_json(value: &Cel) -> Option<Value> {
     })
 }
 
-/// What is at these paths, with nothing else of the objects on the way; and how many bytes of it are lists' and
-/// objects'.
-pub(super) fn parts(value: Value, paths: &[&[String]]) -> (Value, usize) {
+/// The same of what is at these paths alone: nothing else of the objects on the way.
+pub(super) fn parts_to_cel(value: &Value, paths: &[&[Step]]) -> Cel {
     let is_whole = paths.iter().any(|path| path.is_empty());
     match value {
-        Value::Object(mut fields) if !is_whole => {
-            let (mut kept, mut of_many) = (serde_json::Map::new(), 0);
-            for name in paths.iter().filter_map(|path| path.first()) {
-                let Some(field) = fields.remove(name) else { continue };
-                let within = paths.iter().filter(|path| path.first() == Some(name));
-                let (field, many) = parts(field, &within.map(|path| &path[1..]).collect::<Vec<_>>());
-                kept.insert(name.clone(), field);
-                of_many += many;
+        Value::Object(fields) if !is_whole => {
+            let mut kept = HashMap::new();
+            for step in paths.iter().filter_map(|path| path.first()) {
+                if let Step::Field(name) = step
+                    && let Some(field) = fields.get(name)
+                    && let Entry::Vacant(place) = kept.entry(Key::from(name.as_str()))
+                {
+                    let within = paths.iter().filter(|path| path.first() == Some(step));
+                    place.insert(parts_to_cel(field, &within.map(|path| &path[1..]).collect::<Vec<_>>()));
+                }
             }
-            (Value::Object(kept), of_many)
+            Cel::Map(Map { map: Arc::new(kept) })
         }
         // Nothing in it has a name.
-        Value::Array(_) if !is_whole => (Value::Array(Vec::new()), 0),
-        Value::Array(_) | Value::Object(_) => {
-            let many = size(&value);
-            (value, many)
-        }
-        plain => (plain, 0),
-    }
-}
-
-/// About how many bytes it has as JSON; at least as many as it has elements and characters.
-pub(super) fn size(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
-        Value::String(text) => 2 + text.len(),
-        Value::Array(list) => 2 + list.iter().map(|value| 1 + size(value)).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields.iter().map(|(name, value)| 4 + name.len() + size(value)).sum::<usize>()
-        }
+        Value::Array(_) if !is_whole => Cel::List(Arc::default()),
+        whole => to_cel(whole),
     }
 }

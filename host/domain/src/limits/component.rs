@@ -16,6 +16,9 @@ pub const UPLOAD_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 pub const UPLOADS_MAX: usize = 8;
 /// Of these, uploads of one tenant.
 pub const UPLOADS_PER_TENANT_MAX: usize = 2;
+/// Components that are read at one time to see whether they are whole, each with its bytes in memory, because somebody
+/// uploads them again. Of these one is a tenant's; others wait.
+pub const COMPONENTS_READ_MAX: usize = 2;
 /// How long an upload may go without its next chunk, before it is ended.
 pub const UPLOAD_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a compilation may take before the upload is refused.

@@ -35,7 +35,14 @@ pub const HTTP_PATH_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_BODY_WRITE_BYTES_MAX: usize = 64 * 1024;
 /// Requests that a guest may hold at once that it hasn't sent, each with what the host holds of it.
 pub const HTTP_REQUESTS_HELD_MAX: usize = 32;
-/// Headers that it may hold at once, in fields and in responses.
-pub const HTTP_HEADERS_HELD_MAX: usize = 256;
+/// Fields that it may hold at once that it has made, each with as many headers as it puts together.
+pub const HTTP_FIELDS_HELD_MAX: usize = 256;
+/// Bytes of headers that it may hold at once, in fields and in responses. More than as many usual responses have as
+/// it has handles for.
+pub const HTTP_HEADERS_HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What fields, or a response, count among them beside their headers.
+pub const HTTP_HEADERS_HOLDER_COST: usize = 256;
+/// What a header counts among them beside its name and its value.
+pub const HTTP_HEADER_COST: usize = 128;
 /// How long it may take until a name's addresses are known, and then until there is a connection.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

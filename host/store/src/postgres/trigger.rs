@@ -242,9 +242,9 @@ impl TriggerStore for PostgresStore {
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
         let unreadable = &self.shared.unreadable;
-        let most = limit.saturating_add(unreadable.count());
+        let (longest, latest) = unreadable.halves(limit);
         let due = reading!(&self.shared.pool, |c| {
-            let found = trigger_advance::due(c, now, most).await?;
+            let found = trigger_advance::due(c, now, longest, latest).await?;
             let mut calendars = wanted(&found);
             holiday::look(c, &mut calendars).await?;
             with_holidays(found, &calendars)

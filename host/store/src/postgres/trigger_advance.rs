@@ -47,21 +47,21 @@ pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT $1";
 
-/// Triggers that are due: one half are due the longest, the other became due last.
+/// Triggers that are due: so many that are due the longest, and so many that became due last.
 pub(super) async fn due(
     c: &impl GenericClient,
     now: Timestamp,
-    most: usize,
+    longest: usize,
+    latest: usize,
 ) -> Result<Vec<Found>, StoreError> {
     let read = |row: &Row| Ok((TriggerId(row.try_get(0)?), read_due(row)));
     let list = async |sql: &str, most: usize| -> Result<Vec<Found>, StoreError> {
         let found = rows(c, sql, &[&At(now), &signed(most as u64)]).await?;
         found.iter().map(read).collect()
     };
-    let longest = most.div_ceil(2);
     let mut found = list(due!("ASC"), longest).await?;
     if found.len() == longest {
-        add_latest(&mut found, list(due!("DESC"), most - longest).await?);
+        add_latest(&mut found, list(due!("DESC"), latest).await?);
     }
     Ok(found)
 }

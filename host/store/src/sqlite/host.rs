@@ -64,8 +64,8 @@ impl HostStore for SqliteStore {
         if let Some(renewed) = self.writer.soon(renewed).await {
             return renewed;
         }
-        // Nobody else can take up what this host has while it holds the folder's lock, however late that is written: its
-        // attempts needn't end because others have a lot to write.
+        // Nobody else can take up what this host has while it holds the folder's lock, whether that is written late or
+        // never: its attempts needn't end because others have a lot to write.
         let is_there = move |c: &Connection| {
             Ok(c.prepare_cached("SELECT 1 FROM host WHERE id = ?1")?.exists([Id(host.0)])?)
         };

@@ -258,9 +258,9 @@ impl TriggerStore for SqliteStore {
     }
 
     async fn triggers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueTrigger>, StoreError> {
-        let most = limit.saturating_add(self.unreadable.count());
+        let (longest, latest) = self.unreadable.halves(limit);
         let find = move |c: &Connection| {
-            let found = trigger_advance::due(c, now, most)?;
+            let found = trigger_advance::due(c, now, longest, latest)?;
             let mut calendars = wanted(&found);
             holiday::look(c, &mut calendars)?;
             Ok(with_holidays(found, &calendars))

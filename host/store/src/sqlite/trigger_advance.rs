@@ -46,8 +46,13 @@ pub(super) const NEXT_DUE: &str = "SELECT id, due_at FROM trigger g
         AND NOT EXISTS (SELECT 1 FROM tenant WHERE id = g.tenant_id AND deleted_at IS NOT NULL)
     ORDER BY due_at LIMIT ?1";
 
-/// Triggers that are due: one half are due the longest, the other became due last.
-pub(super) fn due(c: &Connection, now: Timestamp, most: usize) -> Result<Vec<Found>, StoreError> {
+/// Triggers that are due: so many that are due the longest, and so many that became due last.
+pub(super) fn due(
+    c: &Connection,
+    now: Timestamp,
+    longest: usize,
+    latest: usize,
+) -> Result<Vec<Found>, StoreError> {
     let list = |sql: &str, most: usize| -> Result<Vec<Found>, StoreError> {
         let mut list = c.prepare_cached(sql)?;
         let rows = list.query_map(params![At(now), signed(most as u64)], |row| {
@@ -55,10 +60,9 @@ pub(super) fn due(c: &Connection, now: Timestamp, most: usize) -> Result<Vec<Fou
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     };
-    let longest = most.div_ceil(2);
     let mut found = list(DUE, longest)?;
     if found.len() == longest {
-        add_latest(&mut found, list(DUE_LAST, most - longest)?);
+        add_latest(&mut found, list(DUE_LAST, latest)?);
     }
     Ok(found)
 }

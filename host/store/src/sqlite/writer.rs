@@ -66,7 +66,7 @@ impl Writer {
         Ok(Self::Thread { jobs: Some(jobs), room, large_room, threads: Mutex::new(vec![writer, copier]) })
     }
 
-    /// What a write has come to, if that is known soon; where it isn't known whether it is on disk, it will be.
+    /// What a write has come to, if that is known soon; otherwise it may be on disk later, or never.
     pub async fn soon<T>(&self, write: impl Future<Output = T>) -> Option<T> {
         match self {
             Self::Thread { .. } => tokio::time::timeout(SOON, write).await.ok(),

@@ -250,3 +250,23 @@ fn a_decision_evaluates_only_so_much_and_the_next_goes_on() {
         assert!(decisions > 2, "{decisions}");
     }
 }
+
+#[test]
+fn what_a_filter_does_not_go_through_ends_no_gathering() {
+    let (quiet, most) = (Duration::from_secs(1), Duration::from_secs(60));
+    let filter = Some("data.items.exists(i, i.sku == data.wanted && i.of == topic)".into());
+    let gather = Some(Gather::Debounce { quiet, most });
+    let spec = TriggerSpec::new(Rule::Event(EventRule { filter, ..rule(gather) }));
+    let items = |count: u64| {
+        let items: Vec<_> = (1..=count).map(|n| serde_json::json!({"sku": n, "of": "a.x"})).collect();
+        Payload::json(serde_json::json!({"wanted": count, "items": items}).to_string())
+    };
+    // Beside each event that is wanted are one of another topic and one that is too much to go through.
+    let all: Vec<Event> = (0..20)
+        .flat_map(|n| [(3 * n + 1, "a.x", 80), (3 * n + 2, "b", 2_000), (3 * n + 3, "a.x", 20_000)])
+        .map(|(sequence, topic, count)| Event { data: items(count), ..event(sequence, topic, sequence) })
+        .collect();
+    let (items, cursor) = run(&spec, &all, &[(10_000, 500)]);
+    let runs = items.iter().filter(|item| matches!(item, Item::Run(_))).count();
+    assert_eq!((runs, cursor), (1, 60), "{items:?}");
+}
