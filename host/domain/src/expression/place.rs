@@ -111,7 +111,7 @@ impl Sizes {
             }
             // Loops go through the names, an index gives one of the values.
             ([Step::Each], Value::Object(fields)) => {
-                fields.iter().for_each(|field| self.add_size(of_field(field)));
+                fields.iter().for_each(|field| self.add_size(size_of_field(field)));
             }
             ([Step::Each, rest @ ..], Value::Object(fields)) => {
                 fields.values().for_each(|value| self.add(value, rest));
@@ -131,16 +131,16 @@ impl Sizes {
 pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 1,
-        Value::String(text) => of_text(text),
+        Value::String(text) => size_of_text(text),
         Value::Array(list) => 1 + list.iter().map(size).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.iter().map(of_field).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.iter().map(size_of_field).sum::<usize>(),
     }
 }
 
-fn of_text(text: &str) -> usize {
+pub(super) fn size_of_text(text: &str) -> usize {
     1 + text.len() / TEXT_BYTES
 }
 
-fn of_field((name, value): (&String, &Value)) -> usize {
-    NAME + of_text(name) + size(value)
+fn size_of_field((name, value): (&String, &Value)) -> usize {
+    NAME + size_of_text(name) + size(value)
 }

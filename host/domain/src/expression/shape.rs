@@ -7,7 +7,7 @@
 //!
 //! What is gone through (`Look`) is known by its place; how much that is, when there are values.
 
-use super::place::{Look, Place, Step};
+use super::place::{Look, Place, Step, size_of_text};
 use crate::limits::EXPRESSION_DEPTH_MAX;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
@@ -117,7 +117,11 @@ impl<'a> Walk<'a> {
         }
         self.depth += 1;
         let (rounds, times) = self.rounds();
-        self.look(None, rounds, times);
+        let size = match &expression.expr {
+            Expr::Literal(LiteralValue::String(text)) => size_of_text(text.inner()) * (1 + self.copies),
+            _ => 1,
+        };
+        self.look(None, rounds, times * size);
         let copies = self.copies;
         self.copies = copies_within(&expression.expr, copies);
         match &expression.expr {
