@@ -450,7 +450,7 @@ pub const EXPRESSION_CHARS_MAX: usize = 1_000;
 /// Brackets of an expression within each other.
 pub const EXPRESSION_DEPTH_MAX: usize = 24;
 /// Values that one evaluation goes through, counted each time (see `expression::place`).
-pub const EXPRESSION_WORK_MAX: usize = 768 * 1024;
+pub const EXPRESSION_WORK_MAX: usize = 1024 * 1024;
 /// The same of all that is evaluated in one decision about events: others wait for it.
 pub const EVALUATIONS_WORK_MAX: usize = 8 * 1024 * 1024;
 /// The same of a key, which is made where runs are inserted.

@@ -132,7 +132,7 @@ impl Expression {
     ) -> Result<Value, EvaluationError> {
         let own = self.work(variables);
         if own > max {
-            *work += own / COUNTED_PER_EVALUATED;
+            *work += max / COUNTED_PER_EVALUATED;
             return Err(EvaluationError::TooMuch { max });
         }
         *work += own;
@@ -154,7 +154,7 @@ impl Expression {
         let all: usize = named.sum();
         let mut work = READ * all;
         for look in &self.shape.looks {
-            work = work.saturating_add(look.size(variables, all));
+            work = work.saturating_add(look.size(variables, all.max(1)));
             if work > EXPRESSION_WORK_MAX {
                 break;
             }

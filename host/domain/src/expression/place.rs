@@ -23,6 +23,8 @@ pub(super) enum Step {
     Field(String),
     /// All elements of a list or an object.
     Each,
+    /// One of them, which nobody knows. A list may be copied whole, into an error, if what is to pick it isn't whole.
+    Any,
 }
 
 /// Something that an expression goes through.
@@ -109,11 +111,15 @@ impl Sizes {
             ([Step::Each, rest @ ..], Value::Array(list)) => {
                 list.iter().for_each(|value| self.add(value, rest));
             }
+            ([Step::Any, rest @ ..], Value::Array(list)) => {
+                self.add_size(size(value));
+                list.iter().for_each(|value| self.add(value, rest));
+            }
             // Loops go through the names, an index gives one of the values.
-            ([Step::Each], Value::Object(fields)) => {
+            ([Step::Each | Step::Any], Value::Object(fields)) => {
                 fields.iter().for_each(|field| self.add_size(size_of_field(field)));
             }
-            ([Step::Each, rest @ ..], Value::Object(fields)) => {
+            ([Step::Each | Step::Any, rest @ ..], Value::Object(fields)) => {
                 fields.values().for_each(|value| self.add(value, rest));
             }
             // There is nothing in it.

@@ -31,6 +31,12 @@ pub(super) const FUNCTIONS: [&str; 16] = [
     "map",
 ];
 
+/// As much as so many values cost a list or an object that is written out, and each field of it.
+const MADE: usize = 8;
+
+/// As many values as a number's text has at the most: as many as 64 bytes of text are, and some.
+const NUMBER_AS_TEXT: usize = 6;
+
 /// What an expression looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -96,7 +102,8 @@ struct Loop<'a> {
 #[derive(Clone)]
 struct Elements {
     at: Place,
-    /// How many there are of a list that is written out, or of such a one in which they are.
+    /// How many there are of a list that is written out, or of such a one in which they are: as often as they may have
+    /// all that is looked at.
     written: Option<usize>,
     /// Whether they are that list's.
     is_written: bool,
@@ -119,6 +126,9 @@ impl<'a> Walk<'a> {
         let (rounds, times) = self.rounds();
         let size = match &expression.expr {
             Expr::Literal(LiteralValue::String(text)) => size_of_text(text.inner()) * (1 + self.copies),
+            // They are made, and made JSON if they are given.
+            Expr::List(list) => MADE + 2 * list.elements.len(),
+            Expr::Map(map) => MADE * (1 + map.entries.len()),
             _ => 1,
         };
         self.look(None, rounds, times * size);
@@ -149,15 +159,18 @@ impl<'a> Walk<'a> {
 
     fn path(&mut self, path: Path<'a>) -> Result<(), Misshapen> {
         let Path { root, steps, indices, .. } = path;
-        let times = 1 + self.copies;
+        let (rounds, repeats) = self.rounds();
+        // Each step is looked up in every scope.
+        self.look(None, rounds.clone(), repeats * steps.len() * (1 + self.loops.len()) / 2);
         let place = self.loops.iter().rposition(|of| root == of.element || root == of.gathered);
         let what = match place.and_then(|place| self.loops.get(place)) {
+            // A truth value or a number, or a list that is added to where it is.
+            Some(of) if root == of.gathered => return Ok(()),
             Some(of) => of.elements.at.then(&steps),
             None => self.variable(root, &steps)?,
         };
         let is_own = place.is_some_and(|place| place + 1 == self.loops.len());
-        let (rounds, repeats) = self.rounds();
-        self.look(Some(what), rounds.filter(|_| !is_own), times * repeats);
+        self.look(Some(what), rounds.filter(|_| !is_own), repeats * (1 + self.copies));
         self.copies = 0;
         indices.into_iter().try_for_each(|index| self.expression(index))
     }
@@ -168,7 +181,7 @@ impl<'a> Walk<'a> {
             return Err(Misshapen::Variable(name.into()));
         }
         let of = |steps: &[Step]| Place::Of { variable: name.into(), steps: steps.into() };
-        let fields = steps.iter().take_while(|step| **step != Step::Each).count();
+        let fields = steps.iter().take_while(|step| matches!(step, Step::Field(_))).count();
         let named = of(&steps[..fields]);
         if !self.shape.named.contains(&named) {
             self.shape.named.push(named);
@@ -194,6 +207,10 @@ impl<'a> Walk<'a> {
         if !is_operator && !FUNCTIONS.contains(&name) {
             return Err(Misshapen::Function(name.into()));
         }
+        if name == "string" {
+            let (rounds, times) = self.rounds();
+            self.look(None, rounds, times * NUMBER_AS_TEXT * (1 + self.copies));
+        }
         call.target.iter().try_for_each(|target| self.expression(target))?;
         call.args.iter().try_for_each(|argument| self.expression(argument))
     }
@@ -209,9 +226,9 @@ impl<'a> Walk<'a> {
         self.expression(&repeated.accu_init)?;
         self.look(Some(elements.at.clone()), None, elements.written.unwrap_or(1));
         self.loops.push(Loop { element: &repeated.iter_var, gathered: &repeated.accu_var, elements });
-        for part in [&repeated.loop_cond, &repeated.loop_step, &repeated.result] {
-            self.expression(part)?;
-        }
+        // The result is what is gathered, or what that is compared with.
+        self.expression(&repeated.loop_cond)?;
+        self.expression(&repeated.loop_step)?;
         self.loops.pop();
         Ok(())
     }
@@ -228,8 +245,8 @@ impl<'a> Walk<'a> {
                 is_part.then(|| Elements { at: from.at.then(&picked.steps), ..from })
             }
             Expr::List(list) if around.is_none() => {
-                let written = Some(list.elements.len());
-                Some(Elements { at: Place::Anywhere, written, is_written: true })
+                let sizes = list.elements.iter().map(size_of_written).sum::<Option<_>>()?;
+                Some(Elements { at: Place::Anywhere, written: Some(sizes), is_written: true })
             }
             of => {
                 let path = Path::of(of).filter(Path::is_there)?;
@@ -254,11 +271,35 @@ fn copies_within(expression: &Expr, copies: usize) -> usize {
         Expr::List(_) | Expr::Map(_) => copies + 1,
         Expr::Call(call) => match call.func_name.as_str() {
             operators::ADD => copies + 1,
-            operators::CONDITIONAL | operators::INDEX => copies,
+            operators::CONDITIONAL | operators::INDEX | "string" => copies,
             // What these give is small.
             _ => 0,
         },
         _ => copies,
+    }
+}
+
+/// How often what is written here may have all that is looked at; none if nobody knows.
+fn size_of_written(expression: &IdedExpr) -> Option<usize> {
+    let all = |parts: &[IdedExpr]| parts.iter().map(size_of_written).sum::<Option<usize>>();
+    match &expression.expr {
+        Expr::Literal(_) => Some(1),
+        of if Path::of(of).is_some() => Some(1),
+        Expr::List(list) => Some(1 + all(&list.elements)?),
+        Expr::Map(map) => map.entries.iter().try_fold(1, |sum, entry| match &entry.expr {
+            EntryExpr::MapEntry(entry) => Some(sum + 1 + size_of_written(&entry.value)?),
+            EntryExpr::StructField(_) => None,
+        }),
+        Expr::Call(call) => match call.func_name.as_str() {
+            operators::ADD | operators::CONDITIONAL | operators::INDEX | "string" => {
+                Some(1 + all(&call.args)? + call.target.as_deref().map_or(Some(0), size_of_written)?)
+            }
+            // What these give is small.
+            _ => Some(1),
+        },
+        Expr::Unspecified | Expr::Ident(_) | Expr::Select(_) | Expr::Struct(_) | Expr::Comprehension(_) => {
+            None
+        }
     }
 }
 
@@ -291,10 +332,10 @@ impl<'a> Path<'a> {
                     let [of, index] = &call.args[..] else { return None };
                     steps.push(match &index.expr {
                         Expr::Literal(LiteralValue::String(field)) => Step::Field(field.inner().into()),
-                        Expr::Literal(_) => Step::Each,
+                        Expr::Literal(LiteralValue::Int(_) | LiteralValue::UInt(_)) => Step::Each,
                         _ => {
                             indices.push(index);
-                            Step::Each
+                            Step::Any
                         }
                     });
                     &of.expr

@@ -120,6 +120,8 @@ fn what_goes_through_too_much_is_not_evaluated() {
     let list = |count: usize| json!(vec![1; count]);
     let own = read("data.all(x, x == 1)").unwrap();
     assert!(own.matches(&event(list(32_000)), &mut 0));
+    let ordinary = read("data.exists(i, i > 10 && i < 20 || i == 99)").unwrap();
+    assert!(ordinary.work(&event(list(32_000))) < EXPRESSION_WORK_MAX);
     let too_much = own.value(&event(list(500_000)), &mut 0);
     assert_eq!(too_much, Err(EvaluationError::TooMuch { max: EXPRESSION_WORK_MAX }));
     // Each round looks at as much as is there.
@@ -160,6 +162,13 @@ fn a_written_list_repeats_what_is_in_its_loops() {
             && !many.matches(&ones(5_000), &mut 0)
     );
     assert!(many.work(&ones(100)) > 40 * few.work(&ones(100)));
+    let nested =
+        |of: &str, count| format!("[[{}]].all(x, x.all(y, y.all(z, z == 1)))", vec![of; count].join(","));
+    let [once, often] = [1, 80].map(|count| read(&nested("data", count)).unwrap());
+    assert!(once.matches(&ones(5_000), &mut 0) && !often.matches(&ones(5_000), &mut 0));
+    let sum = read(&format!("[{}].all(x, x.all(y, y == 1))", ["data"; 80].join("+"))).unwrap();
+    assert!(sum.work(&ones(100)) > 20 * once.work(&ones(100)));
+    assert!(read("[data.map(a, data)].all(x, x.all(y, y.all(z, z == 1)))").is_err());
     assert!(read("['or', 'x'].exists(x, topic.startsWith(x))").unwrap().matches(&ones(100_000), &mut 0));
 }
 
@@ -244,13 +253,29 @@ fn what_makes_much_of_its_input_goes_through_more() {
     let copies = |count: usize| count * (count + 1) / 2 + count - 1;
     let steps = 2 * 100 - 1;
     assert_eq!(work(&sum("data", 100)), 1_000 * (READ + copies(100)) + steps);
-    assert_eq!(work(&format!("[{}]", vec!["data"; 100].join(","))), 1_000 * (READ + 200) + 101);
+    assert_eq!(work(&format!("[{}]", vec!["data"; 100].join(","))), 1_000 * (READ + 200) + 8 + 3 * 100);
     let body = |count| work(&format!("data.all(x, {})", vec!["x == x"; count].join("&&")));
     let texts = |length| work(&format!("data.map(x, '{}')", "x".repeat(length)));
+    let numbers = |count| work(&format!("data.map(x, {})", vec!["string(x)"; count].join("+")));
+    assert!(numbers(50) > 50 * 50 / 2 * 1_000);
+    assert!(work(&format!("size({})", vec!["string(data)"; 50].join("+"))) > 50 * 50 / 2 * 1_000);
     assert!(texts(900) > texts(1) + 1_000 * (900 / 64));
     assert!(body(100) > 20 * body(2), "{} {}", body(100), body(2));
     let many = read(&sum("data", 100)).unwrap().value(&event(json!(vec![1; 5_000])), &mut 0);
     assert!(matches!(many, Err(EvaluationError::TooMuch { .. })), "{many:?}");
+}
+
+/// The loops go on in spite of errors.
+#[test]
+fn errors_count_as_what_is_copied_into_them() {
+    let lists = |count: usize| event(json!({"few": vec![1; 100], "many": vec![1; count], "half": 0.5}));
+    for text in ["data.few.exists(x, data.many[0.5] == x)", "data.few.exists(x, data.many[data.half] == x)"] {
+        let read = read(text).unwrap();
+        assert!(read.work(&lists(5_000)) > 100 * 5_000 && read.work(&lists(5)) < 5_000, "{text}");
+    }
+    let fields = |count| format!("data.few.exists(x, data{} == x)", ".a".repeat(count));
+    let [short, long] = [1, 450].map(|count| read(&fields(count)).unwrap().work(&lists(5)));
+    assert!(long > 20 * short, "{short} {long}");
 }
 
 #[test]
