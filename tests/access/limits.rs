@@ -323,14 +323,20 @@ async fn stalled_push(on: &Channel, tenant: &str) -> Status {
     ComponentServiceClient::new(on.clone()).push_component(stalled).await.unwrap_err()
 }
 
+/// As many of a tenant's as there may be, once one more was refused.
+async fn stalled_pushes(on: &Channel) -> FuturesUnordered<impl Future<Output = Status>> {
+    let mut pushes: FuturesUnordered<_> =
+        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| stalled_push(on, "a")).collect();
+    let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    pushes
+}
+
 #[tokio::test]
 async fn a_tenant_uploads_little_at_a_time_and_not_for_ever() {
     let host = Host::start().await;
     let on = host.connect_from(2).await;
-    let mut pushes: FuturesUnordered<_> =
-        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| stalled_push(&on, "a")).collect();
-    let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let mut pushes = stalled_pushes(&on).await;
     let (neighbours, first) = futures::join!(stalled_push(&on, "b"), pushes.next());
     for ended in [neighbours, first.unwrap()] {
         assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
@@ -354,11 +360,7 @@ async fn upload_again(host: &Host, on: &Channel) {
 async fn what_is_there_already_needs_no_room_among_uploads() {
     let host = Host::start().await;
     let on = host.connect_from(2).await;
-    let mut pushes: FuturesUnordered<_> =
-        (0..UPLOADS_PER_TENANT_MAX + 1).map(|_| stalled_push(&on, "a")).collect();
-    let refused = timeout(SOON, pushes.next()).await.unwrap().unwrap();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    // The others are under way.
+    let pushes = stalled_pushes(&on).await;
     let again = join_all((0..20).map(|_| upload_again(&host, &on)));
     timeout(SOON, again).await.expect("they wait for each other alone");
     // To ask where to begin needs none, either.
