@@ -56,6 +56,8 @@ conformance!(
     an_idempotency_key_is_free_again_after_7_days
     starts_of_a_batch_succeed_or_fail_by_themselves
     a_run_goes_from_start_to_success
+    an_output_is_kept_whole_however_large_it_is
+    a_large_output_under_an_old_lease_is_void
     a_failed_attempt_waits_for_its_next_time
     an_outcome_under_an_old_lease_is_void
     runs_of_a_lost_host_are_taken_up_again_three_times
@@ -83,6 +85,7 @@ conformance!(
     every_event_of_a_batch_without_a_run_is_on_record
     what_is_gathered_waits_for_its_time
     a_task_comes_after_another_with_its_output
+    what_comes_after_a_task_is_given_all_of_a_large_output
     an_end_that_nobody_waits_for_is_no_event
     tasks_that_come_after_each_other_are_no_loop
     runs_that_start_each_other_by_events_come_to_an_end

@@ -27,9 +27,11 @@ use innkeeper_domain::Timestamp;
 use innkeeper_domain::backfill::{Again, BackfillSpec};
 use innkeeper_domain::calendar::{BundledZones, Schedule};
 use innkeeper_domain::component::{Component, Shape};
+use innkeeper_domain::failure::{AttemptEnd, Outcome, Usage};
 use innkeeper_domain::holiday::Holidays;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TriggerId};
+use innkeeper_domain::limits::{OUTPUT_BYTES_MAX, OUTPUT_PIECE_BYTES};
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::quota::Quota;
@@ -43,7 +45,7 @@ use innkeeper_store::postgres::PostgresStore;
 use innkeeper_store::sqlite::SqliteStore;
 use innkeeper_store::transfer::{self, Place, Seen, Summary, TABLES};
 use innkeeper_store::{
-    NewBackfill, NewRun, NewTask, NewTrigger, Page, RunFilter, StartOptions, Store, StoreError,
+    Finish, NewBackfill, NewRun, NewTask, NewTrigger, Page, RunFilter, StartOptions, Store, StoreError,
 };
 use observe::difference;
 use side::{Side, another_host, digest, name};
@@ -318,6 +320,38 @@ async fn busy(store: &dyn Store) -> Vec<RunId> {
     store.host_start(host.clone(), at(1_000), at(3)).await.unwrap();
     assert_eq!(store.runs_claim(host.id, &Labels::default(), 8, at(3)).await.unwrap().len(), 8);
     ids
+}
+
+/// However a store keeps them.
+#[tokio::test]
+async fn large_outputs_are_taken_along_whole() {
+    let sizes = [0, 1, OUTPUT_PIECE_BYTES, OUTPUT_PIECE_BYTES + 1, 300_000, OUTPUT_BYTES_MAX];
+    let payload = |bytes: usize| Payload {
+        content_type: "application/octet-stream".into(),
+        bytes: (0..bytes).map(|at| (at % 251) as u8).collect(),
+    };
+    for (from, to) in [(Kind::Sqlite, Kind::Sqlite), (Kind::Sqlite, Kind::Postgres)] {
+        let (original, copy) = (Somewhere::new(from), Somewhere::new(to));
+        let store = original.open().await;
+        busy(store.as_ref()).await;
+        let host = host("two", at(4));
+        store.host_start(host.clone(), at(1_000), at(4)).await.unwrap();
+        let claimed = store.runs_claim(host.id, &Labels::default(), sizes.len(), at(4)).await.unwrap();
+        assert_eq!(claimed.len(), sizes.len());
+        for (run, bytes) in claimed.iter().zip(sizes) {
+            let end = AttemptEnd { outcome: Outcome::Output(payload(bytes)), usage: Usage::default() };
+            let finish = Finish { lease: run.lease, end, again_at: None, lines: Vec::new() };
+            store.run_finish_if_leased(finish, at(5)).await.unwrap();
+        }
+        copy.restore(&original.backup().await).await.unwrap();
+        let restored = copy.open().await;
+        for (run, bytes) in claimed.iter().zip(sizes) {
+            let output = restored.run_get(run.tenant_id, run.lease.run).await.unwrap().output;
+            assert!(output == Some(payload(bytes)), "{bytes} bytes, {from:?} to {to:?}");
+        }
+        let again = tables(&copy.backup().await);
+        assert!(tables(&original.backup().await) == again, "{from:?} to {to:?}");
+    }
 }
 
 /// Who restores a backup that was made while a host executed runs has them executed again.

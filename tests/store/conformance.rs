@@ -14,6 +14,8 @@ mod gates;
 mod holidays;
 #[path = "limits.rs"]
 mod limits;
+#[path = "outputs.rs"]
+mod outputs;
 #[path = "records.rs"]
 mod records;
 #[path = "retention.rs"]
@@ -34,6 +36,7 @@ pub use fleet::*;
 pub use gates::*;
 pub use holidays::*;
 pub use limits::*;
+pub use outputs::*;
 pub use records::*;
 pub use retention::*;
 pub use runs::*;

@@ -3,6 +3,7 @@
 use super::*;
 use innkeeper_domain::event::{Deciders, Event, deliver};
 use innkeeper_domain::expression::Compiled;
+use innkeeper_domain::limits::OUTPUT_PIECE_BYTES;
 use innkeeper_domain::quota::Quota;
 use innkeeper_domain::rule::{AfterRule, EventRule, Gather, When};
 
@@ -192,6 +193,18 @@ pub async fn a_task_comes_after_another_with_its_output(f: Fixture) {
     assert_eq!(f.inputs("always").await, ["[1]", failure, nothing]);
     let runs = f.store.run_list(f.tenant.id, RunFilter::default(), page(50, None)).await.unwrap().items;
     assert_eq!(runs.iter().filter(|run| run.trigger.is_some()).count(), 5);
+}
+
+pub async fn what_comes_after_a_task_is_given_all_of_a_large_output(f: Fixture) {
+    f.task("then").await;
+    f.follow("then", after("work", When::Success)).await.unwrap();
+    f.start("1").await;
+    let claimed = f.claim(1).await.remove(0);
+    let end = large_output(3 * OUTPUT_PIECE_BYTES - 1);
+    f.finish(&claimed, end.clone(), None).await.unwrap();
+    assert_eq!(f.deliver(11).await, 1);
+    let next = f.claim(1).await.remove(0);
+    assert!(Outcome::Output(next.input) == end.outcome);
 }
 
 pub async fn an_end_that_nobody_waits_for_is_no_event(f: Fixture) {

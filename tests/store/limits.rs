@@ -52,13 +52,13 @@ impl Fixture {
         }
     }
 
-    async fn stored(&self) -> u64 {
+    pub async fn stored(&self) -> u64 {
         let used = self.store.tenant_use(self.tenant.id, at(5)).await.expect("what is used");
         used.0[&Quota::StoredBytes]
     }
 
     /// What the rows say that can be read.
-    async fn stored_by_rows(&self) -> u64 {
+    pub async fn stored_by_rows(&self) -> u64 {
         let components = self.store.component_list(self.tenant.id, page(99, None)).await.unwrap().items;
         let mut sum: u64 = components.iter().map(|component| component.size).sum();
         for run in

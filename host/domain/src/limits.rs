@@ -405,6 +405,10 @@ pub const WRITES_PER_COMMIT_MAX: usize = 512;
 pub const LARGE_WRITE_BYTES: usize = 32 * 1024;
 /// After so many bytes a commit takes no further write.
 pub const WRITES_PER_COMMIT_BYTES: usize = 256 * 1024;
+/// The same of a commit that isn't synced.
+pub const PARTS_PER_COMMIT_BYTES: usize = 64 * 1024;
+/// The pieces that the embedded store writes an output in.
+pub const OUTPUT_PIECE_BYTES: usize = 64 * 1024;
 /// What a line of a log costs beside its text when it is written, in bytes of one value that would take as long.
 pub const LOG_LINE_COST: usize = 1024;
 /// Lines of logs that one write takes, of one attempt, and bytes of their texts.

@@ -1,8 +1,10 @@
 //! The crowd: threads for guests that take long. They give way to all that the host itself does, and share what is
 //! left by tenant: who goes next is of the tenant that has worked least. A guest that is soon done never comes here.
 //!
-//! How they give way: they work only when a processor has nothing else to do, and whoever wakes up takes it from them at
-//! once. When a host never has nothing to do, one more thread sees to it that the crowd comes on.
+//! How they give way: they work only when a processor has nothing else to do, and whoever wakes up takes it from them. Not
+//! always at once, though: Linux (since 6.6) may let one that has worked just before wait for the clock's next tick, some
+//! milliseconds, unless it is asked to choose again. So it is, after each poll. When a host never has nothing to do, one more
+//! thread sees to it that the crowd comes on.
 
 use crate::meter::{nanos, thread_clock};
 use futures::FutureExt;
@@ -180,6 +182,8 @@ impl Shared {
         member.poll();
         let took = thread_clock().saturating_sub(begun);
         self.queue().worked(member.tenant, nanos(took));
+        // So that the kernel chooses anew: somebody may wait for the processor.
+        thread::yield_now();
     }
 
     /// Polls once in a while if nobody else does.

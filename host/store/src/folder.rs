@@ -7,7 +7,7 @@ use std::path::Path;
 /// A data folder that no other host has open, as long as this lives.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -22,7 +22,7 @@ impl FolderLock {
             .open(&path)
             .map_err(|e| unavailable("open", &path, &e))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Conflict(format!(
                 "another process has the data folder {} open; stop it, or use another folder",
                 folder.display()
@@ -32,7 +32,32 @@ impl FolderLock {
     }
 }
 
+impl Drop for FolderLock {
+    /// Closing the file wouldn't do: a process that is just being started still has it open.
+    fn drop(&mut self) {
+        // What can't be unlocked is so at the latest when all have closed it.
+        let _ = self.file.unlock();
+    }
+}
+
 /// A file or folder that can't be used now.
 pub(crate) fn unavailable(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("can't {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_has_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        // As a process has it between being forked and becoming its program.
+        let inherited = lock.file.try_clone().unwrap();
+        assert!(matches!(FolderLock::take(folder.path()), Err(StoreError::Conflict(_))));
+        drop(lock);
+        drop(FolderLock::take(folder.path()).unwrap());
+        drop(inherited);
+    }
 }

@@ -228,10 +228,11 @@ pub trait RunStore: Send + Sync + 'static {
         after: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Keeps what running attempts have said. News of an attempt that has lost its lease are dropped.
+    /// Keeps what running attempts have said. News of an attempt that has lost its lease are dropped. Where the store is
+    /// this machine's, the last of it may be lost if the machine fails, with the attempt.
     async fn runs_news(&self, news: Vec<AttemptNews>) -> Result<(), StoreError>;
 
-    /// Commits the end of an attempt, together with all that belongs to it. `LeaseLost`: nothing was
-    /// written. Returns the run's state after it.
+    /// Commits the end of an attempt, together with all that belongs to it. `LeaseLost`: nothing is
+    /// seen of it. Returns the run's state after it.
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError>;
 }

@@ -3,7 +3,7 @@
 use super::backfill_advance::{advance, read_due};
 use super::cancel::{OF_BACKFILL, cancel_unbegun};
 use super::row::{At, Id, Json, Word, bad_token, limit, paged, signed, unsigned};
-use super::writer::ROW;
+use super::writer::{ROW, Size};
 use super::{SqliteStore, audit, backfill_advance, trigger};
 use crate::record;
 use crate::words::{hidden, no_backfill, too_many_backfills};
@@ -164,7 +164,7 @@ impl BackfillStore for SqliteStore {
             }
         };
         let bytes = ROW * step.run_ids.len();
-        self.writer.write_sized(bytes, move |c| advance(c, &step, now), wake).await
+        self.writer.write_sized(Size::of(bytes), move |c| advance(c, &step, now), wake).await
     }
 }
 

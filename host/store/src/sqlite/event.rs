@@ -2,7 +2,7 @@
 
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::trigger_advance::Advanced;
-use super::writer::ROW;
+use super::writer::{ROW, Size};
 use super::{SqliteStore, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
 use crate::standing::Account;
@@ -45,7 +45,7 @@ impl EventStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let bytes = events.iter().map(|event| ROW + event.data.bytes.len()).sum();
         let publish = move |c: &Connection| publish(c, tenant, &events, &change);
-        self.writer.write_sized(bytes, publish, move |_| hints.events_changed()).await
+        self.writer.write_sized(Size::of(bytes), publish, move |_| hints.events_changed()).await
     }
 
     async fn events_after(
@@ -98,7 +98,7 @@ impl EventStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write_sized(bytes, apply, wake).await?.created)
+        Ok(self.writer.write_sized(Size::of(bytes), apply, wake).await?.created)
     }
 
     async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError> {

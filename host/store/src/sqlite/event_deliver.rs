@@ -3,7 +3,7 @@
 use super::event::{NewRow, append, head};
 use super::row::{At, Id, Word, signed};
 use super::trigger_advance::Advanced;
-use super::{quota, task, trigger_fire};
+use super::{output, quota, task, trigger_fire};
 use crate::events::EndedRun;
 use crate::starting::{Standing, Start, Starting};
 use crate::{Deliver, NewTrigger, StoreError};
@@ -127,7 +127,11 @@ fn output_of(c: &Connection, run: RunId) -> Result<Option<Payload>, StoreError> 
         c.prepare_cached("SELECT output_type, output FROM run WHERE id = ?1 AND state = 'succeeded'")?;
     let found =
         get.query_row([Id(run.0)], |row| Ok(Payload { content_type: row.get(0)?, bytes: row.get(1)? }));
-    Ok(found.optional()?)
+    let mut output: Option<Payload> = found.optional()?;
+    if let Some(output) = &mut output {
+        output::add_further(c, run, &mut output.bytes)?;
+    }
+    Ok(output)
 }
 
 /// Makes an event of a run's end, if a trigger waits for it; whether there is one. `followed`: a trigger may come after

@@ -4,7 +4,7 @@
 use super::cancel::count_down;
 use super::gate::read_passage;
 use super::row::{At, Id, Json, micros, signed, unsigned};
-use super::{gate, quota, usage};
+use super::{gate, output, quota, usage};
 use crate::billing::{BillKey, of_end};
 use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
 use crate::standing::bytes_of_line;
@@ -42,7 +42,8 @@ fn leased(c: &Connection, lease: Lease) -> Result<(Leased, Timestamp), StoreErro
     row.optional()?.ok_or(StoreError::LeaseLost)
 }
 
-/// Ends a lease, and says what became of its run. `LeaseLost`: nothing was written.
+/// Ends a lease, and says what became of its run. `LeaseLost`: nothing was written. The further pieces of an output
+/// are there already.
 pub(super) fn end(
     c: &Connection,
     lease: Lease,
@@ -64,6 +65,9 @@ pub(super) fn end(
     if used != Used::default() {
         usage::bill(c, BillKey::of(run.tenant, run.task, now), &used)?;
     }
+    if ended.output.is_none() {
+        output::delete_further(c, lease.run)?;
+    }
     let failure = ended.failure.as_deref();
     c.prepare_cached(
         "UPDATE run SET state = ?2, available_at = coalesce(?3, available_at), finished_at = ?4,
@@ -80,7 +84,7 @@ pub(super) fn end(
         ended.available_at.map(At),
         ended.finished_at.map(At),
         ended.output.map(|output| &output.content_type),
-        ended.output.map(|output| &output.bytes),
+        ended.output.map(|output| output::first(&output.bytes)),
         ended.attempt.is_some(),
         failure.map(|f| f.kind.as_str()),
         failure.map(|f| &f.code),

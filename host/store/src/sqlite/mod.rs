@@ -1,7 +1,7 @@
 //! The embedded store: SQLite in WAL mode, synchronous FULL, and a folder of component files.
 //!
 //! One thread writes, and commits what has queued up together, so that every acknowledgement follows the
-//! disk and yet many share one sync. Reads have connections of their own and never wait for the writer.
+//! disk and yet many share one sync; but what running attempts say follows it only at their end. Reads have connections of their own and never wait for the writer.
 //!
 //! ```text
 //! DIR/innkeeper.db     everything but bytes
@@ -29,6 +29,7 @@ mod holiday;
 mod host;
 mod inline;
 pub(crate) mod moved;
+mod output;
 mod quota;
 mod readers;
 mod retention;
@@ -79,6 +80,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0007_limits.sql"),
     include_str!("../../migrations/sqlite/0008_runs.sql"),
     include_str!("../../migrations/sqlite/0009_events.sql"),
+    include_str!("../../migrations/sqlite/0010_outputs.sql"),
 ];
 
 /// The database in a store's folder.
@@ -280,6 +282,7 @@ mod tests {
             (trigger_advance::DUE_LAST, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
             (trigger_retime::OUTDATED, "trigger_edition"),
+            (output::PIECES, "sqlite_autoindex_output_piece_1"),
         ] {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let parameters = vec![1i64; plan.parameter_count()];

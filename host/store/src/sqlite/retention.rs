@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use super::component::is_unused;
 use super::row::{At, Id, signed};
-use super::{quota, retention_tenant, upload};
+use super::{output, quota, retention_tenant, upload};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -273,13 +273,14 @@ pub(super) fn delete_run(c: &Connection, run: Uuid, lines: &mut i64) -> Result<u
         return Ok(0);
     }
     c.prepare_cached("DELETE FROM attempt WHERE run_id = ?1")?.execute([Id(run)])?;
+    let further = output::delete_further(c, RunId(run))?;
     let mut delete = c.prepare_cached(
         "DELETE FROM run WHERE id = ?1
          RETURNING tenant_id, octet_length(input) + coalesce(octet_length(output), 0)",
     )?;
     let deleted = delete.query_row([Id(run)], |row| Ok((row.get::<_, Id>(0)?.0, row.get::<_, i64>(1)?)));
     let Some((tenant, bytes)) = deleted.optional()? else { return Ok(0) };
-    quota::store(c, TenantId(tenant), -(bytes + signed(STORED_BYTES_PER_RUN)))?;
+    quota::store(c, TenantId(tenant), -(bytes + further + signed(STORED_BYTES_PER_RUN)))?;
     Ok(1)
 }
 

@@ -6,8 +6,8 @@ use super::expire::{self, Expired};
 use super::finish::{end, news};
 use super::retry::retry;
 use super::row::{At, Id, Json, Word, bad_token, in_states, labels, limit, of_kinds, paged, unsigned};
-use super::writer::ROW;
-use super::{SqliteStore, audit, gate, start, task, trigger};
+use super::writer::{ROW, Size};
+use super::{SqliteStore, audit, gate, output, start, task, trigger};
 use crate::ending::{AfterLease, LeaseEnd};
 use crate::record;
 use crate::reopen::in_order;
@@ -23,6 +23,7 @@ use innkeeper_domain::failure::{Failure, Outcome, RetryAdvice, Usage};
 use innkeeper_domain::gate::Passage;
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::limits::OUTPUT_PIECE_BYTES;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
@@ -48,7 +49,7 @@ impl RunStore for SqliteStore {
             }
             Ok(results)
         };
-        self.writer.write_sized(bytes, start, move |_| hints.runs_ready.notify_one()).await
+        self.writer.write_sized(Size::of(bytes), start, move |_| hints.runs_ready.notify_one()).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -218,7 +219,9 @@ impl RunStore for SqliteStore {
         let runs: Vec<RunId> = all.iter().map(|news| news.lease.run).collect();
         let wake = move |(): &()| runs.iter().for_each(|run| hints.run_changed(*run));
         let bytes = all.iter().flat_map(|news| &news.lines).map(LogLine::cost).sum();
-        self.writer.write_sized(bytes, move |c| all.iter().try_for_each(|one| news(c, one)), wake).await
+        self.writer
+            .write_sized(Size::of_part(bytes), move |c| all.iter().try_for_each(|one| news(c, one)), wake)
+            .await
     }
 
     async fn run_finish_if_leased(&self, finish: Finish, now: Timestamp) -> Result<RunState, StoreError> {
@@ -236,13 +239,18 @@ impl RunStore for SqliteStore {
                 hints.events_changed();
             }
         };
-        let output = match &finish.end.outcome {
-            Outcome::Output(output) => output.bytes.len(),
-            Outcome::Failure(_) => 0,
-        };
-        let bytes = output + finish.lines.iter().map(LogLine::cost).sum::<usize>();
+        let finish = Arc::new(finish);
+        let mut bytes = finish.lines.iter().map(LogLine::cost).sum::<usize>();
+        if let Outcome::Output(output) = &finish.end.outcome {
+            bytes += output::first(&output.bytes).len();
+            for piece in output::further(output.bytes.len()) {
+                let finish = Arc::clone(&finish);
+                let store = move |c: &Connection| output::store(c, &finish, piece);
+                self.writer.write_sized(Size::of_part(OUTPUT_PIECE_BYTES), store, |()| ()).await?;
+            }
+        }
         let end = move |c: &Connection| end(c, finish.lease, LeaseEnd::Outcome(&finish), now);
-        self.writer.write_sized(bytes, end, wake).await.map(|after| after.state)
+        self.writer.write_sized(Size::of(bytes), end, wake).await.map(|after| after.state)
     }
 }
 
@@ -349,6 +357,9 @@ fn get(c: &Connection, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
         Ok(run)
     });
     let mut run = found.optional()?.ok_or_else(|| StoreError::NotFound(format!("run {id}")))?;
+    if let Some(output) = &mut run.output {
+        output::add_further(c, id, &mut output.bytes)?;
+    }
     run.waits_for = gate::waits_for(c, id, run.passage.hold)?;
     let mut attempts = c.prepare_cached(
         "SELECT number, host_id, started_at, finished_at, failure_kind, failure_code, failure_message, wall,

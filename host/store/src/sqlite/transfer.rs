@@ -1,7 +1,7 @@
 //! The embedded store as the source and the target of a transfer.
 
 use super::files::ComponentFiles;
-use super::{DATABASE_FILE, MIGRATIONS, connect, migrate, newer, version};
+use super::{DATABASE_FILE, MIGRATIONS, connect, migrate, newer, output, version};
 use crate::folder::unavailable;
 use crate::transfer::{
     Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Header, NEEDED_COMPONENTS, Part, Parts, Row, Sender,
@@ -10,12 +10,14 @@ use crate::transfer::{
 use crate::{FolderLock, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::component::Digest;
+use innkeeper_domain::ids::RunId;
 use innkeeper_domain::limits::BACKUP_TRIES_MAX;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql, Transaction, params_from_iter};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 const COMPONENTS: &str = "components";
 /// Where a store is made, in its folder, before it is one.
@@ -100,14 +102,45 @@ fn export_table(c: &Connection, name: &str, to: &Sender) -> Result<(), StoreErro
     if columns.is_empty() {
         return Ok(());
     }
+    let outputs = Outputs::of(c, name, &columns)?;
     let mut list = c.prepare(&format!("SELECT {} FROM {}", quoted(&columns), quote(name)))?;
     to.send_blocking(table(name, columns))?;
     let (mut rows, mut batch) = (list.query([])?, Batch::default());
     while let Some(row) = rows.next()? {
         let values = (0..row.as_ref().column_count()).map(|at| read(row.get_ref(at)?));
-        to.send_blocking(batch.push(values.collect::<Result<Row, StoreError>>()?))?;
+        let mut values = values.collect::<Result<Row, StoreError>>()?;
+        if let Some(outputs) = &outputs {
+            outputs.make_whole(c, &mut values)?;
+        }
+        to.send_blocking(batch.push(values))?;
     }
     to.send_blocking(batch.rest())
+}
+
+/// Where the outputs of runs are, which are given whole.
+struct Outputs {
+    id: usize,
+    output: usize,
+}
+
+impl Outputs {
+    /// None if there are none in the table, or the schema is of before there were pieces.
+    fn of(c: &Connection, name: &str, columns: &[String]) -> Result<Option<Self>, StoreError> {
+        if name != "run" || self::columns(c, output::FURTHER)?.is_empty() {
+            return Ok(None);
+        }
+        let at = |name| columns.iter().position(|column| column == name);
+        Ok(at("id").zip(at("output")).map(|(id, output)| Self { id, output }))
+    }
+
+    fn make_whole(&self, c: &Connection, row: &mut [Value]) -> Result<(), StoreError> {
+        let Value::Blob(run) = &row[self.id] else { return Ok(()) };
+        let run = Uuid::from_slice(run).map_err(|e| StoreError::Corrupt(format!("a run's id: {e}")))?;
+        match &mut row[self.output] {
+            Value::Blob(output) => output::add_further(c, RunId(run), output),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn table(name: &str, columns: Vec<String>) -> Part {
@@ -286,6 +319,8 @@ mod tests {
         let mut list = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
         let tables = list.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut tables: Vec<_> = tables.map(Result::unwrap).collect();
+        // Outputs go along whole.
+        tables.retain(|table| table != output::FURTHER);
         tables.push(COMPONENT_BYTES.into());
         tables.sort();
         let mut taken = TABLES;

@@ -4,7 +4,7 @@ use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Advanced, Due, advance};
-use super::writer::ROW;
+use super::writer::{ROW, Size};
 use super::{
     SqliteStore, audit, backfill, event_deliver, holiday, secret, task, trigger_advance, trigger_fire,
     trigger_retime,
@@ -302,7 +302,7 @@ impl TriggerStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write_sized(bytes, apply, wake).await?.created)
+        Ok(self.writer.write_sized(Size::of(bytes), apply, wake).await?.created)
     }
 
     async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError> {
@@ -335,7 +335,7 @@ impl TriggerStore for SqliteStore {
                 hints.orders.notify_one();
             }
         };
-        Ok(self.writer.write_sized(bytes, fire, wake).await?.0)
+        Ok(self.writer.write_sized(Size::of(bytes), fire, wake).await?.0)
     }
 
     async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {

@@ -4,6 +4,7 @@ use super::SqliteStore;
 use super::quota::check_stored;
 use super::row::{At, Id, signed, unsigned};
 use super::tenant::by_id;
+use super::writer::Size;
 use crate::words::{misplaced, missing, too_many, uploading};
 use crate::{StoreError, UploadStore};
 use async_trait::async_trait;
@@ -74,7 +75,7 @@ impl UploadStore for SqliteStore {
             )?;
             Ok(then)
         };
-        self.writer.write_sized(sent, append, |_| ()).await
+        self.writer.write_sized(Size::of(sent), append, |_| ()).await
     }
 
     async fn upload_bytes(&self, tenant: TenantId, digest: Digest) -> Result<Vec<u8>, StoreError> {

@@ -3,14 +3,15 @@
 //! committed where it is asked for.
 //!
 //! Large writes have a commit to themselves, and at most half of the time while there are small ones: those of a
-//! tenant whose runs have a lot to say would be in the way of everybody's else.
+//! tenant whose runs have a lot to say would be in the way of everybody's else. Parts of what is only whole when more is
+//! written, as the pieces of an output, are not synced by themselves: the write that they are for does that.
 
 use super::checkpoint;
 use super::row::from_sqlite;
 use crate::StoreError;
 use innkeeper_domain::limits::{
-    LARGE_WRITE_BYTES, LARGE_WRITES_WAITING_MAX, WRITES_PER_COMMIT_BYTES, WRITES_PER_COMMIT_MAX,
-    WRITES_WAITING_MAX,
+    LARGE_WRITE_BYTES, LARGE_WRITES_WAITING_MAX, PARTS_PER_COMMIT_BYTES, WRITES_PER_COMMIT_BYTES,
+    WRITES_PER_COMMIT_MAX, WRITES_WAITING_MAX,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -41,9 +42,33 @@ pub(super) enum Writer {
 /// A write that waits.
 pub(super) struct Queued {
     job: Job,
+    size: Size,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What a write costs, and what is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
     /// About how much it writes.
     bytes: usize,
-    _room: Option<OwnedSemaphorePermit>,
+    /// Whether it is on disk when it is answered. Otherwise it is at the latest when what is written after it is.
+    synced: bool,
+}
+
+impl Size {
+    pub fn of(bytes: usize) -> Self {
+        Self { bytes, synced: true }
+    }
+
+    /// For what is a part of something, or may be lost with the attempt that it is of if the machine fails. A small one
+    /// shares the sync of the others all the same.
+    pub fn of_part(bytes: usize) -> Self {
+        Self { bytes, synced: false }
+    }
+
+    fn is_large(self) -> bool {
+        self.bytes >= LARGE_WRITE_BYTES
+    }
 }
 
 /// How long what needn't be on disk is waited for.
@@ -74,7 +99,7 @@ impl Writer {
         }
     }
 
-    /// Runs `write` in a transaction and answers when it is on disk. An error of it undoes it alone.
+    /// Runs `write` in a transaction and answers when it is on disk (see [`Size`]). An error of it undoes it alone.
     /// `after` is called on the writer's thread once it is committed, whether or not anybody waits still:
     /// the place for wake-ups.
     pub async fn write<T: Send + 'static>(
@@ -82,13 +107,13 @@ impl Writer {
         write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.write_sized(0, write, after).await
+        self.write_sized(Size::of(0), write, after).await
     }
 
-    /// The same with a write of about so many bytes, which waits for smaller ones if they are many.
+    /// The same with a write of another size. One of many bytes waits for smaller ones.
     pub async fn write_sized<T: Send + 'static>(
         &self,
-        bytes: usize,
+        size: Size,
         write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -110,13 +135,13 @@ impl Writer {
         match self {
             Self::Thread { jobs, room, large_room, .. } => {
                 let jobs = jobs.as_ref().ok_or_else(stopped)?;
-                let room = if bytes < LARGE_WRITE_BYTES { room } else { large_room };
+                let room = if size.is_large() { large_room } else { room };
                 let room = Arc::clone(room).acquire_owned().await.map_err(|_| stopped())?;
-                jobs.send(Queued { job, bytes, _room: Some(room) }).map_err(|_| stopped())?;
+                jobs.send(Queued { job, size, _room: Some(room) }).map_err(|_| stopped())?;
             }
             Self::Inline(connection) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                commit_together(&connection, [Queued { job, bytes, _room: None }]);
+                commit_together(&connection, Ok(()), [Queued { job, size, _room: None }]);
             }
         }
         answered.await.map_err(|_| stopped())?
@@ -143,6 +168,8 @@ struct Queue {
     /// As they came, but a larger one as if it had come later: by the time that counts, and a number.
     large: BTreeMap<(Instant, u64), Queued>,
     numbers: u64,
+    /// Whether commits sync.
+    syncs: bool,
     /// Whether small ones were written since the last large ones.
     shares: bool,
     /// When the next large one has its turn.
@@ -155,23 +182,56 @@ const LATER: Duration = Duration::from_micros(1);
 impl Queue {
     fn new(come: Receiver<Queued>) -> Self {
         let (small, large) = (Vec::new(), BTreeMap::new());
-        Self { come, small, small_bytes: 0, large, numbers: 0, shares: false, large_at: Instant::now() }
+        Self {
+            come,
+            small,
+            small_bytes: 0,
+            large,
+            numbers: 0,
+            syncs: true,
+            shares: false,
+            large_at: Instant::now(),
+        }
     }
 
     /// Until nobody can ask for more, and nothing waits.
     fn write_all(mut self, connection: &Connection) {
         while self.wait() {
+            let begun = Instant::now();
             if !self.small.is_empty() {
-                commit_together(connection, self.small.drain(..));
+                let synced = self.sync(connection, true);
+                commit_together(connection, synced, self.small.drain(..));
                 (self.small_bytes, self.shares) = (0, true);
             }
-            let begun = Instant::now();
-            if begun >= self.large_at && !self.large.is_empty() {
-                commit_together(connection, self.take_large());
-                let shares = std::mem::take(&mut self.shares);
-                self.large_at = begun + if shares { begun.elapsed() * 2 } else { Duration::ZERO };
+            if !self.large.is_empty() && Instant::now() >= self.large_at {
+                self.write_large(connection, begun.elapsed());
             }
         }
+    }
+
+    /// Goes on for as long as the small ones before have taken, and that with one commit at least.
+    fn write_large(&mut self, connection: &Connection, small_took: Duration) {
+        let begun = Instant::now();
+        while !self.large.is_empty() {
+            let large = self.take_large();
+            let synced = self.sync(connection, large.iter().any(|one| one.size.synced));
+            commit_together(connection, synced, large);
+            if begun.elapsed() >= small_took {
+                break;
+            }
+        }
+        let shares = std::mem::take(&mut self.shares);
+        self.large_at = begun + if shares { begun.elapsed() * 2 } else { Duration::ZERO };
+    }
+
+    /// Has the next commit synced, or not: syncs are what many commits cost most.
+    fn sync(&mut self, connection: &Connection, syncs: bool) -> Result<(), StoreError> {
+        if self.syncs != syncs {
+            let how = if syncs { "FULL" } else { "NORMAL" };
+            connection.pragma_update(None, "synchronous", how).map_err(from_sqlite)?;
+            self.syncs = syncs;
+        }
+        Ok(())
     }
 
     /// Waits for something to do, and takes in what has come. Whether there is anything.
@@ -199,31 +259,39 @@ impl Queue {
     }
 
     fn put(&mut self, one: Queued) {
-        if one.bytes < LARGE_WRITE_BYTES {
-            self.small_bytes += one.bytes;
-            self.small.push(one);
-        } else {
+        if one.size.is_large() {
             self.numbers += 1;
-            let later = LATER * u32::try_from(one.bytes).unwrap_or(u32::MAX);
+            let later = LATER * u32::try_from(one.size.bytes).unwrap_or(u32::MAX);
             self.large.insert((Instant::now() + later, self.numbers), one);
+        } else {
+            self.small_bytes += one.size.bytes;
+            self.small.push(one);
         }
     }
 
-    /// The next large ones, as many as one commit takes.
+    /// The next large ones, as many as one commit takes: more of those that have a sync to share.
     fn take_large(&mut self) -> Vec<Queued> {
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        while bytes < WRITES_PER_COMMIT_BYTES
+        let (mut taken, mut bytes, mut most) = (Vec::new(), 0, PARTS_PER_COMMIT_BYTES);
+        while bytes < most
             && let Some((_, one)) = self.large.pop_first()
         {
-            bytes = one.bytes.saturating_add(bytes);
+            if one.size.synced {
+                most = WRITES_PER_COMMIT_BYTES;
+            }
+            bytes = one.size.bytes.saturating_add(bytes);
             taken.push(one);
         }
         taken
     }
 }
 
-fn commit_together(connection: &Connection, writes: impl IntoIterator<Item = Queued>) {
-    let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(from_sqlite);
+/// `ready`: whether the commit can be what it is to be.
+fn commit_together(
+    connection: &Connection,
+    ready: Result<(), StoreError>,
+    writes: impl IntoIterator<Item = Queued>,
+) {
+    let begun = ready.and_then(|()| connection.execute_batch("BEGIN IMMEDIATE").map_err(from_sqlite));
     let answers: Vec<Answer> = writes.into_iter().map(|one| (one.job)(connection)).collect();
     let committed = begun.and_then(|()| commit(connection));
     if let Err(error) = &committed {
@@ -325,8 +393,8 @@ mod tests {
         let others = async {
             entered.recv().unwrap();
             tokio::join!(
-                writer.write_sized(2 * LARGE_WRITE_BYTES, note("larger"), |()| ()),
-                writer.write_sized(LARGE_WRITE_BYTES, note("large"), |()| ()),
+                writer.write_sized(Size::of(2 * LARGE_WRITE_BYTES), note("larger"), |()| ()),
+                writer.write_sized(Size::of_part(LARGE_WRITE_BYTES), note("large"), |()| ()),
                 writer.write(note("small"), |()| ()),
                 async { go.send(()).unwrap() },
             )
@@ -334,6 +402,20 @@ mod tests {
         let (first, (larger, large, small, ())) = tokio::join!(writer.write(first, |()| ()), others);
         assert!([first, larger, large, small].iter().all(Result::is_ok));
         assert_eq!(*order.lock().unwrap(), ["small", "large", "larger"]);
+    }
+
+    #[tokio::test]
+    async fn only_parts_are_written_without_a_sync() {
+        let writer = writer();
+        let how = |c: &Connection| Ok(c.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+        let (normal, full) = (1, 2);
+        for _ in 0..2 {
+            let part = writer.write_sized(Size::of_part(LARGE_WRITE_BYTES), how, |_| ()).await;
+            let large = writer.write_sized(Size::of(LARGE_WRITE_BYTES), how, |_| ()).await;
+            assert_eq!((part, large), (Ok(normal), Ok(full)));
+            let part = writer.write_sized(Size::of_part(LARGE_WRITE_BYTES), how, |_| ()).await;
+            assert_eq!((part, writer.write(how, |_| ()).await), (Ok(normal), Ok(full)));
+        }
     }
 
     #[tokio::test]

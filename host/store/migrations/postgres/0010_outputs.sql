@@ -1,0 +1,1 @@
+-- The embedded store has its outputs in pieces from here on. Here a write waits for no other, and they are whole.
