@@ -282,7 +282,7 @@ mod tests {
             (trigger_advance::DUE_LAST, "trigger_due"),
             (trigger_advance::NEXT_DUE, "trigger_due"),
             (trigger_retime::OUTDATED, "trigger_edition"),
-            (output::PIECES, "sqlite_autoindex_output_piece_1"),
+            (output::FURTHER, "sqlite_autoindex_output_piece_1"),
         ] {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let parameters = vec![1i64; plan.parameter_count()];

@@ -10,11 +10,10 @@ use innkeeper_domain::limits::OUTPUT_PIECE_BYTES;
 use rusqlite::{Connection, params};
 use std::ops::Range;
 
-/// The further pieces of a run's output, in order.
-pub(super) const PIECES: &str = "SELECT bytes FROM output_piece WHERE run_id = ?1 ORDER BY number";
-
 /// The table of the further pieces.
-pub(super) const FURTHER: &str = "output_piece";
+pub(super) const TABLE: &str = "output_piece";
+/// Those of a run, in order.
+pub(super) const FURTHER: &str = "SELECT bytes FROM output_piece WHERE run_id = ?1 ORDER BY number";
 
 /// Where the pieces are that come after the first, in an output of so many bytes.
 pub(super) fn further(bytes: usize) -> impl Iterator<Item = Range<usize>> {
@@ -43,7 +42,7 @@ pub(super) fn store(c: &Connection, finish: &Finish, piece: Range<usize>) -> Res
 
 /// Adds the further pieces to an output of which the first is there.
 pub(super) fn add_further(c: &Connection, run: RunId, output: &mut Vec<u8>) -> Result<(), StoreError> {
-    let mut further = c.prepare_cached(PIECES)?;
+    let mut further = c.prepare_cached(FURTHER)?;
     let mut pieces = further.query([Id(run.0)])?;
     while let Some(piece) = pieces.next()? {
         let piece = piece.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;

@@ -126,7 +126,7 @@ struct Outputs {
 impl Outputs {
     /// None if there are none in the table, or the schema is of before there were pieces.
     fn of(c: &Connection, name: &str, columns: &[String]) -> Result<Option<Self>, StoreError> {
-        if name != "run" || self::columns(c, output::FURTHER)?.is_empty() {
+        if name != "run" || self::columns(c, output::TABLE)?.is_empty() {
             return Ok(None);
         }
         let at = |name| columns.iter().position(|column| column == name);
@@ -320,7 +320,7 @@ mod tests {
         let tables = list.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut tables: Vec<_> = tables.map(Result::unwrap).collect();
         // Outputs go along whole.
-        tables.retain(|table| table != output::FURTHER);
+        tables.retain(|table| table != output::TABLE);
         tables.push(COMPONENT_BYTES.into());
         tables.sort();
         let mut taken = TABLES;
