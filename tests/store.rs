@@ -133,6 +133,7 @@ conformance!(
     retention_takes_old_runs_in_steps
     retention_takes_logs_before_their_runs
     retention_takes_long_logs_in_pieces
+    retention_goes_on_where_one_log_is_longer_than_a_step
     retention_takes_skips_and_uploads
     retention_takes_bytes_that_nobody_names
     a_deleted_task_stays_as_long_as_a_run_does

@@ -106,6 +106,21 @@ pub async fn retention_takes_long_logs_in_pieces(f: Fixture) {
     assert_eq!(sweep(&f, keep, 9).await, (Swept { runs: 1, ..Swept::default() }, 1));
 }
 
+pub async fn retention_goes_on_where_one_log_is_longer_than_a_step(f: Fixture) {
+    f.start("1").await;
+    let text = "x".repeat(100);
+    let line =
+        |sequence| LogLine { attempt: 1, sequence, at: at(3), level: LogLevel::Info, text: text.clone() };
+    let lease = f.claim(1).await.remove(0).lease;
+    let finish = Finish { lease, end: output("1"), again_at: None, lines: (1..=41_000).map(line).collect() };
+    f.store.run_finish_if_leased(finish, at(10)).await.expect("an end");
+    let keep = Keep { logs_since: at(9_000), ..KEEP };
+    let (swept, steps) = sweep(&f, keep, 9).await;
+    // Two of the steps, that delete a part of it, count as a log, so that the next comes soon.
+    assert_eq!((swept, steps), (Swept { logs: 3, ..Swept::default() }, 3));
+    assert_eq!(f.store.run_logs(f.tenant.id, lease.run, (0, 0), 9).await, Ok(Vec::new()));
+}
+
 pub async fn retention_takes_skips_and_uploads(f: Fixture) {
     let id = f.trigger(OverlapPolicy::AllowAll).await;
     f.advance(id, 10, &[], vec![skip(10, 30, 3, SkipReason::Superseded)], Some(40)).await;

@@ -410,9 +410,11 @@ pub const PARTS_PER_COMMIT_BYTES: usize = 64 * 1024;
 /// The pieces that the embedded store writes an output in.
 pub const OUTPUT_PIECE_BYTES: usize = 64 * 1024;
 /// What a line of a log costs beside its text when it is written, in bytes of one value that would take as long.
-pub const LOG_LINE_COST: usize = 1024;
-/// Lines of logs that one write takes, of one attempt, and bytes of their texts.
-pub const LOG_WRITE_LINES: usize = 250;
+pub const LOG_LINE_COST: usize = 64;
+/// What the news of an attempt cost beside their lines, in the same.
+pub const NEWS_COST: usize = 1024;
+/// Lines of logs that one write takes, of one attempt, and bytes of their texts; the embedded store has them in one piece.
+pub const LOG_WRITE_LINES: usize = 1_000;
 pub const LOG_WRITE_BYTES: usize = 64 * 1024;
 /// Writes that may wait for the embedded store, and large ones beside them.
 pub const WRITES_WAITING_MAX: usize = 8_192;

@@ -4,7 +4,7 @@ use crate::failure::{Failure, FailureKind, Outcome, Usage};
 use crate::gate::{Passage, WaitsFor};
 use crate::host::Labels;
 use crate::ids::{BackfillId, HostId, RunId, TaskId, TenantId, TriggerId};
-use crate::limits::LOG_LINE_COST;
+use crate::limits::{LOG_LINE_COST, LOG_WRITE_BYTES, LOG_WRITE_LINES};
 use crate::name::Name;
 use crate::payload::Payload;
 use crate::quota::AttemptBounds;
@@ -297,6 +297,16 @@ impl LogLine {
     /// What writing it costs, in bytes of one value that would take as long.
     pub fn cost(&self) -> usize {
         LOG_LINE_COST + self.text.len()
+    }
+
+    /// How many of these one write takes: a store that takes one write after another is soon ready for others'.
+    pub fn in_one_write(lines: &[Self]) -> usize {
+        let mut bytes = 0;
+        let fits = |line: &&Self| {
+            bytes += line.text.len();
+            bytes <= LOG_WRITE_BYTES
+        };
+        lines.iter().take(LOG_WRITE_LINES).take_while(fits).count().max(lines.len().min(1))
     }
 }
 

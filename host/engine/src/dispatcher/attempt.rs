@@ -3,7 +3,6 @@
 use crate::clock::Clock;
 use crate::executor::AttemptPort;
 use async_trait::async_trait;
-use innkeeper_domain::limits::{LOG_WRITE_BYTES, LOG_WRITE_LINES};
 use innkeeper_domain::run::{Lease, LogLevel, LogLine, Progress};
 use innkeeper_store::AttemptNews;
 use std::sync::atomic::AtomicBool;
@@ -60,7 +59,7 @@ impl RunningAttempt {
         if said.lines.is_empty() && said.progress.is_none() {
             return None;
         }
-        let lines = said.lines[..one_write(&said.lines)].to_vec();
+        let lines = said.lines[..LogLine::in_one_write(&said.lines)].to_vec();
         Some(AttemptNews { lease: self.lease, lines, progress: said.progress.clone() })
     }
 
@@ -68,7 +67,7 @@ impl RunningAttempt {
     pub fn more_than_a_write(&self) -> Option<AttemptNews> {
         let is_more = {
             let said = self.said();
-            one_write(&said.lines) < said.lines.len()
+            LogLine::in_one_write(&said.lines) < said.lines.len()
         };
         if is_more { self.news() } else { None }
     }
@@ -93,16 +92,6 @@ impl RunningAttempt {
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How many of these lines one write takes: a store that takes one write after another is soon ready for others'.
-fn one_write(lines: &[LogLine]) -> usize {
-    let mut bytes = 0;
-    let fits = |line: &&LogLine| {
-        bytes += line.text.len();
-        bytes <= LOG_WRITE_BYTES
-    };
-    lines.iter().take(LOG_WRITE_LINES).take_while(fits).count().max(lines.len().min(1))
 }
 
 #[async_trait]

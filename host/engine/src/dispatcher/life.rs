@@ -9,7 +9,7 @@ use futures::future::join_all;
 use innkeeper_domain::host::{Host, HostState, Labels};
 use innkeeper_domain::ids::HostId;
 use innkeeper_domain::limits::{LARGE_WRITE_BYTES, RUNS_PER_STEP_MAX};
-use innkeeper_domain::run::{Claimed, Lease, LogLine};
+use innkeeper_domain::run::{Claimed, Lease};
 use innkeeper_domain::{Timestamp, time};
 use innkeeper_store::{AttemptNews, StoreError};
 use std::collections::BTreeMap;
@@ -321,7 +321,7 @@ impl Shared {
 
     /// A few at one time: whatever they say, a store has more to do. Those that are much don't keep others waiting.
     async fn store_news_of(&self, news: Vec<AttemptNews>) -> Result<(), StoreError> {
-        let is_much = news.iter().map(bytes).sum::<usize>() >= LARGE_WRITE_BYTES;
+        let is_much = news.iter().map(AttemptNews::cost).sum::<usize>() >= LARGE_WRITE_BYTES;
         let writes = if is_much { &self.large_news } else { &self.small_news };
         let _permit = writes.acquire().await;
         self.store.runs_news(news).await
@@ -439,17 +439,12 @@ struct Said<'a> {
     _storing: tokio::sync::MutexGuard<'a, ()>,
 }
 
-/// About what it is to write news, in bytes.
-fn bytes(news: &AttemptNews) -> usize {
-    news.lines.iter().map(LogLine::cost).sum()
-}
-
 /// What some attempts have said, in writes: what many say that say little together, so that nobody's few lines wait for
 /// another's many.
 fn in_writes<'a>(news: impl Iterator<Item = Said<'a>>) -> Vec<Vec<Said<'a>>> {
     let (mut writes, mut together, mut all) = (Vec::new(), Vec::new(), 0);
     for said in news {
-        let more = bytes(&said.news);
+        let more = said.news.cost();
         if more >= LARGE_WRITE_BYTES {
             writes.push(vec![said]);
             continue;

@@ -54,7 +54,8 @@ impl Swept {
 /// The retention.
 #[async_trait]
 pub trait RetentionStore: Send + Sync + 'static {
-    /// Deletes at most `limit` of each, the oldest first, and at most `RETENTION_STEP_LINES` lines of logs.
+    /// Deletes at most `limit` of each, the oldest first, and `RETENTION_STEP_LINES` lines of logs, or as many more as
+    /// are stored together with the last of them.
     /// Unfinished runs stay, and so does a deleted task or trigger as long as one of its runs does. Bytes that
     /// neither a component nor an unfinished run names go too, and are not counted. When it returns nothing,
     /// nothing is left to delete.

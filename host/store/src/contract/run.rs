@@ -10,6 +10,7 @@ use innkeeper_domain::failure::{AttemptEnd, FailureKind};
 use innkeeper_domain::gate::{Gate, GateKind};
 use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{HostId, RunId, TaskId, TenantId};
+use innkeeper_domain::limits::NEWS_COST;
 use innkeeper_domain::name::Name;
 use innkeeper_domain::payload::Payload;
 use innkeeper_domain::run::{Claimed, Lease, LogLine, Progress, Run, RunState};
@@ -127,6 +128,13 @@ pub struct AttemptNews {
     pub lease: Lease,
     pub lines: Vec<LogLine>,
     pub progress: Option<Progress>,
+}
+
+impl AttemptNews {
+    /// What writing them costs, in bytes of one value that would take as long.
+    pub fn cost(&self) -> usize {
+        NEWS_COST + self.lines.iter().map(LogLine::cost).sum::<usize>()
+    }
 }
 
 /// Runs.

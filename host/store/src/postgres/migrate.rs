@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0008_runs.sql"),
     include_str!("../../migrations/postgres/0009_events.sql"),
     include_str!("../../migrations/postgres/0010_outputs.sql"),
+    include_str!("../../migrations/postgres/0011_logs.sql"),
 ];
 
 /// The lock that a host holds while it changes the schema; a number that nobody else is likely to use.

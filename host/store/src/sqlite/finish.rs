@@ -4,15 +4,14 @@
 use super::cancel::count_down;
 use super::gate::read_passage;
 use super::row::{At, Id, Json, micros, signed, unsigned};
-use super::{gate, output, quota, usage};
+use super::{gate, log, output, quota, usage};
 use crate::billing::{BillKey, of_end};
 use crate::ending::{AfterLease, Ended, LeaseEnd, Leased};
-use crate::standing::bytes_of_line;
 use crate::{AttemptNews, StoreError};
 use innkeeper_domain::Timestamp;
 use innkeeper_domain::bill::Used;
-use innkeeper_domain::ids::{BackfillId, RunId, TaskId, TenantId};
-use innkeeper_domain::run::{Lease, LogLine, RunState};
+use innkeeper_domain::ids::{BackfillId, TaskId, TenantId};
+use innkeeper_domain::run::{Lease, RunState};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A leased run's row, and when it was available.
@@ -55,12 +54,12 @@ pub(super) fn end(
     record_attempt(c, lease, run.started_at, &ended, now)?;
     let mut stored = ended.output.map_or(0, |output| output.bytes.len() as u64);
     if let LeaseEnd::Outcome(finish) = end {
-        stored += write_lines(c, lease.run, &finish.lines)?;
+        stored += log::add(c, lease.run, &finish.lines)?;
     }
     quota::store(c, run.tenant, signed(stored))?;
     let mut used = of_end(&run, &ended);
     if ended.billed().is_some() {
-        used.log_bytes = usage::log_bytes(c, lease.run, lease.attempt)?;
+        used.log_bytes = log::bytes(c, lease.run, lease.attempt)?;
     }
     if used != Used::default() {
         usage::bill(c, BillKey::of(run.tenant, run.task, now), &used)?;
@@ -114,7 +113,7 @@ pub(super) fn news(c: &Connection, news: &AttemptNews) -> Result<(), StoreError>
     if run.tenant_deleted {
         return Ok(());
     }
-    let stored = write_lines(c, news.lease.run, &news.lines)?;
+    let stored = log::add(c, news.lease.run, &news.lines)?;
     quota::store(c, run.tenant, signed(stored))?;
     if let Some(progress) = &news.progress {
         c.prepare_cached("UPDATE run SET progress = ?2 WHERE id = ?1")?
@@ -151,30 +150,4 @@ fn record_attempt(
         micros(usage.cpu),
     ])?;
     Ok(())
-}
-
-/// Writes those lines that aren't there, and says what they count among the stored bytes.
-fn write_lines(c: &Connection, run: RunId, lines: &[LogLine]) -> Result<u64, StoreError> {
-    let mut stored = 0;
-    if lines.is_empty() {
-        return Ok(stored);
-    }
-    let mut insert = c.prepare_cached(
-        "INSERT INTO run_log (run_id, attempt, sequence, at, level, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO NOTHING",
-    )?;
-    for line in lines {
-        let inserted = insert.execute(params![
-            Id(run.0),
-            line.attempt,
-            line.sequence,
-            At(line.at),
-            line.level.number(),
-            line.text
-        ])?;
-        if inserted > 0 {
-            stored += bytes_of_line(&line.text);
-        }
-    }
-    Ok(stored)
 }

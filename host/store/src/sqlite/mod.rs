@@ -28,6 +28,7 @@ mod gate_grant;
 mod holiday;
 mod host;
 mod inline;
+mod log;
 pub(crate) mod moved;
 mod output;
 mod quota;
@@ -81,6 +82,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0008_runs.sql"),
     include_str!("../../migrations/sqlite/0009_events.sql"),
     include_str!("../../migrations/sqlite/0010_outputs.sql"),
+    include_str!("../../migrations/sqlite/0011_logs.sql"),
 ];
 
 /// The database in a store's folder.
@@ -187,12 +189,16 @@ fn migrate(connection: &mut Connection, to: usize) -> Result<(), StoreError> {
     if done > MIGRATIONS.len() {
         return Err(newer(done));
     }
+    // What a migration sorts may be larger than the memory.
+    let temporary: i64 = connection.query_row("PRAGMA temp_store", [], |row| row.get(0))?;
+    connection.pragma_update(None, "temp_store", "FILE")?;
     for (at, sql) in MIGRATIONS.iter().enumerate().take(to).skip(done) {
         let change = connection.transaction()?;
         change.execute_batch(sql)?;
         change.execute_batch(&format!("PRAGMA user_version = {}", at + 1))?;
         change.commit()?;
     }
+    connection.pragma_update(None, "temp_store", temporary)?;
     Ok(())
 }
 

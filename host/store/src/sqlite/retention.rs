@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use super::component::is_unused;
 use super::row::{At, Id, signed};
-use super::{output, quota, retention_tenant, upload};
+use super::{log, output, quota, retention_tenant, upload};
 use crate::{Keep, RetentionStore, StoreError, Swept};
 use async_trait::async_trait;
 use innkeeper_domain::Timestamp;
@@ -116,12 +116,12 @@ fn find(c: &Connection, keep: Keep, limit: i64) -> Result<Found, StoreError> {
         &format!("SELECT id FROM run WHERE id < ?1 AND {RUN_OVER} ORDER BY id LIMIT ?3"),
         params![Id(RunId::first(keep.runs_since).0), At(keep.runs_since), limit],
     )?;
-    // No more lines are looked at than can be deleted.
+    // No more pieces are looked at than lines can be deleted.
     let logs = ids(
         c,
         &format!(
             "SELECT DISTINCT run_id FROM (
-                 SELECT l.run_id FROM run_log l JOIN run r ON r.id = l.run_id
+                 SELECT l.run_id FROM log_piece l JOIN run r ON r.id = l.run_id
                  WHERE l.run_id < ?1 AND {RUN_OVER} ORDER BY l.run_id LIMIT ?4)
              ORDER BY run_id LIMIT ?3"
         ),
@@ -191,7 +191,7 @@ fn sweep(c: &Connection, found: &Found, keep: Keep, most: u64) -> Result<Swept, 
             swept.logs += 1;
         }
     }
-    if lines == 0 && swept == Swept::default() {
+    if lines <= 0 && swept == Swept::default() {
         swept.logs = 1;
     }
     // What is over stays so.
@@ -284,21 +284,15 @@ pub(super) fn delete_run(c: &Connection, run: Uuid, lines: &mut i64) -> Result<u
     Ok(1)
 }
 
-/// Deletes the run's log, up to so many lines. Whether it has none any more.
+/// Deletes the run's log, about so many lines of it at the most. Whether it has none any more.
 fn delete_lines(c: &Connection, run: Uuid, lines: &mut i64) -> Result<bool, StoreError> {
-    let mut delete = c.prepare_cached(
-        "DELETE FROM run_log WHERE run_id = ?1 AND (attempt, sequence) IN (
-             SELECT attempt, sequence FROM run_log WHERE run_id = ?1 LIMIT ?2)
-         RETURNING octet_length(text)",
-    )?;
-    let deleted = delete.query_map(params![Id(run), *lines], |row| row.get::<_, i64>(0))?;
-    let deleted: Vec<i64> = deleted.collect::<Result<_, _>>()?;
-    if !deleted.is_empty() {
-        let bytes = deleted.iter().map(|text| text + signed(STORED_BYTES_PER_LINE)).sum::<i64>();
+    let (count, bytes) = log::delete(c, RunId(run), *lines)?;
+    if count > 0 {
+        let bytes = bytes + count * signed(STORED_BYTES_PER_LINE);
         let of = "SELECT tenant_id FROM run WHERE id = ?1";
         let tenant = c.prepare_cached(of)?.query_row([Id(run)], |row| Ok(row.get::<_, Id>(0)?.0))?;
         quota::store(c, TenantId(tenant), -bytes)?;
     }
-    *lines -= signed(deleted.len() as u64);
+    *lines -= count;
     Ok(*lines > 0)
 }

@@ -7,7 +7,7 @@ use super::finish::{end, news};
 use super::retry::retry;
 use super::row::{At, Id, Json, Word, bad_token, in_states, labels, limit, of_kinds, paged, unsigned};
 use super::writer::{ROW, Size};
-use super::{SqliteStore, audit, gate, output, start, task, trigger};
+use super::{SqliteStore, audit, gate, log, output, start, task, trigger};
 use crate::ending::{AfterLease, LeaseEnd};
 use crate::record;
 use crate::reopen::in_order;
@@ -25,7 +25,7 @@ use innkeeper_domain::host::Labels;
 use innkeeper_domain::ids::{BackfillId, HostId, RunId, TaskId, TenantId};
 use innkeeper_domain::limits::OUTPUT_PIECE_BYTES;
 use innkeeper_domain::payload::Payload;
-use innkeeper_domain::run::{Attempt, Claimed, LogLevel, LogLine, Progress, Run, RunState};
+use innkeeper_domain::run::{Attempt, Claimed, LogLine, Progress, Run, RunState};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::ToSql};
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,21 +171,7 @@ impl RunStore for SqliteStore {
     ) -> Result<Vec<LogLine>, StoreError> {
         self.read(move |c| {
             exists(c, tenant, id)?;
-            let mut list = c.prepare_cached(
-                "SELECT attempt, sequence, at, level, text FROM run_log
-                 WHERE run_id = ?1 AND (attempt, sequence) > (?2, ?3) ORDER BY attempt, sequence LIMIT ?4",
-            )?;
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = list.query_map(params![Id(id.0), after.0, after.1, limit], |row| {
-                Ok(LogLine {
-                    attempt: row.get(0)?,
-                    sequence: row.get(1)?,
-                    at: row.get::<_, At>(2)?.0,
-                    level: LogLevel::from_number(row.get(3)?),
-                    text: row.get(4)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            log::read(c, id, after, limit)
         })
         .await
     }
@@ -218,7 +204,7 @@ impl RunStore for SqliteStore {
         let hints = Arc::clone(&self.hints);
         let runs: Vec<RunId> = all.iter().map(|news| news.lease.run).collect();
         let wake = move |(): &()| runs.iter().for_each(|run| hints.run_changed(*run));
-        let bytes = all.iter().flat_map(|news| &news.lines).map(LogLine::cost).sum();
+        let bytes = all.iter().map(AttemptNews::cost).sum();
         self.writer
             .write_sized(Size::of_part(bytes), move |c| all.iter().try_for_each(|one| news(c, one)), wake)
             .await

@@ -1,7 +1,7 @@
 //! The embedded store as the source and the target of a transfer.
 
 use super::files::ComponentFiles;
-use super::{DATABASE_FILE, MIGRATIONS, connect, migrate, newer, output, version};
+use super::{DATABASE_FILE, MIGRATIONS, connect, log, migrate, newer, output, version};
 use crate::folder::unavailable;
 use crate::transfer::{
     Batch, COMPONENT_BYTES, COMPONENT_BYTES_COLUMNS, Header, NEEDED_COMPONENTS, Part, Parts, Row, Sender,
@@ -98,6 +98,12 @@ fn export_bytes(
 }
 
 fn export_table(c: &Connection, name: &str, to: &Sender) -> Result<(), StoreError> {
+    if name == log::LINES && has_pieces_of_logs(c)? {
+        to.send_blocking(table(name, log::COLUMNS.map(Into::into).into()))?;
+        let mut batch = Batch::default();
+        log::each_row(c, |row| to.send_blocking(batch.push(row)))?;
+        return to.send_blocking(batch.rest());
+    }
     let columns: Vec<String> = columns(c, name)?.into_iter().map(|(column, _)| column).collect();
     if columns.is_empty() {
         return Ok(());
@@ -141,6 +147,11 @@ impl Outputs {
             _ => Ok(()),
         }
     }
+}
+
+/// Not in a schema of before there were pieces.
+fn has_pieces_of_logs(c: &Connection) -> Result<bool, StoreError> {
+    Ok(!columns(c, log::TABLE)?.is_empty())
 }
 
 fn table(name: &str, columns: Vec<String>) -> Part {
@@ -192,37 +203,71 @@ pub(crate) fn import(folder: &Path, mut parts: Parts) -> Result<Summary, StoreEr
 }
 
 fn import_rows(c: &Transaction, files: &ComponentFiles, parts: &mut Parts) -> Result<(), StoreError> {
-    let mut target: Option<(String, Vec<String>)> = None;
+    let mut target = Target::Files;
     loop {
-        match (parts.next_blocking()?, &target) {
-            (Part::End(_), _) => return Ok(()),
-            (Part::Table(table), _) if table.table == COMPONENT_BYTES => target = None,
-            (Part::Table(table), _) => target = Some(insert(c, &table)?),
-            (Part::Rows(rows), None) => {
-                for row in &rows {
-                    let (digest, bytes) = component(row)?;
-                    files.put(digest, bytes)?;
-                }
-            }
-            (Part::Rows(rows), Some((sql, types))) => {
-                let mut insert = c.prepare_cached(sql)?;
-                for row in &rows {
-                    if !row.iter().zip(types).all(|(value, of)| fits(value, of)) {
-                        return Err(unfit("a value is not of its column's type"));
-                    }
-                    insert.execute(params_from_iter(row))?;
-                }
-            }
-            (Part::Header(_), _) => unreachable!("there is one header"),
+        let part = parts.next_blocking()?;
+        if let (Part::Table(_) | Part::End(_), Target::Log(lines)) = (&part, &mut target) {
+            lines.store(c)?;
+        }
+        match part {
+            Part::End(_) => return Ok(()),
+            Part::Table(table) => target = Target::of(c, &table)?,
+            Part::Rows(rows) => rows.into_iter().try_for_each(|row| target.take(c, files, row))?,
+            Part::Header(_) => unreachable!("there is one header"),
         }
     }
+}
+
+/// Where rows go.
+enum Target {
+    /// Bytes of components.
+    Files,
+    /// Lines of logs, which are in pieces here.
+    Log(log::Lines),
+    /// A table, by the statement that inserts a row, and its columns' types.
+    Rows(String, Vec<String>),
+}
+
+impl Target {
+    fn of(c: &Connection, table: &Table) -> Result<Self, StoreError> {
+        if table.table == COMPONENT_BYTES {
+            return Ok(Self::Files);
+        }
+        if table.table == log::LINES && has_pieces_of_logs(c)? {
+            let known = table.columns == log::COLUMNS;
+            return if known { Ok(Self::Log(log::Lines::default())) } else { Err(other_columns(table)) };
+        }
+        let (sql, types) = insert(c, table)?;
+        Ok(Self::Rows(sql, types))
+    }
+
+    fn take(&mut self, c: &Connection, files: &ComponentFiles, row: Row) -> Result<(), StoreError> {
+        match self {
+            Self::Files => {
+                let (digest, bytes) = component(&row)?;
+                files.put(digest, bytes)
+            }
+            Self::Log(lines) => lines.take(c, row),
+            Self::Rows(sql, types) => {
+                if !row.iter().zip(types).all(|(value, of)| fits(value, of)) {
+                    return Err(unfit("a value is not of its column's type"));
+                }
+                c.prepare_cached(sql)?.execute(params_from_iter(&row))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn other_columns(table: &Table) -> StoreError {
+    unfit(&format!("the columns of `{}` are others", table.table))
 }
 
 /// The statement that inserts a row of the table, and its columns' types.
 fn insert(c: &Connection, table: &Table) -> Result<(String, Vec<String>), StoreError> {
     let (names, types): (Vec<_>, Vec<_>) = columns(c, &table.table)?.into_iter().unzip();
     if names != table.columns {
-        return Err(unfit(&format!("the columns of `{}` are others", table.table)));
+        return Err(other_columns(table));
     }
     let places = vec!["?"; names.len()].join(", ");
     Ok((format!("INSERT INTO {} ({}) VALUES ({places})", quote(&table.table), quoted(&names)), types))
@@ -319,9 +364,9 @@ mod tests {
         let mut list = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
         let tables = list.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut tables: Vec<_> = tables.map(Result::unwrap).collect();
-        // Outputs go along whole.
-        tables.retain(|table| table != output::TABLE);
-        tables.push(COMPONENT_BYTES.into());
+        // Outputs go along whole, and logs line by line.
+        tables.retain(|table| ![output::TABLE, log::TABLE].contains(&table.as_str()));
+        tables.extend([COMPONENT_BYTES.into(), log::LINES.into()]);
         tables.sort();
         let mut taken = TABLES;
         taken.sort_unstable();

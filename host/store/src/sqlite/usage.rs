@@ -7,7 +7,7 @@ use crate::columns::{BillToken, bill_day};
 use crate::{Page, Paged, StoreError, UsageFilter, UsageStore};
 use async_trait::async_trait;
 use innkeeper_domain::bill::{Bill, Used};
-use innkeeper_domain::ids::{RunId, TaskId};
+use innkeeper_domain::ids::TaskId;
 use rusqlite::{Connection, params};
 use std::time::Duration;
 
@@ -86,12 +86,4 @@ pub(super) fn bill(c: &Connection, key: BillKey, used: &Used) -> Result<(), Stor
         signed(used.log_bytes),
     ])?;
     Ok(())
-}
-
-/// Bytes of an attempt's log, as far as it is stored.
-pub(super) fn log_bytes(c: &Connection, run: RunId, attempt: u32) -> Result<u64, StoreError> {
-    let mut sum = c.prepare_cached(
-        "SELECT coalesce(sum(octet_length(text)), 0) FROM run_log WHERE run_id = ?1 AND attempt = ?2",
-    )?;
-    Ok(unsigned(sum.query_row(params![Id(run.0), attempt], |row| row.get(0))?))
 }

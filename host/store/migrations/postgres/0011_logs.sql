@@ -1,0 +1,1 @@
+-- The embedded store has its logs in pieces from here on. Here a line is a row still.
