@@ -8,7 +8,8 @@ use tokio::sync::{Notify, watch};
 /// The wake-ups of one store.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// Runs may have become ready to be claimed.
+    /// Runs may have become ready to be claimed. In the embedded store they may be about to be committed: a claim comes after
+    /// that, though a read may come before it.
     pub runs_ready: Notify,
     /// The next due time of the triggers may have come closer.
     pub triggers_changed: Notify,

@@ -1,7 +1,6 @@
 //! Events in SQLite: published, read, delivered to triggers.
 
 use super::row::{At, Id, Json, Word, signed, unsigned};
-use super::trigger_advance::Advanced;
 use super::writer::{ROW, Size};
 use super::{SqliteStore, audit, event_deliver, quota};
 use crate::events::{object, published, suspended};
@@ -82,23 +81,12 @@ impl EventStore for SqliteStore {
     }
 
     async fn events_deliver(&self, deliver: Deliver, now: Timestamp) -> Result<u32, StoreError> {
-        let hints = Arc::clone(&self.hints);
         let input = |item: &Item| match item {
             Item::Run(Delivered { input: Given::Payload(payload), .. }) => ROW + payload.bytes.len(),
             Item::Run(_) | Item::Skip(_) => ROW,
         };
         let bytes = deliver.delivery.items.iter().map(input).sum();
-        let apply = move |c: &Connection| event_deliver::deliver(c, &deliver, now);
-        let wake = move |all: &Advanced| {
-            if all.created > 0 {
-                hints.runs_ready.notify_one();
-            }
-            if !all.cancelled.is_empty() {
-                all.cancelled.iter().for_each(|run| hints.run_changed(*run));
-                hints.orders.notify_one();
-            }
-        };
-        Ok(self.writer.write_sized(Size::of(bytes), apply, wake).await?.created)
+        self.write_advance(bytes, move |c| event_deliver::deliver(c, &deliver, now)).await
     }
 
     async fn events_look(&self, looks: Vec<Look>, now: Timestamp) -> Result<u32, StoreError> {

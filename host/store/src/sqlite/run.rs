@@ -40,7 +40,6 @@ impl RunStore for SqliteStore {
         change: Change,
     ) -> Result<Vec<Result<Started, StartError>>, StoreError> {
         let now = change.now;
-        let hints = Arc::clone(&self.hints);
         let bytes = starts.iter().map(|one| ROW + one.input.bytes.len()).sum();
         let start = move |c: &Connection| {
             let results = start::start_all(c, tenant, &starts, now)?;
@@ -49,7 +48,7 @@ impl RunStore for SqliteStore {
             }
             Ok(results)
         };
-        self.writer.write_sized(Size::of(bytes), start, move |_| hints.runs_ready.notify_one()).await
+        self.write_starts(bytes, start, |_| (true, &[])).await
     }
 
     async fn run_get(&self, tenant: TenantId, id: RunId) -> Result<Run, StoreError> {
@@ -188,7 +187,9 @@ impl RunStore for SqliteStore {
         let wake =
             move |claimed: &Vec<Claimed>| claimed.iter().for_each(|run| hints.run_changed(run.lease.run));
         let limits = Arc::clone(&self.hints);
-        self.writer.write(move |c| claim(c, &limits, host, &labels, limit, now), wake).await
+        let claim = move |c: &Connection| claim(c, &limits, host, &labels, limit, now);
+        // If the machine fails, the attempt that the claim is for is lost with it, and the run is ready as before.
+        self.writer.write_sized(Size::of_part(0), claim, wake).await
     }
 
     async fn runs_next_ready(

@@ -1,7 +1,8 @@
 //! Starting runs in SQLite.
 
 use super::row::{At, Id, Json, signed, unsigned};
-use super::{gate, quota};
+use super::writer::Size;
+use super::{SqliteStore, gate, quota};
 use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
 use crate::standing::Account;
 use crate::terms::{Pinned, Terms};
@@ -16,6 +17,7 @@ use innkeeper_domain::task::TaskSpec;
 use innkeeper_domain::{Timestamp, time};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A run to insert.
 pub(super) struct NewRow<'a> {
@@ -37,6 +39,34 @@ pub(super) struct NewRow<'a> {
     pub priority: u8,
     pub passage: Passage,
     pub key: Option<String>,
+}
+
+impl SqliteStore {
+    /// Writes what starts runs and cancels others. `of` tells whether there are new ones, and who was cancelled.
+    pub(super) async fn write_starts<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        apply: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        of: fn(&T) -> (bool, &[RunId]),
+    ) -> Result<T, StoreError> {
+        let (ready, cancelled) = (Arc::clone(&self.hints), Arc::clone(&self.hints));
+        let apply = move |c: &Connection| {
+            let all = apply(c)?;
+            // A claim that is asked for now comes after the commit, and needn't wait for that before it is asked for.
+            if of(&all).0 {
+                ready.runs_ready.notify_one();
+            }
+            Ok(all)
+        };
+        let wake = move |all: &T| {
+            let runs = of(all).1;
+            runs.iter().for_each(|run| cancelled.run_changed(*run));
+            if !runs.is_empty() {
+                cancelled.orders.notify_one();
+            }
+        };
+        self.writer.write_sized(Size::of(bytes), apply, wake).await
+    }
 }
 
 /// Inserts a queued run. The counts of unfinished runs, and the gates, are the caller's to keep.

@@ -4,7 +4,7 @@ use super::cancel::{OF_TRIGGER, cancel_unbegun};
 use super::quota::check_count;
 use super::row::{At, Id, Json, Word, after_name, bad_token, limit, micros, paged, signed, unsigned};
 use super::trigger_advance::{Advanced, Due, advance};
-use super::writer::{ROW, Size};
+use super::writer::ROW;
 use super::{
     SqliteStore, audit, backfill, event_deliver, holiday, secret, task, trigger_advance, trigger_fire,
     trigger_retime,
@@ -280,7 +280,6 @@ impl TriggerStore for SqliteStore {
     }
 
     async fn triggers_advance(&self, advances: Vec<Advance>, now: Timestamp) -> Result<u32, StoreError> {
-        let hints = Arc::clone(&self.hints);
         let bytes = advances.iter().map(|advance| ROW * advance.run_ids.len()).sum();
         let apply = move |c: &Connection| {
             let mut all = Advanced::default();
@@ -293,16 +292,7 @@ impl TriggerStore for SqliteStore {
             }
             Ok(all)
         };
-        let wake = move |all: &Advanced| {
-            if all.created > 0 {
-                hints.runs_ready.notify_one();
-            }
-            if !all.cancelled.is_empty() {
-                all.cancelled.iter().for_each(|run| hints.run_changed(*run));
-                hints.orders.notify_one();
-            }
-        };
-        Ok(self.writer.write_sized(Size::of(bytes), apply, wake).await?.created)
+        self.write_advance(bytes, apply).await
     }
 
     async fn trigger_by_id(&self, id: TriggerId) -> Result<(TenantId, Trigger), StoreError> {
@@ -323,19 +313,12 @@ impl TriggerStore for SqliteStore {
         firing: NewFiring,
         now: Timestamp,
     ) -> Result<Fired, StoreError> {
-        let hints = Arc::clone(&self.hints);
         let bytes = firing.input.bytes.len();
         let fire = move |c: &Connection| trigger_fire::fire(c, tenant, trigger, &firing, now);
-        let wake = move |(fired, cancelled): &trigger_fire::FiredNow| {
-            if matches!(fired, Fired::Run(_)) {
-                hints.runs_ready.notify_one();
-            }
-            if !cancelled.is_empty() {
-                cancelled.iter().for_each(|run| hints.run_changed(*run));
-                hints.orders.notify_one();
-            }
-        };
-        Ok(self.writer.write_sized(Size::of(bytes), fire, wake).await?.0)
+        let (fired, _) = self
+            .write_starts(bytes, fire, |(fired, cancelled)| (matches!(fired, Fired::Run(_)), cancelled))
+            .await?;
+        Ok(fired)
     }
 
     async fn triggers_outdated(&self, edition: &str, limit: usize) -> Result<Vec<Outdated>, StoreError> {

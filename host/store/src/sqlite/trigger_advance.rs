@@ -3,7 +3,7 @@
 use super::cancel::cancel_own;
 use super::row::{At, Id, Json, Word, signed, unsigned};
 use super::start::{NewRow, insert};
-use super::{gate, quota};
+use super::{SqliteStore, gate, quota};
 use crate::gates::{GateChanges, Gated, WaitsForOwn, begin, task_gates};
 use crate::holidays::{Found, add_latest};
 use crate::terms::Terms;
@@ -148,6 +148,18 @@ pub(super) struct Advanced {
     pub created: u32,
     /// The trigger's runs that were cancelled, or asked to end.
     pub cancelled: Vec<RunId>,
+}
+
+impl SqliteStore {
+    /// Writes what triggers start and cancel.
+    pub(super) async fn write_advance(
+        &self,
+        bytes: usize,
+        apply: impl FnOnce(&Connection) -> Result<Advanced, StoreError> + Send + 'static,
+    ) -> Result<u32, StoreError> {
+        let advanced = self.write_starts(bytes, apply, |all| (all.created > 0, &all.cancelled)).await?;
+        Ok(advanced.created)
+    }
 }
 
 /// Applies a decision.
