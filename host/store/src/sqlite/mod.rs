@@ -1,8 +1,7 @@
 //! The embedded store: SQLite in WAL mode, synchronous FULL, and a folder of component files.
 //!
 //! One thread writes, and commits what has queued up together, so that every acknowledgement follows the
-//! disk and yet many share one sync; but claims, and what running attempts say, follow it with the next write that does,
-//! at the latest with the attempt's end. Reads have connections of their own and never wait for the writer.
+//! disk and yet many share one sync; but what running attempts say follows it only at their end. Reads have connections of their own and never wait for the writer.
 //!
 //! ```text
 //! DIR/innkeeper.db     everything but bytes

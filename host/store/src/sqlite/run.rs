@@ -187,9 +187,7 @@ impl RunStore for SqliteStore {
         let wake =
             move |claimed: &Vec<Claimed>| claimed.iter().for_each(|run| hints.run_changed(run.lease.run));
         let limits = Arc::clone(&self.hints);
-        let claim = move |c: &Connection| claim(c, &limits, host, &labels, limit, now);
-        // If the machine fails, the attempt that the claim is for is lost with it, and the run is ready as before.
-        self.writer.write_sized(Size::of_part(0), claim, wake).await
+        self.writer.write(move |c| claim(c, &limits, host, &labels, limit, now), wake).await
     }
 
     async fn runs_next_ready(
