@@ -35,19 +35,15 @@ const READY: &str =
 pub(super) const REQUIRED: &str = "SELECT requires FROM run
     WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires > ?1 ORDER BY requires LIMIT 1";
 
-/// Whose runs require this, and of which priority, each pair once: the tenant's next priority, else the next tenant.
-/// Compared as one pair, the index would be gone through from the tenant's first run on.
-pub(super) const TENANTS: &str = "SELECT * FROM (SELECT tenant_id, priority FROM run
+/// Whose runs require this, of which priority, and the first of them, for each pair once: the tenant's next priority, else
+/// the next tenant. Compared as one pair, the index would be gone through from the tenant's first run on.
+pub(super) const QUEUES: &str = "SELECT * FROM (SELECT tenant_id, priority, available_at, id FROM run
         WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority > ?3
-        ORDER BY priority LIMIT 1)
-    UNION ALL SELECT * FROM (SELECT tenant_id, priority FROM run
+        ORDER BY priority, available_at, id LIMIT 1)
+    UNION ALL SELECT * FROM (SELECT tenant_id, priority, available_at, id FROM run
         WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id > ?2
-        ORDER BY tenant_id, priority LIMIT 1)
+        ORDER BY tenant_id, priority, available_at, id LIMIT 1)
     LIMIT 1";
-
-pub(super) const FIRST: &str = "SELECT available_at, id FROM run
-    WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?4
-        AND available_at <= ?3 ORDER BY available_at, id LIMIT 1";
 
 pub(super) const NEXT: &str = "SELECT available_at FROM run
     WHERE state IN ('queued', 'waiting') AND hold = 0 AND requires = ?1 AND tenant_id = ?2 AND priority = ?4
@@ -133,20 +129,17 @@ fn take(
 /// The tenants that have runs that are ready for a host with these labels, and may begin them. Nothing is counted.
 fn claimants(c: &Connection, labels: &Labels, now: Timestamp) -> Result<Vec<Claimant>, StoreError> {
     let mut known: HashMap<TenantId, Option<Claimant>> = HashMap::new();
-    let mut first = c.prepare_cached(FIRST)?;
     for requires in required(c, labels)? {
-        for (tenant, priority) in tenants(c, &requires)? {
-            let parameters = params![requires, Id(tenant.0), At(now), priority];
-            let first = first
-                .query_row(parameters, |row| Ok((row.get::<_, At>(0)?.0, RunId(row.get::<_, Id>(1)?.0))))
-                .optional()?;
-            let Some(first) = first else { continue };
+        for (tenant, queue) in queues(c, &requires)? {
+            if queue.first.0 > now {
+                continue;
+            }
             let one = match known.entry(tenant) {
                 Entry::Occupied(one) => one.into_mut(),
                 Entry::Vacant(new) => new.insert(claimant(c, tenant, now)?),
             };
             if let Some(one) = one {
-                one.queues.push(Queue { requires: requires.clone(), priority, first, ready: 0 });
+                one.queues.push(queue);
             }
         }
     }
@@ -212,9 +205,12 @@ pub(super) fn next_ready(
     let mut next = c.prepare_cached(NEXT)?;
     let mut earliest = None;
     for requires in required(c, labels)? {
-        for (tenant, priority) in tenants(c, &requires)? {
+        for (tenant, Queue { priority, first, .. }) in queues(c, &requires)? {
             let parameters = params![requires, Id(tenant.0), At(after), priority];
-            let at = next.query_row(parameters, |row| row.get::<_, At>(0)).optional()?.map(|at| at.0);
+            let at = match first.0 > after {
+                true => Some(first.0),
+                false => next.query_row(parameters, |row| row.get::<_, At>(0)).optional()?.map(|at| at.0),
+            };
             let is_earlier = at.is_some_and(|at| earliest.is_none_or(|earliest| at < earliest));
             if is_earlier && claimant(c, tenant, after)?.is_some() {
                 earliest = at;
@@ -245,19 +241,23 @@ fn required(c: &Connection, labels: &Labels) -> Result<Vec<String>, StoreError> 
     Ok(offered)
 }
 
-fn tenants(c: &Connection, requires: &str) -> Result<Vec<(TenantId, u8)>, StoreError> {
-    let mut next = c.prepare_cached(TENANTS)?;
-    let mut tenants = Vec::new();
+/// The queues of runs that require this, and whose they are. The first run of one may become ready only later.
+fn queues(c: &Connection, requires: &str) -> Result<Vec<(TenantId, Queue)>, StoreError> {
+    let mut next = c.prepare_cached(QUEUES)?;
+    let mut queues = Vec::new();
     // No tenant has this id.
     let mut last = (Uuid::nil(), 0u8);
-    while let Some((tenant, priority)) = next
-        .query_row(params![requires, Id(last.0), last.1], |row| Ok((row.get::<_, Id>(0)?.0, row.get(1)?)))
-        .optional()?
+    let read = |row: &Row| {
+        let first = (row.get::<_, At>(2)?.0, RunId(row.get::<_, Id>(3)?.0));
+        Ok((row.get::<_, Id>(0)?.0, row.get(1)?, first))
+    };
+    while let Some((tenant, priority, first)) =
+        next.query_row(params![requires, Id(last.0), last.1], read).optional()?
     {
-        tenants.push((TenantId(tenant), priority));
+        queues.push((TenantId(tenant), Queue { requires: requires.into(), priority, first, ready: 0 }));
         last = (tenant, priority);
     }
-    Ok(tenants)
+    Ok(queues)
 }
 
 fn read_ready(
