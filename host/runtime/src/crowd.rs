@@ -1,10 +1,10 @@
 //! The crowd: threads for guests that take long. They give way to all that the host itself does, and share what is
 //! left by tenant: who goes next is of the tenant that has worked least. A guest that is soon done never comes here.
 //!
-//! How they give way: they work only when a processor has nothing else to do, and whoever wakes up takes it from them. Not
-//! always at once, though: Linux (since 6.6) may let one that has worked just before wait for the clock's next tick, some
-//! milliseconds, unless it is asked to choose again. So it is, after each poll. When a host never has nothing to do, one more
-//! thread sees to it that the crowd comes on.
+//! How they give way is told in [`way`]. When a host never has nothing to do, one more thread sees to it that the crowd
+//! comes on.
+
+mod way;
 
 use crate::meter::{nanos, thread_clock};
 use futures::FutureExt;
@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use way::Way;
 
 /// How often it is looked whether the crowd comes on.
 const LOOK: Duration = Duration::from_millis(50);
@@ -93,8 +94,7 @@ impl Crowd {
             let shared = Arc::clone(&shared);
             let thread = thread::Builder::new().name(format!("crowd-{number}"));
             crowd.threads.push(thread.spawn(move || {
-                give_way();
-                shared.work();
+                shared.work(&Way::give());
             })?);
         }
         let thread = thread::Builder::new().name("crowd-reserve".into());
@@ -139,18 +139,6 @@ impl Drop for Crowd {
     }
 }
 
-/// Lets others have all the time that they want. On Linux that is each thread's own affair; elsewhere it isn't done.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    #[allow(unsafe_code)]
-    {
-        let parameters = libc::sched_param { sched_priority: 0 };
-        // SAFETY: it reads the parameters, and changes nothing but how this thread is scheduled. Everybody may do it.
-        // More it would like than it needs.
-        let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
-    }
-}
-
 /// How many threads can be in the middle of a guest's work: those that work, and the one that looks after them.
 pub(crate) fn threads() -> usize {
     processors() + 1
@@ -170,16 +158,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    fn work(&self, way: &Way) {
         while let Some(member) = self.next() {
-            self.poll(&member);
+            self.poll(&member, way);
         }
     }
 
-    fn poll(&self, member: &Arc<Member>) {
+    fn poll(&self, member: &Arc<Member>, way: &Way) {
         self.polls.fetch_add(1, Ordering::Relaxed);
         let begun = thread_clock();
-        member.poll();
+        member.poll(way);
         let took = thread_clock().saturating_sub(begun);
         self.queue().worked(member.tenant, nanos(took));
         // So that the kernel chooses anew: somebody may wait for the processor.
@@ -201,7 +189,7 @@ impl Shared {
                 if stands_still { queue.take() } else { None }
             };
             if let Some(member) = member {
-                self.poll(&member);
+                self.poll(&member, &Way::keep());
                 seen += 1;
             }
         }
@@ -268,7 +256,7 @@ impl Member {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(self: &Arc<Self>) {
+    fn poll(self: &Arc<Self>, way: &Way) {
         {
             let mut state = self.state();
             if *state == State::Over {
@@ -281,7 +269,7 @@ impl Member {
         let waker = Waker::from(Arc::clone(self));
         let mut future = self.future.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = future.as_mut().map_or(Poll::Ready(()), |future| {
-            let poll = || future.as_mut().poll(&mut Context::from_waker(&waker));
+            let poll = || way.while_giving(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             // Whoever waits for it learns that it is gone.
             std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(()))
         });
