@@ -226,7 +226,7 @@ mod alarm {
 
         fn work(until: impl Fn() -> bool) -> bool {
             let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(20) && !until() {}
+            while begun.elapsed() < Duration::from_secs(60) && !until() {}
             until()
         }
 
