@@ -224,6 +224,11 @@ mod alarm {
             SLEPT.with(Cell::get)
         }
 
+        /// In a thread of its own: what it does to that stays.
+        fn giving(test: fn(&Way)) {
+            std::thread::spawn(move || test(&Way::give())).join().unwrap();
+        }
+
         fn work(until: impl Fn() -> bool) -> bool {
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(60) && !until() {}
@@ -232,30 +237,33 @@ mod alarm {
 
         #[test]
         fn a_thread_sleeps_while_it_works() {
-            let way = Way::give();
-            assert_eq!(slept(), 0);
-            assert!(way.while_giving(|| work(|| slept() > 10)));
-            let (before, begun) = (slept(), thread_clock());
-            assert!(work(|| thread_clock() > begun + 20 * AGAIN));
-            assert_eq!(slept(), before);
-            let _another = Alarm::new().expect("the handler is its own");
+            giving(|way| {
+                assert_eq!(slept(), 0);
+                assert!(way.while_giving(|| work(|| slept() > 10)));
+                let (before, begun) = (slept(), thread_clock());
+                assert!(work(|| thread_clock() > begun + 20 * AGAIN));
+                assert_eq!(slept(), before);
+                let _another = Alarm::new().expect("the handler is its own");
+            });
         }
 
         #[test]
         fn a_thread_sleeps_that_never_works_for_long() {
-            let way = Way::give();
-            assert!(work(|| {
-                way.while_giving(|| ());
-                slept() > 10
-            }));
+            giving(|way| {
+                assert!(work(|| {
+                    way.while_giving(|| ());
+                    slept() > 10
+                }));
+            });
         }
 
         #[test]
         fn it_works_between_two_naps() {
-            let way = Way::give();
-            let begun = thread_clock();
-            assert!(way.while_giving(|| work(|| slept() > 100)));
-            assert!(thread_clock() - begun > 50 * AGAIN);
+            giving(|way| {
+                let begun = thread_clock();
+                assert!(way.while_giving(|| work(|| slept() > 100)));
+                assert!(thread_clock() - begun > 50 * AGAIN);
+            });
         }
     }
 }
